@@ -1,0 +1,115 @@
+use ndarray::{ArrayD, IxDyn};
+
+use crate::{Dtype, TensorError, convert};
+
+/// Number of elements of a shape; `None` when it does not fit into `usize`. The empty shape is a scalar: 1.
+pub fn numel(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+/// A tensor as it lies in a file or a buffer: dtype, shape and borrowed little-endian, row-major bytes.
+/// The bytes need no alignment.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    /// Joins bytes with what they mean.
+    ///
+    /// # Errors
+    /// [`TensorError::WrongSize`] unless `bytes` holds exactly the elements of `shape`; [`TensorError::TooLarge`] when
+    /// their number overflows.
+    pub fn new(dtype: Dtype, shape: &'a [usize], bytes: &'a [u8]) -> Result<Self, TensorError> {
+        let too_large = || TensorError::TooLarge { shape: shape.to_vec() };
+        let expected_bytes = numel(shape).and_then(|n| dtype.byte_len(n)).ok_or_else(too_large)?;
+        if bytes.len() != expected_bytes {
+            return Err(TensorError::WrongSize {
+                dtype,
+                shape: shape.to_vec(),
+                expected_bytes,
+                actual_bytes: bytes.len(),
+            });
+        }
+        Ok(Self { dtype, shape, bytes })
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
+    }
+
+    /// The raw little-endian bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        // Cannot overflow: `new` checked it.
+        self.shape.iter().product()
+    }
+
+    /// Decodes elements `offset .. offset + out.len()` of the flattened tensor to f32.
+    ///
+    /// # Errors
+    /// [`TensorError::NotComputable`] for integers, booleans and packed types.
+    ///
+    /// # Panics
+    /// When the range reaches past the end: ranges come from our own planning, never from a file.
+    pub fn decode_block(&self, offset: usize, out: &mut [f32]) -> Result<(), TensorError> {
+        if !self.dtype.is_computable() {
+            return Err(TensorError::NotComputable { dtype: self.dtype });
+        }
+        let size = self.dtype.bits() / 8;
+        let bytes = &self.bytes[offset * size..(offset + out.len()) * size];
+        convert::decode(self.dtype, bytes, out)
+    }
+
+    /// The whole tensor as an f32 array of the same shape.
+    ///
+    /// # Errors
+    /// As [`TensorView::decode_block`].
+    pub fn to_f32(&self) -> Result<ArrayD<f32>, TensorError> {
+        let mut values = vec![0.0; self.numel()];
+        self.decode_block(0, &mut values)?;
+        let mismatch = |_| TensorError::TooLarge { shape: self.shape.to_vec() };
+        ArrayD::from_shape_vec(IxDyn(self.shape), values).map_err(mismatch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_must_fit_exactly() {
+        assert!(TensorView::new(Dtype::F32, &[2, 3], &[0; 24]).is_ok());
+        let short = TensorView::new(Dtype::F32, &[2, 3], &[0; 23]).unwrap_err();
+        assert_eq!(short.to_string(), "F32 tensor of shape [2, 3] needs 24 bytes, got 23");
+        let huge = TensorView::new(Dtype::F32, &[usize::MAX, 2], &[]).unwrap_err();
+        assert!(matches!(huge, TensorError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn scalars_and_empty_tensors_exist() {
+        let bytes = 1.5f32.to_le_bytes();
+        let scalar = TensorView::new(Dtype::F32, &[], &bytes).unwrap();
+        assert_eq!(scalar.to_f32().unwrap().into_raw_vec_and_offset().0, vec![1.5]);
+        let empty = TensorView::new(Dtype::BF16, &[0, 7], &[]).unwrap();
+        assert_eq!(empty.to_f32().unwrap().shape(), &[0, 7]);
+    }
+
+    #[test]
+    fn integers_are_not_computed_with() {
+        let view = TensorView::new(Dtype::I64, &[1], &[0; 8]).unwrap();
+        assert_eq!(view.to_f32().unwrap_err(), TensorError::NotComputable { dtype: Dtype::I64 });
+    }
+}
