@@ -1,0 +1,53 @@
+//! Decompositions by faer: pure Rust, no system package.
+
+use faer::{MatRef, Side};
+use ndarray::{Array1, Array2, ArrayView2, NdFloat};
+
+use crate::{Eigh, LinalgError, Qr, Svd};
+
+/// Name of this backend, for reports.
+pub const NAME: &str = "faer";
+
+/// What this backend computes with.
+pub trait Element: NdFloat + faer::traits::RealField {
+    #[doc(hidden)]
+    fn thin_svd(a: ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
+        let svd = view(&a).thin_svd().map_err(|_| no_convergence("SVD", a))?;
+        let s = svd.S().column_vector();
+        Ok(Svd {
+            u: own(svd.U()),
+            s: Array1::from_shape_fn(s.nrows(), |i| s[i]),
+            vt: own(svd.V().transpose()),
+        })
+    }
+
+    #[doc(hidden)]
+    fn qr(a: ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
+        let qr = view(&a).qr();
+        Ok(Qr { q: own(qr.compute_thin_Q().as_ref()), r: own(qr.thin_R()) })
+    }
+
+    #[doc(hidden)]
+    fn eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
+        let eigen = view(&a)
+            .self_adjoint_eigen(Side::Lower)
+            .map_err(|_| no_convergence("eigendecomposition", a))?;
+        let values = eigen.S().column_vector();
+        Ok(Eigh { values: Array1::from_shape_fn(values.nrows(), |i| values[i]), vectors: own(eigen.U()) })
+    }
+}
+impl Element for f32 {}
+impl Element for f64 {}
+
+fn no_convergence<T>(operation: &'static str, a: ArrayView2<'_, T>) -> LinalgError {
+    LinalgError::NoConvergence { operation, rows: a.nrows(), cols: a.ncols() }
+}
+
+/// A copy in faer's layout: views over arbitrary strides would need `unsafe`, and O(mn) is nothing beside O(mn²).
+fn view<T: Element>(a: &ArrayView2<'_, T>) -> faer::Mat<T> {
+    faer::Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]])
+}
+
+fn own<T: Element>(a: MatRef<'_, T>) -> Array2<T> {
+    Array2::from_shape_fn((a.nrows(), a.ncols()), |(i, j)| a[(i, j)])
+}

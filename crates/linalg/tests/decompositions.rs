@@ -1,0 +1,97 @@
+//! Every decomposition is checked by what defines it: factors multiply back and are orthonormal, within rounding.
+//! The same tests run for each backend (`--features lapack`).
+
+use ndarray::{Array2, ArrayView2};
+use proptest::prelude::*;
+use skillweld_linalg::{LinalgError, eigh, gemm, qr, thin_svd};
+
+fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
+    (1..max, 1..max).prop_flat_map(|(m, n)| {
+        proptest::collection::vec(-1.0..1.0f64, m * n).prop_map(move |v| Array2::from_shape_vec((m, n), v).unwrap())
+    })
+}
+
+/// Largest absolute entry.
+fn max_abs(a: ArrayView2<'_, f64>) -> f64 {
+    a.iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// Backward-stable algorithms err by a small multiple of max(m, n) · ε · ‖A‖.
+fn tolerance(a: ArrayView2<'_, f64>) -> f64 {
+    let (m, n) = a.dim();
+    10.0 * m.max(n) as f64 * f64::EPSILON * (1.0 + max_abs(a) * m.max(n) as f64)
+}
+
+fn assert_orthonormal_columns(q: ArrayView2<'_, f64>, tolerance: f64) {
+    let gram = q.t().dot(&q) - Array2::<f64>::eye(q.ncols());
+    assert!(max_abs(gram.view()) <= tolerance, "QᵀQ − I = {gram}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn svd_multiplies_back(a in matrix(20)) {
+        let svd = thin_svd(a.view()).unwrap();
+        let tolerance = tolerance(a.view());
+        let product = (&svd.u * &svd.s).dot(&svd.vt);
+        prop_assert!(max_abs((&product - &a).view()) <= tolerance);
+        assert_orthonormal_columns(svd.u.view(), tolerance);
+        assert_orthonormal_columns(svd.vt.t(), tolerance);
+        prop_assert!(svd.s.windows(2).into_iter().all(|w| w[0] >= w[1]) && svd.s.iter().all(|&s| s >= 0.0));
+    }
+
+    #[test]
+    fn qr_multiplies_back(a in matrix(20)) {
+        let qr = qr(a.view()).unwrap();
+        let tolerance = tolerance(a.view());
+        prop_assert!(max_abs((qr.q.dot(&qr.r) - &a).view()) <= tolerance);
+        assert_orthonormal_columns(qr.q.view(), tolerance);
+        for ((i, j), &r) in qr.r.indexed_iter() {
+            prop_assert!(j >= i || r.abs() <= tolerance, "R[{i},{j}] = {r} below the diagonal");
+        }
+    }
+
+    #[test]
+    fn eigh_multiplies_back(a in matrix(16)) {
+        let gram = a.t().dot(&a);
+        let eigen = eigh(gram.view()).unwrap();
+        let tolerance = tolerance(gram.view());
+        let product = (&eigen.vectors * &eigen.values).dot(&eigen.vectors.t());
+        prop_assert!(max_abs((&product - &gram).view()) <= tolerance);
+        assert_orthonormal_columns(eigen.vectors.view(), tolerance);
+        prop_assert!(eigen.values.windows(2).into_iter().all(|w| w[0] <= w[1]));
+    }
+
+    #[test]
+    fn gemm_equals_the_triple_loop(a in matrix(24), n in 1..24usize, scale in -2.0..2.0f32) {
+        let (m, k) = a.dim();
+        let a: Vec<f32> = a.iter().map(|&x| x as f32).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| ((i * 37 + 11) % 17) as f32 / 17.0 - 0.5).collect();
+        let mut out = vec![f32::NAN; m * n];
+        gemm(scale, &a, &b, &mut out, (m, k, n));
+        for i in 0..m {
+            for j in 0..n {
+                let exact: f64 = (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum();
+                let error = (f64::from(out[i * n + j]) - f64::from(scale) * exact).abs();
+                prop_assert!(error <= (k + 2) as f64 * f64::from(f32::EPSILON) * 2.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn known_singular_values() {
+    let svd = thin_svd(ndarray::array![[3.0f32, 0.0], [0.0, -2.0], [0.0, 0.0]].view()).unwrap();
+    assert_eq!(svd.s.to_vec(), vec![3.0, 2.0]);
+    assert_eq!((svd.u.dim(), svd.vt.dim()), ((3, 2), (2, 2)));
+}
+
+#[test]
+fn bad_input_is_an_error() {
+    let nan = Array2::from_elem((3, 2), f64::NAN);
+    assert!(matches!(thin_svd(nan.view()), Err(LinalgError::NoConvergence { operation: "SVD", rows: 3, cols: 2 })));
+    assert!(matches!(eigh(Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
+    let empty = thin_svd(Array2::<f32>::zeros((0, 4)).view()).unwrap();
+    assert_eq!((empty.u.dim(), empty.s.len(), empty.vt.dim()), ((0, 0), 0, (0, 4)));
+}
