@@ -1,0 +1,26 @@
+//! Checkpoints on disk: read them without copying, write them so that nothing is ever left half-written.
+//!
+//! - [`Checkpoint`]: one model's tensors by key, whether they lie in safetensors files, shards or PyTorch zip files.
+//! - [`OutputDir`], [`SafetensorsWriter`]: a directory that appears complete or not at all.
+//! - [`TensorHasher`], [`content_hash`]: BLAKE3 of tensors and checkpoints, built block by block in any order.
+//!
+//! This crate knows files, not mathematics: it converts no dtype except the factors of adapters, merges nothing and
+//! starts no threads.
+
+mod aliases;
+mod checkpoint;
+mod copy;
+mod error;
+mod hash;
+mod locate;
+mod mapped;
+mod output;
+mod safetensors;
+mod stored;
+
+pub use checkpoint::Checkpoint;
+pub use copy::{CopyMode, copy_file};
+pub use error::{HeaderProblem, IndexProblem, StoreError};
+pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
+pub use output::OutputDir;
+pub use safetensors::{SafetensorsWriter, TensorSpec, WrittenFiles};
