@@ -1,0 +1,113 @@
+//! The two kinds of method.
+
+use crate::{Block, Masks, Params, Spec};
+
+/// Experts → one tensor, or one task vector with [`Spec::task_vectors`].
+///
+/// A method is a type without values: it keeps no state, so none of the functions takes `self`, and each depends on its
+/// arguments alone. They may run on several threads at once. A panic in one becomes an error of the merge.
+pub trait MergeMethod: Send + Sync + 'static {
+    /// Who it is and what it needs.
+    fn spec() -> Spec;
+
+    /// Passes over the data before [`run`](Self::run), for these parameters. Default: none.
+    fn plan(params: &Params<'_>) -> Result<Plan> {
+        let _ = params;
+        Ok(Plan::default())
+    }
+
+    /// *Adds* one block's statistics of pass `pass` to `sums`, which is as long as the plan says. Totals of earlier
+    /// passes stand in [`Block::totals`].
+    fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
+        let _ = (block, pass, sums);
+        Ok(())
+    }
+
+    /// Fills `out`, [`Block::len`] values.
+    fn run(block: &Block<'_>, out: &mut [f32]) -> Result;
+}
+
+/// Task vectors of the experts and the merged one → one bit an element and expert.
+///
+/// As stateless as [`MergeMethod`].
+pub trait MaskMethod: Send + Sync + 'static {
+    /// Who it is and what it needs.
+    fn spec() -> Spec;
+
+    /// Passes over the data before [`run`](Self::run), for these parameters. Default: none.
+    fn plan(params: &Params<'_>) -> Result<Plan> {
+        let _ = params;
+        Ok(Plan::default())
+    }
+
+    /// *Adds* one block's statistics of pass `pass` to `sums`.
+    fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
+        let _ = (block, pass, sums);
+        Ok(())
+    }
+
+    /// Sets the bits of what each expert keeps of [`Block::merged`].
+    fn run(block: &Block<'_>, masks: &mut Masks<'_>) -> Result;
+
+    /// With [`Spec::rescales`]: one factor an expert, from [`Block::totals`]; the block holds no tensor data.
+    fn rescale(block: &Block<'_>, rescalers: &mut [f32]) -> Result {
+        let _ = block;
+        rescalers.fill(1.0);
+        Ok(())
+    }
+}
+
+/// How a method wants to be run with given parameters. The default: no passes, no scratch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub(crate) global: bool,
+    pub(crate) sums: Vec<usize>,
+    pub(crate) scratch_per_element: usize,
+}
+
+impl Plan {
+    /// Passes whose sums run over each tensor by itself; one length of sums a pass.
+    pub fn per_tensor(sums: impl Into<Vec<usize>>) -> Self {
+        Self { sums: sums.into(), ..Self::default() }
+    }
+
+    /// Passes whose sums run over all tensors of the merge; one length of sums a pass.
+    pub fn global(sums: impl Into<Vec<usize>>) -> Self {
+        Self { global: true, ..Self::per_tensor(sums) }
+    }
+
+    /// Asks for `count` f32 of scratch for each element of a block: [`Block::take_scratch`].
+    pub fn scratch_per_element(mut self, count: usize) -> Self {
+        self.scratch_per_element = count;
+        self
+    }
+
+    /// Number of passes.
+    pub fn passes(&self) -> usize {
+        self.sums.len()
+    }
+}
+
+/// Why a method did not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// It failed; the text says why, and what to do about it.
+    Failed(String),
+    /// The user asked it to stop.
+    Cancelled,
+}
+
+/// Result of a method's functions. `Err("why".into())` is enough to fail.
+pub type Result<T = ()> = core::result::Result<T, Stop>;
+
+impl From<String> for Stop {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(message: &str) -> Self {
+        Self::Failed(message.to_owned())
+    }
+}

@@ -1,0 +1,324 @@
+//! A small host for the tests of a plugin: tensors in memory, through the same C functions that the real host calls.
+//!
+//! Every function here panics when the method fails: a failed trial is a failed test.
+
+use core::cell::RefCell;
+use core::ffi::c_void;
+
+use skillweld_plugin_abi as abi;
+
+use crate::export::{Entry, Exported};
+use crate::{Value, raw};
+
+type RescaleFn = unsafe extern "C" fn(*const abi::Call, *mut f32) -> i32;
+
+/// One run of a method on tensors given as slices. Parameters that are not set have their defaults.
+pub struct Trial {
+    entry: &'static Entry,
+    tensors: Vec<TrialTensor>,
+    settings: Vec<(&'static str, Vec<f64>)>,
+    seed: u64,
+    block_len: usize,
+}
+
+#[derive(Default)]
+struct TrialTensor {
+    experts: Vec<Vec<f32>>,
+    base: Option<Vec<f32>>,
+    merged: Option<Vec<f32>>,
+}
+
+impl Trial {
+    /// A trial of one method.
+    pub fn of<M: Exported>() -> Self {
+        Self { entry: M::entry(), tensors: Vec::new(), settings: Vec::new(), seed: 0, block_len: 1 << 14 }
+    }
+
+    /// Adds a tensor: one slice an expert, all of one length.
+    pub fn experts(mut self, experts: &[&[f32]]) -> Self {
+        let experts: Vec<Vec<f32>> = experts.iter().map(|expert| expert.to_vec()).collect();
+        assert!(
+            experts.windows(2).all(|pair| pair[0].len() == pair[1].len()),
+            "experts of different lengths"
+        );
+        self.tensors.push(TrialTensor { experts, ..TrialTensor::default() });
+        self
+    }
+
+    /// Gives the tensor added last its Θ₀.
+    pub fn base(mut self, base: &[f32]) -> Self {
+        self.last().base = Some(base.to_vec());
+        self
+    }
+
+    /// Gives the tensor added last its merged task vector, for a mask method.
+    pub fn merged(mut self, merged: &[f32]) -> Self {
+        self.last().merged = Some(merged.to_vec());
+        self
+    }
+
+    /// Sets a parameter, for all experts.
+    pub fn set(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        let param = self.entry.spec.params.iter().find(|param| param.name == name);
+        let param = param.unwrap_or_else(|| panic!("no parameter `{name}`")).clone();
+        self.settings.push((name, param.default(value).default.into_iter().collect()));
+        self
+    }
+
+    /// Sets a parameter, one value an expert.
+    pub fn per_expert(mut self, name: &'static str, values: &[f64]) -> Self {
+        self.settings.push((name, values.to_vec()));
+        self
+    }
+
+    /// Seed of the first tensor; each following one gets the next number.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Largest block, rounded up to a multiple of 8. Default 16384.
+    pub fn block_len(mut self, len: usize) -> Self {
+        self.block_len = len.next_multiple_of(8).max(8);
+        self
+    }
+
+    /// The merged tensor, when there is one.
+    pub fn merge(&self) -> Vec<f32> {
+        assert_eq!(self.tensors.len(), 1, "`merge` is for one tensor; `merge_all` for several");
+        self.merge_all().remove(0)
+    }
+
+    /// The merged tensors.
+    pub fn merge_all(&self) -> Vec<Vec<f32>> {
+        self.try_merge_all().unwrap_or_else(|message| panic!("{message}"))
+    }
+
+    /// The merged tensors, or the message of the failure.
+    pub fn try_merge_all(&self) -> Result<Vec<Vec<f32>>, String> {
+        let session = Session::new(self);
+        let plan = session.plan()?;
+        let totals = session.totals(&plan)?;
+        let merge = |(t, tensor): (usize, &TrialTensor)| {
+            let mut out = vec![0.0; tensor.len()];
+            session.for_each_block(t, &totals[t], |call| {
+                let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
+                (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
+                call.out = out[call.offset as usize..].as_mut_ptr();
+                // SAFETY: every pointer of the call is valid, and `out` has room from the offset on.
+                session.method.run.map(|run| unsafe { run(call) })
+            })?;
+            Ok(out)
+        };
+        self.tensors.iter().enumerate().map(merge).collect()
+    }
+
+    /// The masks of the first tensor: one vector of flags an expert.
+    pub fn masks(&self) -> Vec<Vec<bool>> {
+        let session = Session::new(self);
+        let len = self.tensors[0].len();
+        let run = || {
+            let totals = session.totals(&session.plan()?)?;
+            let mut bytes = vec![vec![0u8; len.div_ceil(8)]; session.experts];
+            session.for_each_block(0, &totals[0], |call| {
+                let start = call.offset as usize / 8;
+                let masks: Vec<*mut u8> = bytes.iter_mut().map(|mask| mask[start..].as_mut_ptr()).collect();
+                call.masks = masks.as_ptr();
+                // SAFETY: every pointer of the call is valid; each mask has room from the offset on.
+                session.method.run.map(|run| unsafe { run(call) })
+            })?;
+            Ok(bytes)
+        };
+        let bytes: Result<Vec<Vec<u8>>, String> = run();
+        let bytes = bytes.unwrap_or_else(|message| panic!("{message}"));
+        bytes.iter().map(|mask| (0..len).map(|i| mask[i / 8] >> (i % 8) & 1 == 1).collect()).collect()
+    }
+
+    /// The rescalers of a mask method, one an expert.
+    pub fn rescalers(&self) -> Vec<f32> {
+        let session = Session::new(self);
+        let run = || {
+            let totals = session.totals(&session.plan()?)?;
+            let mut rescalers = vec![f32::NAN; session.experts];
+            let call = session.call(0, &totals[0]);
+            let fill = |rescale: RescaleFn| {
+                // SAFETY: every pointer of the call is valid or null; there is one rescaler an expert.
+                unsafe { rescale(&call, rescalers.as_mut_ptr()) }
+            };
+            session.check(session.method.rescale.map(fill))?;
+            Ok(rescalers)
+        };
+        let rescalers: Result<Vec<f32>, String> = run();
+        rescalers.unwrap_or_else(|message| panic!("{message}"))
+    }
+
+    fn last(&mut self) -> &mut TrialTensor {
+        self.tensors.last_mut().unwrap_or_else(|| panic!("add a tensor with `experts` first"))
+    }
+}
+
+impl TrialTensor {
+    fn len(&self) -> usize {
+        self.experts.first().map_or(0, Vec::len)
+    }
+}
+
+unsafe extern "C" fn keep_message(context: *mut c_void, message: abi::Str) {
+    // SAFETY: `context` is the session's message, alive while the method runs; the text is valid during the call.
+    unsafe { (*context.cast::<RefCell<String>>()).replace(raw::text(message).to_owned()) };
+}
+
+/// What the structs of one trial point to, alive while the method runs.
+struct Session<'a> {
+    trial: &'a Trial,
+    method: &'a abi::Method,
+    experts: usize,
+    /// What the method said last; on the heap, because `host` points to it.
+    message: Box<RefCell<String>>,
+    host: abi::Host,
+    /// Back `params`.
+    _values: [Vec<f64>; 2],
+    params: abi::Params,
+}
+
+impl<'a> Session<'a> {
+    fn new(trial: &'a Trial) -> Self {
+        let experts = trial.tensors[0].experts.len();
+        let (mut global, mut per_expert) = (Vec::new(), Vec::new());
+        for param in &trial.entry.spec.params {
+            let set = trial.settings.iter().rev().find(|(name, _)| *name == param.name);
+            let default: &[f64] = param.default.as_slice();
+            match (set.map_or(default, |(_, values)| values), param.per_expert) {
+                ([], _) => panic!("parameter `{}` is required", param.name),
+                ([value], true) => per_expert.extend(vec![*value; experts]),
+                (values, true) if values.len() == experts => per_expert.extend(values),
+                ([value], false) => global.push(*value),
+                _ => panic!("parameter `{}` has the wrong number of values", param.name),
+            }
+        }
+        let message = Box::<RefCell<String>>::default();
+        Self {
+            trial,
+            method: trial.entry.method(),
+            experts,
+            host: abi::Host {
+                size: size_of::<abi::Host>() as u64,
+                context: (&raw const *message).cast_mut().cast(),
+                error: Some(keep_message),
+                log: None,
+                progress: None,
+                cancelled: None,
+            },
+            message,
+            params: abi::Params {
+                size: size_of::<abi::Params>() as u64,
+                global: global.as_ptr(),
+                global_count: global.len() as u64,
+                per_expert: per_expert.as_ptr(),
+                per_expert_count: (per_expert.len() / experts.max(1)) as u64,
+                expert_count: experts as u64,
+            },
+            _values: [global, per_expert],
+        }
+    }
+
+    fn check(&self, status: Option<i32>) -> Result<(), String> {
+        match status {
+            Some(abi::status::OK) => Ok(()),
+            Some(status) => Err(format!("status {status}: {}", self.message.borrow())),
+            None => Err("the method lacks this function".to_owned()),
+        }
+    }
+
+    fn plan(&self) -> Result<abi::Plan, String> {
+        let mut plan = abi::Plan {
+            size: size_of::<abi::Plan>() as u64,
+            passes: 0,
+            scope: 0,
+            sums_len: [0; abi::MAX_PASSES],
+            scratch_per_element: 0,
+        };
+        // SAFETY: the structs are valid, and `plan` is this call's to write.
+        self.check(self.method.plan.map(|fill| unsafe { fill(&self.host, &self.params, &mut plan) }))?;
+        Ok(plan)
+    }
+
+    /// Totals of all passes, for each tensor.
+    fn totals(&self, plan: &abi::Plan) -> Result<Vec<Vec<f64>>, String> {
+        let mut totals = vec![Vec::new(); self.trial.tensors.len()];
+        for pass in 0..plan.passes {
+            let len = plan.sums_len[pass as usize] as usize;
+            let mut sums = vec![vec![0.0; len]; totals.len()];
+            for (t, sums) in sums.iter_mut().enumerate() {
+                self.for_each_block(t, &totals[t], |call| {
+                    // SAFETY: every pointer of the call is valid; `sums` is as long as the plan says.
+                    self.method.observe.map(|observe| unsafe { observe(call, pass, sums.as_mut_ptr()) })
+                })?;
+            }
+            if plan.scope == abi::SCOPE_GLOBAL {
+                let global: Vec<f64> = (0..len).map(|i| sums.iter().map(|tensor| tensor[i]).sum()).collect();
+                sums.fill(global);
+            }
+            totals.iter_mut().zip(sums).for_each(|(totals, sums)| totals.extend(sums));
+        }
+        Ok(totals)
+    }
+
+    /// Cuts tensor `t` into blocks and hands each to `visit` as a call without outputs.
+    fn for_each_block(
+        &self,
+        t: usize,
+        totals: &[f64],
+        mut visit: impl FnMut(&mut abi::Call) -> Option<i32>,
+    ) -> Result<(), String> {
+        let tensor = &self.trial.tensors[t];
+        let from = |values: &Option<Vec<f32>>, offset: usize| {
+            values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
+        };
+        for offset in (0..tensor.len()).step_by(self.trial.block_len) {
+            let dense = |expert: &Vec<f32>| abi::Tensor {
+                dense: expert[offset..].as_ptr(),
+                b: core::ptr::null(),
+                a: core::ptr::null(),
+                rank: 0,
+            };
+            let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
+            let shape = [tensor.len() as u64];
+            let mut call = self.call(t, totals);
+            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), 1, shape[0]);
+            (call.offset, call.len) = (offset as u64, self.trial.block_len.min(tensor.len() - offset) as u64);
+            call.experts = experts.as_ptr();
+            call.base = from(&tensor.base, offset);
+            call.merged = from(&tensor.merged, offset);
+            self.check(visit(&mut call))?;
+        }
+        Ok(())
+    }
+
+    /// A call for tensor `t` without data.
+    fn call(&self, t: usize, totals: &[f64]) -> abi::Call {
+        abi::Call {
+            size: size_of::<abi::Call>() as u64,
+            host: &self.host,
+            params: &self.params,
+            key: abi::Str::new("trial"),
+            shape: core::ptr::null(),
+            ndim: 0,
+            numel: 0,
+            offset: 0,
+            len: 0,
+            seed: self.trial.seed + t as u64,
+            expert_count: self.experts as u64,
+            experts: core::ptr::null(),
+            expert_stride: size_of::<abi::Tensor>() as u64,
+            base: core::ptr::null(),
+            merged: core::ptr::null(),
+            totals: totals.as_ptr(),
+            totals_len: totals.len() as u64,
+            out: core::ptr::null_mut(),
+            masks: core::ptr::null(),
+            scratch: core::ptr::null_mut(),
+            scratch_len: 0,
+        }
+    }
+}
