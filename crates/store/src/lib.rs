@@ -17,6 +17,7 @@ mod mapped;
 mod output;
 mod safetensors;
 mod stored;
+mod torch_writer;
 
 pub use checkpoint::Checkpoint;
 pub use copy::{CopyMode, copy_file};
@@ -24,3 +25,4 @@ pub use error::{HeaderProblem, IndexProblem, StoreError};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
 pub use output::OutputDir;
 pub use safetensors::{SafetensorsWriter, TensorSpec, WrittenFiles};
+pub use torch_writer::write_torch_zip;
