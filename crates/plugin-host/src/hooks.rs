@@ -44,6 +44,9 @@ impl fmt::Debug for HostHooks<'_> {
 /// Longest message taken over the boundary, in bytes; the rest of a longer one is dropped.
 const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
+/// Stands for the message of a method that failed without a word.
+pub const NO_REASON: &str = "the plugin gave no reason";
+
 /// What the callbacks of one call find behind `Host::context`.
 pub(crate) struct Context<'a> {
     hooks: &'a HostHooks<'a>,
@@ -70,7 +73,7 @@ impl<'a> Context<'a> {
     /// The last message pushed through [`abi::Host::error`].
     pub(crate) fn into_message(self) -> String {
         let message = self.error.into_inner();
-        if message.is_empty() { "the plugin gave no reason".into() } else { message }
+        if message.is_empty() { NO_REASON.into() } else { message }
     }
 }
 

@@ -28,7 +28,7 @@ mod schema;
 pub use bound::{Bound, Plan, Scope};
 pub use call::{BlockInputs, ExpertBlock};
 pub use error::PluginError;
-pub use hooks::{HostHooks, Level};
+pub use hooks::{HostHooks, Level, NO_REASON};
 pub use method::{Kind, Method};
 pub use plugin::Plugin;
 pub use registry::{Registry, Skipped};

@@ -121,6 +121,6 @@ fn fresh_name(real: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = real.file_name().unwrap_or_default().to_string_lossy();
-    // A name that a crashed process left behind would be overwritten: its number in the list of processes is gone.
+    // What a crashed process of the same number left behind is overwritten.
     std::env::temp_dir().join(format!("skillweld-{}-{count}-{name}", std::process::id()))
 }
