@@ -10,6 +10,7 @@ use crate::locate::{self, Weights, locate};
 use crate::mapped::MappedFile;
 use crate::safetensors::{parse_header, read_index};
 use crate::stored::StoredTensor;
+use crate::torch::TorchFile;
 
 /// One model's tensors by key, mapped from their files.
 ///
@@ -197,7 +198,8 @@ impl Checkpoint {
 impl Contents {
     fn read(path: &Path) -> Result<Self, StoreError> {
         if locate::is_torch(path) {
-            return Err(StoreError::UnknownFormat { path: path.to_owned() });
+            let (file, tensors) = TorchFile::open(path)?.into_state_dict()?;
+            return Ok(Self { file, tensors, metadata: BTreeMap::new() });
         }
         let file = MappedFile::open(path)?;
         let header = parse_header(file.bytes())

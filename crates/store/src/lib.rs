@@ -1,6 +1,7 @@
 //! Checkpoints on disk: read them without copying, write them so that nothing is ever left half-written.
 //!
 //! - [`Checkpoint`]: one model's tensors by key, whether they lie in safetensors files, shards or PyTorch zip files.
+//! - [`TorchFile`]: PyTorch's zip files through a reader that knows only tensors and plain containers.
 //! - [`OutputDir`], [`SafetensorsWriter`]: a directory that appears complete or not at all.
 //! - [`TensorHasher`], [`content_hash`]: BLAKE3 of tensors and checkpoints, built block by block in any order.
 //!
@@ -17,12 +18,15 @@ mod mapped;
 mod output;
 mod safetensors;
 mod stored;
+mod torch;
 mod torch_writer;
 
 pub use checkpoint::Checkpoint;
 pub use copy::{CopyMode, copy_file};
-pub use error::{HeaderProblem, IndexProblem, StoreError};
+pub use error::{ArchiveProblem, HeaderProblem, IndexProblem, PickleProblem, StoreError};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
 pub use output::OutputDir;
 pub use safetensors::{SafetensorsWriter, TensorSpec, WrittenFiles};
+pub use stored::StoredTensor;
+pub use torch::{PickleValue, TorchFile};
 pub use torch_writer::write_torch_zip;

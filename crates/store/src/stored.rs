@@ -3,9 +3,9 @@ use std::sync::OnceLock;
 
 use skillweld_tensor::{Dtype, TensorError, TensorView};
 
-/// Where a tensor's elements lie in its file.
-#[derive(Debug)]
-pub(crate) struct StoredTensor {
+/// Where a tensor's elements lie in its file, checked against that file.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     /// Bytes of the file: the tensor itself, or the reach of its strides.
@@ -15,7 +15,7 @@ pub(crate) struct StoredTensor {
 }
 
 /// A transposed or sliced view of a PyTorch storage. It is gathered into row-major order when first asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Strided {
     /// Step in elements for each dimension.
     pub(crate) strides: Vec<usize>,
@@ -23,6 +23,16 @@ pub(crate) struct Strided {
 }
 
 impl StoredTensor {
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
     /// Borrows the tensor from the bytes of its whole file.
     ///
     /// # Errors
