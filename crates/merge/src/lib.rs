@@ -1,0 +1,3 @@
+//! From a recipe to one merged checkpoint.
+
+pub mod recipe;

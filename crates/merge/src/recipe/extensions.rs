@@ -1,0 +1,189 @@
+//! What Skillweld adds to mergekit's recipes: task masks, the action expert, the router, parameters by modality.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::error::{Place, RecipeError, nearest};
+use super::fields::{Fields, join};
+use super::parameters::{self, Parameters};
+use super::yaml::{Node, Yaml};
+
+/// The part of a policy a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Modality {
+    /// Vision encoder and projector.
+    Vision,
+    /// Language backbone.
+    Language,
+    /// Action expert and what feeds it.
+    Action,
+}
+
+impl Modality {
+    /// Every modality.
+    pub const ALL: [Modality; 3] = [Modality::Vision, Modality::Language, Modality::Action];
+
+    /// The name in recipes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Modality::Vision => "vision",
+            Modality::Language => "language",
+            Modality::Action => "action",
+        }
+    }
+}
+
+/// `mask:`: how task masks are made.
+#[derive(Debug, Clone)]
+pub struct MaskSpec {
+    /// The mask method's name in the plugin registry, such as `tall`.
+    pub method: String,
+    /// Its parameters.
+    pub parameters: Parameters,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// `action_expert:`: how action experts are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionExpertSpec {
+    /// n: the last n blocks stay one copy per task, with `layer_norm2` and `fc2`. Default 1.
+    pub head_blocks: usize,
+}
+
+/// `router:`: the subspaces that the test-time task router compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouterSpec {
+    /// k_r: how many right singular vectors are kept of each value projection. Default 8.
+    pub rank: usize,
+    /// Whose value projections they come from.
+    pub subspace: RouterSubspace,
+}
+
+/// Whose value projections span the router's subspaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouterSubspace {
+    /// Each task's own expert before merging, as in the published code.
+    #[default]
+    PerTask,
+    /// The merged expert, as in the paper.
+    Merged,
+}
+
+impl Default for ActionExpertSpec {
+    fn default() -> Self {
+        ActionExpertSpec { head_blocks: 1 }
+    }
+}
+
+impl Default for RouterSpec {
+    fn default() -> Self {
+        RouterSpec { rank: 8, subspace: RouterSubspace::PerTask }
+    }
+}
+
+/// More blocks than any action expert has.
+const MAX_HEAD_BLOCKS: u64 = 256;
+/// More directions than any value projection has.
+const MAX_ROUTER_RANK: u64 = 4096;
+
+impl MaskSpec {
+    /// `none`, a method's name, or a mapping of `method` and its parameters.
+    pub(crate) fn parse(node: &Node, path: &str) -> Result<Option<MaskSpec>, RecipeError> {
+        let (method, parameters) = match &node.value {
+            Yaml::Text(method) => (method.clone(), Parameters::new()),
+            Yaml::Map(entries) => {
+                let Some(method) = entries.iter().find(|entry| entry.key == "method") else {
+                    return Err(RecipeError::Missing {
+                        place: node.place(path),
+                        field: "method",
+                        remedy: "write `method: tall` (or `mask: none`)",
+                    });
+                };
+                let method = method.value.text(&join(path, "method"))?.to_owned();
+                let mut parameters = parameters::parse(node, path)?;
+                parameters.remove("method");
+                (method, parameters)
+            }
+            _ => return Err(node.wrong_type(path, "`none`, a mask method, or a mapping with `method`")),
+        };
+        if method == "none" && !parameters.is_empty() {
+            let problem = "`none` takes no parameters; remove them or name a mask method".to_owned();
+            return Err(RecipeError::Conflict { place: node.place(path), problem });
+        }
+        Ok((method != "none").then(|| MaskSpec { method, parameters, place: node.place(path) }))
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        let mut map = Map::from_iter([("method".to_owned(), json!(self.method))]);
+        map.extend(self.parameters.iter().map(|(name, setting)| (name.clone(), setting.to_value())));
+        Value::Object(map)
+    }
+}
+
+impl ActionExpertSpec {
+    pub(crate) fn parse(node: &Node, path: &str) -> Result<Self, RecipeError> {
+        let fields = Fields::open(node, path, &["head_blocks"])?;
+        let mut spec = ActionExpertSpec::default();
+        if let Some((node, path)) = fields.get("head_blocks") {
+            spec.head_blocks = node.integer(&path, 0, MAX_HEAD_BLOCKS)? as usize;
+        }
+        Ok(spec)
+    }
+
+    pub(crate) fn to_value(self) -> Value {
+        json!({ "head_blocks": self.head_blocks })
+    }
+}
+
+impl RouterSpec {
+    pub(crate) fn parse(node: &Node, path: &str) -> Result<Self, RecipeError> {
+        let fields = Fields::open(node, path, &["rank", "subspace"])?;
+        let mut spec = RouterSpec::default();
+        if let Some((node, path)) = fields.get("rank") {
+            spec.rank = node.integer(&path, 1, MAX_ROUTER_RANK)? as usize;
+        }
+        if let Some((node, path)) = fields.get("subspace") {
+            spec.subspace = match node.text(&path)? {
+                "per_task" => RouterSubspace::PerTask,
+                "merged" => RouterSubspace::Merged,
+                other => {
+                    let hint = nearest(other, ["per_task", "merged"])
+                        .map_or(String::new(), |right| format!("; did you mean `{right}`?"));
+                    return Err(RecipeError::OutOfRange {
+                        place: node.place(&path),
+                        expected: format!("`per_task` or `merged`{hint}"),
+                        found: node.describe(),
+                    });
+                }
+            };
+        }
+        Ok(spec)
+    }
+
+    pub(crate) fn to_value(self) -> Value {
+        let subspace = match self.subspace {
+            RouterSubspace::PerTask => "per_task",
+            RouterSubspace::Merged => "merged",
+        };
+        json!({ "rank": self.rank, "subspace": subspace })
+    }
+}
+
+/// `groups:`: parameters by modality.
+pub(crate) fn parse_groups(node: &Node, path: &str) -> Result<BTreeMap<Modality, Parameters>, RecipeError> {
+    let fields = Fields::open(node, path, &Modality::ALL.map(Modality::name))?;
+    let mut groups = BTreeMap::new();
+    for modality in Modality::ALL {
+        let parameters = parameters::parse_field(&fields, modality.name())?;
+        if !parameters.is_empty() {
+            groups.insert(modality, parameters);
+        }
+    }
+    Ok(groups)
+}
+
+pub(crate) fn groups_to_value(groups: &BTreeMap<Modality, Parameters>) -> Value {
+    groups.iter().map(|(modality, p)| (modality.name().to_owned(), parameters::to_value(p))).collect()
+}

@@ -1,0 +1,134 @@
+//! Which value a parameter has for one key of one model.
+
+use super::Recipe;
+use super::error::{Allowed, RecipeError};
+use super::extensions::Modality;
+use super::parameters::{ParamValue, ParameterKind, Parameters};
+
+/// A parameter as its method declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownParameter<'m> {
+    /// Its name in recipes.
+    pub name: &'m str,
+    /// Its type.
+    pub kind: ParameterKind,
+    /// Each model may have its own value (`weight`, `density`); otherwise one value serves the whole merge
+    /// (`normalize`, `t`).
+    pub per_model: bool,
+}
+
+/// For what a parameter is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup<'k> {
+    /// Index into [`Recipe::slices`].
+    pub slice: usize,
+    /// Index into the slice's sources; `None` for parameters of the whole merge.
+    pub source: Option<usize>,
+    /// The tensor's name, for filters. For parameters per model it is the name in that model; for those of the whole
+    /// merge the name in the output. The two differ where slices renumber layers.
+    pub key: &'k str,
+    /// See [`layer_fraction`](super::layer_fraction): 0 for keys outside layers.
+    pub layer_fraction: f64,
+    /// The key's modality, if the checkpoint has modalities.
+    pub modality: Option<Modality>,
+}
+
+/// Accepted everywhere and without effect: mergekit's switch for smaller masks.
+const INT8_MASK: KnownParameter<'static> =
+    KnownParameter { name: "int8_mask", kind: ParameterKind::Boolean, per_model: true };
+
+impl Recipe {
+    /// The parameter's value, or `None` when the recipe is silent: then the method's default holds.
+    ///
+    /// The levels are asked in this order, and within a level the rules in the order written; the first rule whose
+    /// filter holds decides: the model's own (`models[i].parameters`, `slices[i].sources[j].parameters`), the slice's,
+    /// the modality's under `groups`, the module's, the recipe's. Fails when that value is not of the parameter's kind,
+    /// which [`Recipe::check_parameters`] tells beforehand.
+    pub fn parameter(
+        &self,
+        parameter: &KnownParameter<'_>,
+        lookup: &Lookup<'_>,
+    ) -> Result<Option<ParamValue>, RecipeError> {
+        let slice = self.slices.get(lookup.slice);
+        let source =
+            slice.and_then(|slice| slice.sources.get(lookup.source?)).filter(|_| parameter.per_model);
+        let levels = [
+            source.map(|source| &source.parameters),
+            slice.map(|slice| &slice.parameters),
+            lookup.modality.and_then(|modality| self.groups.get(&modality)),
+            Some(&self.parameters),
+        ];
+        resolve(levels.into_iter().flatten(), parameter, lookup.key, lookup.layer_fraction)
+    }
+
+    /// The mask method's parameter for one key; `None` when the recipe is silent.
+    pub fn mask_parameter(
+        &self,
+        parameter: &KnownParameter<'_>,
+        key: &str,
+        layer_fraction: f64,
+    ) -> Result<Option<ParamValue>, RecipeError> {
+        resolve(self.mask.iter().map(|mask| &mask.parameters), parameter, key, layer_fraction)
+    }
+
+    /// Checks every parameter of the recipe against the merge method's own: names, types, and levels.
+    pub fn check_parameters(&self, known: &[KnownParameter<'_>]) -> Result<(), RecipeError> {
+        for slice in &self.slices {
+            for source in &slice.sources {
+                check(&source.parameters, &self.method, known, true)?;
+            }
+            check(&slice.parameters, &self.method, known, false)?;
+        }
+        self.groups.values().try_for_each(|group| check(group, &self.method, known, false))?;
+        check(&self.parameters, &self.method, known, false)
+    }
+
+    /// Checks the parameters under `mask` against the mask method's own.
+    pub fn check_mask_parameters(&self, known: &[KnownParameter<'_>]) -> Result<(), RecipeError> {
+        self.mask.iter().try_for_each(|mask| check(&mask.parameters, &mask.method, known, false))
+    }
+}
+
+fn resolve<'r>(
+    levels: impl Iterator<Item = &'r Parameters>,
+    parameter: &KnownParameter<'_>,
+    key: &str,
+    layer_fraction: f64,
+) -> Result<Option<ParamValue>, RecipeError> {
+    for setting in levels.filter_map(|level| level.get(parameter.name)) {
+        if let Some(value) = setting.resolve(key, layer_fraction, parameter.kind)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn check(
+    parameters: &Parameters,
+    method: &str,
+    known: &[KnownParameter<'_>],
+    at_one_model: bool,
+) -> Result<(), RecipeError> {
+    for (name, setting) in parameters {
+        let Some(parameter) = known.iter().chain([&INT8_MASK]).find(|parameter| parameter.name == name)
+        else {
+            let mut place = setting.place.clone();
+            place.path.truncate(place.path.len().saturating_sub(name.len() + 1));
+            return Err(RecipeError::UnknownParameter {
+                place,
+                name: name.clone(),
+                method: method.to_owned(),
+                allowed: Allowed::instead_of(name, known.iter().map(|parameter| parameter.name)),
+            });
+        };
+        if at_one_model && !parameter.per_model {
+            return Err(RecipeError::NotPerModel {
+                place: setting.place.clone(),
+                name: name.clone(),
+                method: method.to_owned(),
+            });
+        }
+        setting.check_kind(parameter.kind)?;
+    }
+    Ok(())
+}
