@@ -81,11 +81,11 @@ fn slerp_example() {
     assert_eq!(recipe.slices[0].layer_count(), Some(32));
     assert_eq!(recipe.slices[0].base, Some(0));
     let t = |key, fraction| number(&recipe, T, at(0, None, key, fraction)).unwrap();
-    assert_eq!(t("model.layers.0.self_attn.q_proj.weight", 0.0), 0.0);
-    assert_eq!(t("model.layers.0.mlp.up_proj.weight", 0.0), 1.0);
-    assert_eq!(t("model.layers.9.self_attn.q_proj.weight", 0.5), 0.3);
-    assert_eq!(t("model.layers.9.self_attn.q_proj.weight", 0.375), 0.4, "half way from 0.5 to 0.3");
-    assert_eq!(t("model.embed_tokens.weight", 0.0), 0.5);
+    assert_eq!(t("model.layers.0.self_attn.q_proj.weight", 0.0), 0.2);
+    assert_eq!(t("model.layers.0.mlp.up_proj.weight", 0.0), 0.8);
+    assert_eq!(t("model.layers.9.self_attn.q_proj.weight", 0.5), 0.4);
+    assert_eq!(t("model.layers.9.self_attn.q_proj.weight", 0.375), 0.5, "half way from 0.6 to 0.4");
+    assert_eq!(t("model.embed_tokens.weight", 0.0), 0.45);
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn ties_example_lists_its_base_once() {
     assert_eq!((recipe.base, recipe.slices[0].base), (Some(0), Some(0)));
     assert_eq!(recipe.tasks().collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(number(&recipe, WEIGHT, at(0, Some(0), "x", 0.0)), None);
-    assert_eq!(number(&recipe, WEIGHT, at(0, Some(3), "layers.1.mlp.up_proj.weight", 0.5)), Some(0.5));
-    assert_eq!(number(&recipe, WEIGHT, at(0, Some(3), "layers.1.self_attn.q_proj.weight", 0.5)), Some(0.0));
+    assert_eq!(number(&recipe, WEIGHT, at(0, Some(3), "layers.1.mlp.up_proj.weight", 0.5)), Some(0.6));
+    assert_eq!(number(&recipe, WEIGHT, at(0, Some(3), "layers.1.self_attn.q_proj.weight", 0.5)), Some(0.2));
 }
 
 #[test]
