@@ -6,7 +6,7 @@ use serde_json::json;
 use skillweld_tensor::Dtype;
 
 use crate::param::{Param, Role};
-use crate::safetensors_file::{Source, write_file, write_model};
+use crate::safetensors_file::{Fill, Source, write_file, write_model};
 use crate::{Noise, metadata};
 
 /// How an expert's weights are published.
@@ -125,7 +125,7 @@ impl Family {
     }
 
     fn full_source<'a>(&'a self, param: &'a Param, index: usize) -> Source<'a> {
-        let fill: Box<dyn Fn(usize, &mut [f32]) + 'a> = match self.full {
+        let fill: Fill<'a> = match self.full {
             Delta::Dense => {
                 let noise = Noise::new(self.seed, &format!("{}/expert{index}", param.name));
                 let std = RELATIVE_STEP * param.moments().1;

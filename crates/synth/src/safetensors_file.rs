@@ -11,11 +11,14 @@ use skillweld_tensor::{Dtype, convert};
 /// Elements made, rounded and written at a time.
 const BLOCK: usize = 1 << 18;
 
-/// A tensor to be written: `fill(start, out)` gives its elements from `start` on.
+/// `fill(start, out)` gives a tensor's elements from `start` on.
+pub(crate) type Fill<'a> = Box<dyn Fn(usize, &mut [f32]) + 'a>;
+
+/// A tensor to be written.
 pub(crate) struct Source<'a> {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    pub(crate) fill: Box<dyn Fn(usize, &mut [f32]) + 'a>,
+    pub(crate) fill: Fill<'a>,
 }
 
 impl Source<'_> {

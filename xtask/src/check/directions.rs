@@ -1,0 +1,105 @@
+//! Data moves in one direction through the crates; no crate reaches back up.
+
+use crate::packages::Package;
+
+/// Every crate with the crates of this workspace that it may be built with. Tests may use more.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("skillweld-simd", &[]),
+    ("skillweld-tensor", &["simd"]),
+    ("skillweld-linalg", &["simd", "tensor"]),
+    ("skillweld-store", &["simd", "tensor"]),
+    ("skillweld-plugin-abi", &[]),
+    ("skillweld-plugin-sdk", &["plugin-abi", "simd"]),
+    ("skillweld-plugin-host", &["plugin-abi", "tensor"]),
+    ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "tensor"]),
+    ("skillweld-merge", &["simd", "tensor", "linalg", "store", "plugin-abi", "plugin-host"]),
+    ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge"]),
+    ("skillweld-synth", &["simd", "tensor", "store"]),
+    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "merge", "synth"]),
+    ("xtask", &["tensor", "store", "synth"]),
+];
+
+/// What a plugin sees of this workspace.
+const PLUGIN_MAY_USE: &[&str] = &["plugin-sdk"];
+
+/// External crates and the only members that may use them.
+const ONLY_IN: &[(&str, &[&str])] =
+    &[("anyhow", &["skillweld-cli", "xtask"]), ("cudarc", &["skillweld-gpu"])];
+
+/// Members built without any other crate.
+const ALONE: &[&str] = &["skillweld-plugin-abi"];
+
+pub(crate) fn one_way(members: &[Package]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for member in members {
+        let listed = MAY_USE.iter().find(|(name, _)| *name == member.name);
+        let allowed = match listed {
+            Some((_, allowed)) => *allowed,
+            None if member.is_plugin() => PLUGIN_MAY_USE,
+            None => {
+                violations.push(format!("{} has no row in xtask/src/check/directions.rs", member.name));
+                continue;
+            }
+        };
+        let ours = member.dependencies.iter().filter_map(|name| name.strip_prefix("skillweld-"));
+        let strange = ours.filter(|name| !allowed.contains(name));
+        violations.extend(strange.map(|name| format!("{} must not use skillweld-{name}", member.name)));
+    }
+    violations
+}
+
+pub(crate) fn kept_apart(members: &[Package]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for member in members {
+        for (dependency, users) in ONLY_IN {
+            if !users.contains(&member.name.as_str()) && member.dependencies.iter().any(|d| d == dependency) {
+                violations.push(format!("{} must not use {dependency}", member.name));
+            }
+        }
+        if ALONE.contains(&member.name.as_str()) && !member.dependencies.is_empty() {
+            violations.push(format!("{} must have no dependencies", member.name));
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, folder: &str, dependencies: &[&str]) -> Package {
+        Package {
+            name: name.into(),
+            folder: folder.into(),
+            description: None,
+            dependencies: dependencies.iter().map(|&d| d.into()).collect(),
+        }
+    }
+
+    #[test]
+    fn reaching_back_up_is_named() {
+        let members = [
+            package("skillweld-tensor", "crates/tensor", &["half", "skillweld-store"]),
+            package("skillweld-plugin-x", "plugins/x", &["skillweld-plugin-sdk", "skillweld-tensor"]),
+            package("skillweld-new", "crates/new", &[]),
+        ];
+        let expected = [
+            "skillweld-tensor must not use skillweld-store",
+            "skillweld-plugin-x must not use skillweld-tensor",
+            "skillweld-new has no row in xtask/src/check/directions.rs",
+        ];
+        assert_eq!(one_way(&members), expected);
+    }
+
+    #[test]
+    fn external_crates_are_kept_apart() {
+        let members = [
+            package("skillweld-merge", "crates/merge", &["anyhow"]),
+            package("skillweld-plugin-abi", "crates/plugin-abi", &["libc"]),
+            package("skillweld-cli", "crates/cli", &["anyhow"]),
+        ];
+        let expected =
+            ["skillweld-merge must not use anyhow", "skillweld-plugin-abi must have no dependencies"];
+        assert_eq!(kept_apart(&members), expected);
+    }
+}

@@ -1,0 +1,70 @@
+//! Everything that is done to this workspace, one command each. `cargo xtask --help` lists them.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool that says what it does")]
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod doctor;
+mod packages;
+mod plugins;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, test, demonstrate and measure Skillweld. Every command installs or builds what it needs and prints what it
+/// runs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what optional parts need: OpenBLAS for the `lapack` feature, mergekit for the peer bench.
+    Setup(setup::Args),
+    /// Build the release binary and all plugins into target/release.
+    Build,
+    /// Build only the plugins, Rust and C, beside where the binary goes.
+    Plugins(plugins::Args),
+    /// Run every test, plugins built first; with OpenBLAS there, also those of the LAPACK backend.
+    Test,
+    /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
+    Demo,
+    /// Check the rules of this workspace: direction of dependencies, layout, documents.
+    Check(check::Args),
+    /// Run the criterion benches, or measure against a peer.
+    Bench(bench::Args),
+    /// Say what this machine offers: toolchain, instruction sets, libraries, disk, plugins.
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup(args) => setup::run(args),
+        Command::Build => build::run(),
+        Command::Plugins(args) => plugins::run(args),
+        Command::Test => test::run(),
+        Command::Demo => demo::run(),
+        Command::Check(args) => check::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor => doctor::run(),
+    }
+}

@@ -1,0 +1,76 @@
+//! Installs what optional parts need. Nothing here is needed to build, test or merge.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::process::{announce, command, output, run as run_command, target_dir};
+
+/// The peer that results and speed are compared with.
+const MERGEKIT: &str = "mergekit==0.1.5";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to install; without any, says what is there.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// OpenBLAS, through apt: for the feature `lapack` of skillweld-linalg.
+    Lapack,
+    /// mergekit, through pip into target/peer-venv: for `bench --peer mergekit`.
+    Peer,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    for part in &args.parts {
+        match part {
+            Part::Lapack => install_openblas()?,
+            Part::Peer => drop(install_mergekit()?),
+        }
+    }
+    announce("optional parts");
+    let state = |there| if there { "there" } else { "not installed" };
+    println!("lapack: {} (OpenBLAS)", state(has_openblas()));
+    println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
+    Ok(())
+}
+
+/// Whether the linker finds OpenBLAS: what `ndarray-linalg` with `openblas-system` asks for.
+pub(crate) fn has_openblas() -> bool {
+    // Prints the whole path of a library that it finds, the bare name of one that it does not.
+    output(command("cc").arg("-print-file-name=libopenblas.so")).is_ok_and(|path| path.contains('/'))
+}
+
+pub(crate) fn install_openblas() -> Result<()> {
+    if has_openblas() {
+        return Ok(());
+    }
+    announce("OpenBLAS, through apt");
+    if !rustix::process::geteuid().is_root() {
+        bail!("installing packages needs root: run `sudo apt-get install libopenblas-dev`");
+    }
+    let mut update = command("apt-get");
+    run_command(update.args(["update", "-q"]))?;
+    let mut install = command("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    run_command(install.args(["install", "-q", "-y", "--no-install-recommends", "libopenblas-dev"]))
+}
+
+fn mergekit() -> PathBuf {
+    target_dir().join("peer-venv/bin/mergekit-yaml")
+}
+
+/// Makes sure that mergekit is there and returns the path of its program `mergekit-yaml`.
+pub(crate) fn install_mergekit() -> Result<PathBuf> {
+    if !mergekit().exists() {
+        announce("mergekit, through pip (PyTorch comes along: some gigabytes)");
+        let venv = target_dir().join("peer-venv");
+        run_command(command("python3").args(["-m", "venv"]).arg(&venv))?;
+        run_command(command(venv.join("bin/pip")).args(["install", "--quiet", MERGEKIT]))?;
+    }
+    Ok(mergekit())
+}

@@ -1,0 +1,25 @@
+//! Every test of the workspace.
+
+use anyhow::Result;
+
+use crate::process::{announce, cargo, run as run_command};
+use crate::{plugins, setup};
+
+pub(crate) fn run() -> Result<()> {
+    // Tests load the plugins as a user does: from shared libraries beside the binary.
+    plugins::build(false, &["skillweld-cli"])?;
+    announce("tests of the LAPACK backend");
+    if std::env::var_os("CI").is_some()
+        && let Err(error) = setup::install_openblas()
+    {
+        println!("{error:#}");
+    }
+    if setup::has_openblas() {
+        run_command(cargo().args(["test", "-p", "skillweld-linalg", "--features", "lapack"]))?;
+    } else {
+        println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
+    }
+    // Last, so that the output closes with the tests of every crate.
+    announce("all tests");
+    run_command(cargo().args(["test", "--workspace"]))
+}
