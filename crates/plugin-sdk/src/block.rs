@@ -16,7 +16,8 @@ pub struct Block<'a> {
     call: abi::Call,
     host: abi::Host,
     params: Params<'a>,
-    scratch: Cell<&'a mut [f32]>,
+    /// A flag, not the slice itself: that would forbid to shorten `'a`.
+    scratch_taken: Cell<bool>,
     borrows: PhantomData<&'a abi::Call>,
 }
 
@@ -64,7 +65,7 @@ impl<'a> Block<'a> {
                 call: *call,
                 host: raw::read_sized(call.host)?,
                 params: Params::new(&params, slots),
-                scratch: Cell::new(raw::slice_mut(call.scratch, call.scratch_len as usize)),
+                scratch_taken: Cell::new(false),
                 borrows: PhantomData,
             })
         }
@@ -148,7 +149,11 @@ impl<'a> Block<'a> {
 
     /// The scratch that the plan asked for, with whatever was in it. The second call gives an empty slice.
     pub fn take_scratch(&self) -> &'a mut [f32] {
-        self.scratch.take()
+        if self.scratch_taken.replace(true) {
+            return &mut [];
+        }
+        // SAFETY: null or `scratch_len` values, valid for 'a by `new`, this call's alone, and handed out only once.
+        unsafe { raw::slice_mut(self.call.scratch, self.call.scratch_len as usize) }
     }
 
     /// Differs for every tensor and recipe seed; the same for every block of a tensor.

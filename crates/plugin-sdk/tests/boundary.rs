@@ -84,8 +84,9 @@ impl MaskMethod for Above {
 export_methods!(merge: [Centre], mask: [Above]);
 
 fn text(text: abi::Str) -> &'static str {
-    // SAFETY: the entries live in statics.
-    unsafe { std::str::from_utf8(std::slice::from_raw_parts(text.ptr, text.len)).unwrap() }
+    // SAFETY: the entries live in statics, and so does their text.
+    let bytes = unsafe { std::slice::from_raw_parts(text.ptr, text.len) };
+    std::str::from_utf8(bytes).unwrap_or("not UTF-8")
 }
 
 #[test]

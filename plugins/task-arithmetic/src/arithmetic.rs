@@ -1,0 +1,30 @@
+//! `task_arithmetic`.
+
+use skillweld_plugin_sdk::{Block, MergeMethod, Result, Spec, laws};
+
+use crate::join::{Join, Thin, merge, weigh};
+
+/// τ = λ Σ w_k τ_k, divided by Σ w_k when `normalize`.
+pub struct TaskArithmetic;
+
+impl MergeMethod for TaskArithmetic {
+    fn spec() -> Spec {
+        crate::spec("task_arithmetic", "weighted sum of task vectors", false)
+            .citation("Ilharco et al., Editing models with task arithmetic, ICLR 2023, arXiv 2212.04089")
+            .laws(laws::PERMUTATION | laws::LINEAR | laws::HOMOGENEOUS | laws::ZERO)
+            .propagates_non_finite()
+    }
+
+    fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
+        merge(block, &KeepAll(block), Join::Sum, out);
+        Ok(())
+    }
+}
+
+struct KeepAll<'a>(&'a Block<'a>);
+
+impl Thin for KeepAll<'_> {
+    fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
+        weigh(values, &self.0.expert(k)[start..], self.0.expert_number("weight", k) as f32);
+    }
+}

@@ -1,0 +1,127 @@
+//! The exact trim threshold: the K-th largest |τ| of a task vector, by radix selection.
+//!
+//! Magnitudes compare like their bits. Three passes count the upper 11, the next 10 and the last 10 of the 31 bits, each
+//! only among the entries that share what the passes before have settled: tables this small stay in the first cache,
+//! and counts are whole numbers, which f64 adds exactly in any order.
+
+use skillweld_plugin_sdk::{Block, pack_bits, vectorize};
+
+/// Over what a threshold is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Tensor,
+    Global,
+}
+
+/// Passes over the data.
+pub(crate) const PASSES: usize = 3;
+/// Lowest bit of each pass's digit, and the digit's number of values.
+const DIGITS: [(u32, usize); PASSES] = [(20, 1 << 11), (10, 1 << 10), (0, 1 << 10)];
+
+/// Length of each pass's sums: one table an expert.
+pub(crate) fn sums_len(experts: usize) -> [usize; PASSES] {
+    DIGITS.map(|(_, bins)| bins * experts)
+}
+
+/// Counts one digit of every expert that is trimmed.
+pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) {
+    let (shift, bins) = DIGITS[pass];
+    for (k, counts) in sums.chunks_exact_mut(bins).enumerate() {
+        if !(0.0..1.0).contains(&block.expert_number("density", k)) {
+            continue;
+        }
+        if pass == 0 {
+            count_upper(block.expert(k), counts);
+        } else if let Some((settled, _)) = narrow(block, scope, k, pass) {
+            count_within(block.expert(k), counts, shift, settled);
+        }
+    }
+}
+
+/// Smallest magnitude that expert `k` keeps; `None` when it keeps everything.
+pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Option<f32> {
+    let density = block.expert_number("density", k);
+    // Nothing is at least NaN: what is not there cannot be selected, and density 0 keeps nothing.
+    (density < 1.0)
+        .then(|| narrow(block, scope, k, PASSES).map_or(f32::NAN, |(bits, _)| f32::from_bits(bits)))
+}
+
+/// What the first `passes` passes settle: the upper bits of the threshold, lower ones zero, and its rank from above
+/// among the entries with these bits.
+fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Option<(u32, f64)> {
+    let mut totals = block.totals();
+    let mut settled = (0, 0.0);
+    for (pass, (shift, bins)) in DIGITS.into_iter().enumerate().take(passes) {
+        let (tables, later) = totals.split_at(bins * block.experts());
+        totals = later;
+        let counts = &tables[k * bins..][..bins];
+        if pass == 0 {
+            settled.1 = rank(counts.iter().sum(), block.expert_number("density", k), scope)?;
+        }
+        let (bin, rank) = select(counts, settled.1)?;
+        settled = (settled.0 | (bin as u32) << shift, rank);
+    }
+    Some(settled)
+}
+
+/// How many of `count` entries are kept, `density` < 1. A tensor keeps ⌊density · n⌋ but at least one, as mergekit
+/// does; a whole task vector ⌊density · n⌋ + 1, because the published code keeps the (n − ⌊density · n⌋)-th smallest.
+fn rank(count: f64, density: f64, scope: Scope) -> Option<f64> {
+    let rank = match scope {
+        Scope::Tensor => (density * count).floor().max(1.0),
+        Scope::Global => (density * count).floor() + 1.0,
+    };
+    (density > 0.0 && rank <= count).then_some(rank)
+}
+
+/// The bin that holds the `rank`-th entry from above, and the entry's rank within it.
+fn select(counts: &[f64], mut rank: f64) -> Option<(usize, f64)> {
+    for (bin, &count) in counts.iter().enumerate().rev() {
+        if rank <= count {
+            return Some((bin, rank));
+        }
+        rank -= count;
+    }
+    None
+}
+
+const UPPER_BINS: usize = DIGITS[0].1;
+/// Tables that neighbouring elements take in turn: equal neighbours would wait for each other's increment.
+const TABLES: usize = 4;
+
+vectorize! {
+    fn count_upper(values: &[f32], counts: &mut [f64]) {
+        let mut tables = [[0u32; UPPER_BINS]; TABLES];
+        let mut digits = [0u16; 64];
+        for values in values.chunks(64) {
+            for (digit, value) in digits.iter_mut().zip(values) {
+                *digit = (value.abs().to_bits() >> DIGITS[0].0) as u16;
+            }
+            for digits in digits[..values.len()].chunks(TABLES) {
+                for (table, &digit) in tables.iter_mut().zip(digits) {
+                    table[usize::from(digit) % UPPER_BINS] += 1;
+                }
+            }
+        }
+        for (bin, count) in counts.iter_mut().enumerate() {
+            *count += f64::from(tables.iter().map(|table| table[bin]).sum::<u32>());
+        }
+    }
+
+    /// Counts the ten bits above `shift` of those values whose bits above these are `settled`'s.
+    fn count_within(values: &[f32], counts: &mut [f64], shift: u32, settled: u32) {
+        for values in values.chunks(64) {
+            let (mut matches, mut bits) = ([false; 64], [0; 8]);
+            for (matches, value) in matches.iter_mut().zip(values) {
+                *matches = value.abs().to_bits() >> (shift + 10) == settled >> (shift + 10);
+            }
+            pack_bits(&matches, &mut bits);
+            let mut found = u64::from_le_bytes(bits);
+            while found != 0 {
+                let value = values[found.trailing_zeros() as usize];
+                counts[(value.to_bits() >> shift) as usize % 1024] += 1.0;
+                found &= found - 1;
+            }
+        }
+    }
+}
