@@ -1,5 +1,7 @@
 //! Each way in which a library can be no good plugin, and the words for it.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
 mod support;
 
 use std::path::Path;

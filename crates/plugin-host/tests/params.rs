@@ -1,5 +1,7 @@
 //! Parameters against their schema.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Compiles `tests/data/probe.c`, spoilt in the way a test asks for.
 
 #![allow(dead_code, reason = "each test file uses its share")]
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

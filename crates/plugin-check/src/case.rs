@@ -1,0 +1,148 @@
+//! Random inputs: tensors that are awkward on purpose.
+
+use core::fmt;
+
+use proptest::prelude::*;
+use skillweld_plugin_host::{Kind, Method};
+
+use crate::parameters::{Parameters, Reach};
+
+/// One tensor of all experts, with what else a call needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) shape: Vec<usize>,
+    /// Task vectors or weights, one an expert.
+    pub(crate) experts: Vec<Vec<f32>>,
+    /// Θ₀.
+    pub(crate) base: Vec<f32>,
+    /// Mask methods: the merged task vector τ = Σ τ_k.
+    pub(crate) merged: Vec<f32>,
+    pub(crate) parameters: Parameters,
+    pub(crate) seed: u64,
+}
+
+/// What values to draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Small integers times one power of two a tensor: sums and products with tame parameters are exact, zeros, ties
+    /// in magnitude and opposite entries are common.
+    Exact,
+    /// Any mantissa, exponents from 2⁻²⁰ to 2²⁰.
+    Rough,
+}
+
+impl Case {
+    /// Cases for `method` with so many experts (cut to what it takes).
+    pub(crate) fn strategy(
+        method: &Method,
+        experts: core::ops::RangeInclusive<usize>,
+        values: Values,
+        reach: Reach,
+    ) -> BoxedStrategy<Self> {
+        let min = (*experts.start()).max(method.min_experts());
+        let max = method.max_experts().unwrap_or(usize::MAX).min((*experts.end()).max(min)).max(min);
+        let method = method.clone();
+        (shape(), min..=max)
+            .prop_flat_map(move |(shape, expert_count)| {
+                let numel = shape.iter().product();
+                let tensor = || tensor(numel, values);
+                let experts = proptest::collection::vec(tensor(), expert_count);
+                let parameters = Parameters::strategy(&method, expert_count, reach);
+                let is_mask = method.kind() == Kind::Mask;
+                // One scale for all tensors of a case: different ones would make sums inexact.
+                let scale = proptest::sample::select(vec![1.0, 2f32.powi(-20), 2f32.powi(20)]);
+                (Just(shape), experts, tensor(), parameters, any::<u64>(), scale).prop_map(
+                    move |(shape, experts, mut base, parameters, seed, scale)| {
+                        let merged = if is_mask { sum(&experts, numel) } else { Vec::new() };
+                        base.iter_mut().for_each(|x| *x *= scale);
+                        Self { shape, experts, base, merged, parameters, seed }.map(|x| x * scale)
+                    },
+                )
+            })
+            .boxed()
+    }
+
+    pub(crate) fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The same case with `change` applied to every value of every expert (and of τ).
+    pub(crate) fn map(&self, change: impl Fn(f32) -> f32) -> Self {
+        let all = |values: &[f32]| values.iter().map(|&x| change(x)).collect();
+        Self {
+            experts: self.experts.iter().map(|expert| all(expert)).collect(),
+            merged: all(&self.merged),
+            ..self.clone()
+        }
+    }
+
+    /// The same case with other experts, τ being their sum.
+    pub(crate) fn with_experts(&self, experts: Vec<Vec<f32>>) -> Self {
+        let merged = if self.merged.is_empty() { Vec::new() } else { sum(&experts, self.numel()) };
+        Self { experts, merged, ..self.clone() }
+    }
+}
+
+fn sum(experts: &[Vec<f32>], numel: usize) -> Vec<f32> {
+    (0..numel).map(|i| experts.iter().map(|expert| expert[i]).sum()).collect()
+}
+
+/// A case and what a law does with it.
+#[derive(Debug, Clone)]
+pub(crate) struct With<T> {
+    pub(crate) case: Case,
+    /// What `extra` is, for the message.
+    pub(crate) what: &'static str,
+    pub(crate) extra: T,
+}
+
+impl<T: fmt::Debug> fmt::Display for With<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}: {:?}", self.case, self.what, self.extra)
+    }
+}
+
+/// Up to about 200 elements: more than a vector register, with tails of every length, and at times none.
+fn shape() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        1 => Just(vec![]),
+        6 => (0..=40usize).prop_map(|n| vec![n]),
+        2 => (100..=200usize).prop_map(|n| vec![n]),
+        6 => (1..=12usize, 1..=12usize).prop_map(|(m, n)| vec![m, n]),
+        2 => (1..=4usize, 1..=5usize, 1..=6usize).prop_map(|(l, m, n)| vec![l, m, n]),
+    ]
+}
+
+fn tensor(numel: usize, values: Values) -> BoxedStrategy<Vec<f32>> {
+    let elements = |element: BoxedStrategy<f32>| proptest::collection::vec(element, numel);
+    match values {
+        Values::Exact => {
+            let integer = prop_oneof![2 => Just(0i8), 5 => -3..=3i8, 2 => -64..=64i8].prop_map(f32::from);
+            elements(integer.boxed()).boxed()
+        }
+        Values::Rough => {
+            let float =
+                (-1f32..1.0, -20..=20i32).prop_map(|(mantissa, exponent)| mantissa * 2f32.powi(exponent));
+            elements(prop_oneof![1 => Just(0.0), 9 => float].boxed()).boxed()
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "shape {:?}, {} experts, seed {}", self.shape, self.experts.len(), self.seed)?;
+        write!(f, "parameters: {}", self.parameters)?;
+        for (k, expert) in self.experts.iter().enumerate() {
+            write!(f, "\nexpert {k}: {}", shortened(expert))?;
+        }
+        if self.merged.is_empty() { Ok(()) } else { write!(f, "\nmerged: {}", shortened(&self.merged)) }
+    }
+}
+
+/// The first few values.
+pub(crate) fn shortened(values: &[f32]) -> String {
+    const SHOWN: usize = 12;
+    let more =
+        if values.len() > SHOWN { format!(" and {} more", values.len() - SHOWN) } else { String::new() };
+    format!("{:?}{more}", &values[..values.len().min(SHOWN)])
+}
