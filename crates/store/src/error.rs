@@ -1,7 +1,15 @@
+mod adapter;
+mod pytorch;
+mod safetensors;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use skillweld_tensor::TensorError;
+
+pub use adapter::AdapterProblem;
+pub use pytorch::{ArchiveProblem, PickleProblem};
+pub use safetensors::{HeaderProblem, IndexProblem};
 
 /// What can go wrong with a checkpoint on disk. Every variant names the file, and the remedy where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +113,14 @@ pub enum StoreError {
         /// What it holds instead.
         found: &'static str,
     },
+    /// A PEFT adapter cannot be used.
+    #[error("adapter {}: {problem}", dir.display())]
+    Adapter {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        problem: AdapterProblem,
+    },
     /// Two stored names become one key once `module.` and `._orig_mod` are stripped.
     #[error("{}: `{first}` and `{second}` both become `{key}` once wrapper names are stripped; remove one of them", path.display())]
     KeyCollision {
@@ -170,273 +186,6 @@ pub enum StoreError {
         written_bytes: u64,
         /// Bytes promised by the layout.
         expected_bytes: u64,
-    },
-}
-
-/// What is wrong with a safetensors file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HeaderProblem {
-    /// Fewer than the 8 bytes of the header's length.
-    #[error("only {file_bytes} bytes long, so it has no safetensors header; fetch the file again")]
-    TooShort {
-        /// Length of the file.
-        file_bytes: u64,
-    },
-    /// The header would reach past the end of the file.
-    #[error(
-        "the header claims {header_bytes} bytes but the file has {file_bytes}: truncated, or not a safetensors file; fetch it again"
-    )]
-    LongerThanFile {
-        /// Length that the header claims.
-        header_bytes: u64,
-        /// Length of the file.
-        file_bytes: u64,
-    },
-    /// The header is longer than the format allows.
-    #[error(
-        "the header claims {header_bytes} bytes, more than the format's limit of {limit_bytes}: not a safetensors file"
-    )]
-    HeaderTooLarge {
-        /// Length that the header claims.
-        header_bytes: u64,
-        /// The format's limit.
-        limit_bytes: u64,
-    },
-    /// The header is not UTF-8.
-    #[error("the header is not UTF-8 from byte {at_byte} on: not a safetensors file, or damaged")]
-    NotUtf8 {
-        /// First bad byte, counted from the start of the file.
-        at_byte: usize,
-    },
-    /// The header is not the JSON that the format asks for.
-    #[error("the header is not a table of tensors: {reason}")]
-    NotJson {
-        /// Position and reason.
-        reason: String,
-    },
-    /// One name stands twice.
-    #[error("tensor `{tensor}` stands twice in the header")]
-    DuplicateTensor {
-        /// The tensor.
-        tensor: String,
-    },
-    /// A dtype that the format does not name.
-    #[error("tensor `{tensor}` has the unknown dtype `{dtype}`")]
-    UnknownDtype {
-        /// The tensor.
-        tensor: String,
-        /// The dtype as written.
-        dtype: String,
-    },
-    /// The element count overflows.
-    #[error("tensor `{tensor}` has shape {shape:?}, more elements than can be addressed")]
-    ShapeOverflow {
-        /// The tensor.
-        tensor: String,
-        /// Its shape.
-        shape: Vec<usize>,
-    },
-    /// Offsets do not hold exactly the elements of dtype and shape.
-    #[error(
-        "tensor `{tensor}` has offsets {begin}..{end}, but its dtype and shape need {expected_bytes} bytes"
-    )]
-    SizeMismatch {
-        /// The tensor.
-        tensor: String,
-        /// First byte, counted from the end of the header.
-        begin: usize,
-        /// Byte after the last.
-        end: usize,
-        /// Bytes that dtype and shape need.
-        expected_bytes: usize,
-    },
-    /// Offsets reach past the end of the file.
-    #[error(
-        "tensor `{tensor}` has offsets {begin}..{end}, but only {data_bytes} bytes of data follow the header: truncated; fetch it again"
-    )]
-    OutOfRange {
-        /// The tensor.
-        tensor: String,
-        /// First byte, counted from the end of the header.
-        begin: usize,
-        /// Byte after the last.
-        end: usize,
-        /// Bytes after the header.
-        data_bytes: usize,
-    },
-    /// Two tensors share bytes.
-    #[error("tensors `{first}` (up to {first_end}) and `{second}` (from {second_begin}) overlap")]
-    Overlap {
-        /// The tensor that starts first.
-        first: String,
-        /// Byte after its last.
-        first_end: usize,
-        /// The other tensor.
-        second: String,
-        /// Its first byte.
-        second_begin: usize,
-    },
-    /// Bytes that belong to no tensor.
-    #[error("bytes {begin}..{end} of the data belong to no tensor")]
-    Hole {
-        /// First byte without an owner, counted from the end of the header.
-        begin: usize,
-        /// Byte after the last.
-        end: usize,
-    },
-}
-
-/// What is wrong with an index of shards.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IndexProblem {
-    /// A shard's name leads out of the directory.
-    #[error("shard name `{shard}` is not a plain file name; an index may only name files beside itself")]
-    UnsafeName {
-        /// The name as written.
-        shard: String,
-    },
-    /// A shard is not there.
-    #[error("it names the shard `{shard}`, which is missing; fetch it into the same directory")]
-    MissingShard {
-        /// The shard's name.
-        shard: String,
-    },
-    /// A key is not in the shard that should have it.
-    #[error("it places `{key}` in `{shard}`, which lacks it; index and shards are of different checkpoints")]
-    MissingKey {
-        /// The key.
-        key: String,
-        /// The shard's name.
-        shard: String,
-    },
-    /// A key lies in two shards.
-    #[error("`{key}` lies in both `{first}` and `{second}`; remove the shard that does not belong")]
-    KeyTwice {
-        /// The key.
-        key: String,
-        /// One shard.
-        first: String,
-        /// The other shard.
-        second: String,
-    },
-    /// The weight map is empty.
-    #[error("its weight_map names no tensor")]
-    Empty,
-}
-
-/// What is wrong with the zip archive of a PyTorch file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArchiveProblem {
-    /// Not a zip file at all.
-    #[error("not a PyTorch checkpoint: it does not start as a zip file")]
-    NotZip,
-    /// Written by `torch.save` before PyTorch 1.6.
-    #[error("written in PyTorch's format from before 1.6; load it with torch.load and save it again")]
-    Legacy,
-    /// The directory of the archive is missing or cut off.
-    #[error("the zip directory is missing or damaged: the file is truncated; fetch it again")]
-    Truncated,
-    /// A member reaches past the end of the file.
-    #[error("the member `{member}` is not where the zip directory says; fetch the file again")]
-    OutOfRange {
-        /// The member.
-        member: String,
-    },
-    /// Two members of one name.
-    #[error("the member `{member}` stands twice in the archive")]
-    DuplicateMember {
-        /// The member.
-        member: String,
-    },
-    /// A compressed member: `torch.save` never writes one.
-    #[error(
-        "the member `{member}` is compressed, which torch.save never does; load and save it again with PyTorch"
-    )]
-    Compressed {
-        /// The member.
-        member: String,
-    },
-    /// An encrypted member.
-    #[error("the member `{member}` is encrypted")]
-    Encrypted {
-        /// The member.
-        member: String,
-    },
-    /// No `data.pkl`, or several.
-    #[error("a PyTorch file has one data.pkl, this archive has {found}")]
-    NoPickle {
-        /// How many there are.
-        found: usize,
-    },
-    /// Written on a big-endian machine.
-    #[error("its tensors are big-endian; load and save it again on a little-endian machine")]
-    BigEndian,
-    /// `data.pkl` is absurdly long.
-    #[error("its data.pkl has {pickle_bytes} bytes, more than the limit of {limit_bytes}")]
-    PickleTooLarge {
-        /// Length of `data.pkl`.
-        pickle_bytes: usize,
-        /// The limit.
-        limit_bytes: usize,
-    },
-}
-
-/// What is wrong with the pickle of a PyTorch file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PickleProblem {
-    /// An opcode that a file of tensors has no need of.
-    #[error("refused: the pickle uses the opcode {name}, which a file of tensors does not need")]
-    RefusedOpcode {
-        /// Its name in Python's `pickletools`.
-        name: &'static str,
-    },
-    /// A byte that is no opcode.
-    #[error("damaged: {code:#04x} is not a pickle opcode")]
-    UnknownOpcode {
-        /// The byte.
-        code: u8,
-    },
-    /// An import that a file of tensors has no need of.
-    #[error(
-        "refused: the pickle asks for `{name}`, which could run code or is no tensor; save a plain state dict \
-         (torch.save(model.state_dict(), ...)) or safetensors"
-    )]
-    RefusedGlobal {
-        /// Module and name.
-        name: String,
-    },
-    /// The pickle ends too early.
-    #[error("damaged: the pickle ends in the middle")]
-    Truncated,
-    /// The opcodes make no sense together.
-    #[error("damaged or foreign: {reason}")]
-    Malformed {
-        /// Why.
-        reason: &'static str,
-    },
-    /// More than an honest file needs.
-    #[error("refused: {what}")]
-    Limit {
-        /// Of what there is too much.
-        what: &'static str,
-    },
-    /// A tensor's storage is not in the archive.
-    #[error("damaged: the storage `{member}` is not in the archive")]
-    MissingStorage {
-        /// The archive member.
-        member: String,
-    },
-    /// A tensor reaches past the end of its storage.
-    #[error("damaged: a tensor of shape {shape:?} reaches past the end of its storage `{member}`")]
-    OutOfStorage {
-        /// The archive member.
-        member: String,
-        /// The tensor's shape.
-        shape: Vec<usize>,
     },
 }
 

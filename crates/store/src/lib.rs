@@ -2,6 +2,9 @@
 //!
 //! - [`Checkpoint`]: one model's tensors by key, whether they lie in safetensors files, shards or PyTorch zip files.
 //! - [`TorchFile`]: PyTorch's zip files through a reader that knows only tensors and plain containers.
+//! - [`Adapter`]: a PEFT LoRA adapter, kept as factors.
+//! - [`ExpertFiles`]: the action head and other parts beside an expert's weights, and the files to copy along.
+//! - [`Family`], [`Modality`]: what model a checkpoint is of, and what each key is for.
 //! - [`OutputDir`], [`SafetensorsWriter`]: a directory that appears complete or not at all.
 //! - [`TensorHasher`], [`content_hash`]: BLAKE3 of tensors and checkpoints, built block by block in any order.
 //!
@@ -12,10 +15,13 @@ mod aliases;
 mod checkpoint;
 mod copy;
 mod error;
+mod expert;
+mod family;
 mod hash;
 mod locate;
 mod mapped;
 mod output;
+mod peft;
 mod safetensors;
 mod stored;
 mod torch;
@@ -23,9 +29,12 @@ mod torch_writer;
 
 pub use checkpoint::Checkpoint;
 pub use copy::{CopyMode, copy_file};
-pub use error::{ArchiveProblem, HeaderProblem, IndexProblem, PickleProblem, StoreError};
+pub use error::{AdapterProblem, ArchiveProblem, HeaderProblem, IndexProblem, PickleProblem, StoreError};
+pub use expert::ExpertFiles;
+pub use family::{Family, Modality, is_normalisation_buffer};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
 pub use output::OutputDir;
+pub use peft::{Adapter, AdapterDelta};
 pub use safetensors::{SafetensorsWriter, TensorSpec, WrittenFiles};
 pub use stored::StoredTensor;
 pub use torch::{PickleValue, TorchFile};
