@@ -54,12 +54,13 @@ fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Option<(u
     for (pass, (shift, bins)) in DIGITS.into_iter().enumerate().take(passes) {
         let (tables, later) = totals.split_at(bins * block.experts());
         totals = later;
-        let counts = &tables[k * bins..][..bins];
+        let groups = group_sums(&tables[k * bins..][..bins]);
         if pass == 0 {
-            settled.1 = rank(counts.iter().sum(), block.expert_number("density", k), scope)?;
+            settled.1 = rank(groups.iter().sum(), block.expert_number("density", k), scope)?;
         }
-        let (bin, rank) = select(counts, settled.1)?;
-        settled = (settled.0 | (bin as u32) << shift, rank);
+        let (group, rank) = select(&groups, settled.1)?;
+        let (bin, rank) = select(&tables[k * bins + group * GROUP..][..GROUP], rank)?;
+        settled = (settled.0 | ((group * GROUP + bin) as u32) << shift, rank);
     }
     Some(settled)
 }
@@ -86,12 +87,35 @@ fn select(counts: &[f64], mut rank: f64) -> Option<(usize, f64)> {
 }
 
 const UPPER_BINS: usize = DIGITS[0].1;
+const LOWER_BINS: usize = DIGITS[1].1;
+/// Bins that a search skips at once.
+const GROUP: usize = 64;
 /// Tables that neighbouring elements take in turn: equal neighbours would wait for each other's increment.
 const TABLES: usize = 4;
 
+#[inline(always)]
+fn add_tables<const BINS: usize>(tables: &[[u32; BINS]; TABLES], counts: &mut [f64]) {
+    for (bin, count) in counts.iter_mut().enumerate().take(BINS) {
+        *count += f64::from(tables.iter().map(|table| table[bin]).sum::<u32>());
+    }
+}
+
 vectorize! {
+    /// Sums of [`GROUP`] bins each, at most [`UPPER_BINS`] in all.
+    fn group_sums(counts: &[f64]) -> [f64; UPPER_BINS / GROUP] {
+        let mut sums = [0.0; UPPER_BINS / GROUP];
+        for (sum, group) in sums.iter_mut().zip(counts.as_chunks::<GROUP>().0) {
+            let mut lanes = [0.0; 16];
+            for counts in group.as_chunks::<16>().0 {
+                lanes.iter_mut().zip(counts).for_each(|(lane, count)| *lane += count);
+            }
+            *sum = lanes.iter().sum();
+        }
+        sums
+    }
+
     fn count_upper(values: &[f32], counts: &mut [f64]) {
-        let mut tables = [[0u32; UPPER_BINS]; TABLES];
+        let mut tables = [[0; UPPER_BINS]; TABLES];
         let mut digits = [0u16; 64];
         for values in values.chunks(64) {
             for (digit, value) in digits.iter_mut().zip(values) {
@@ -103,25 +127,25 @@ vectorize! {
                 }
             }
         }
-        for (bin, count) in counts.iter_mut().enumerate() {
-            *count += f64::from(tables.iter().map(|table| table[bin]).sum::<u32>());
-        }
+        add_tables(&tables, counts);
     }
 
     /// Counts the ten bits above `shift` of those values whose bits above these are `settled`'s.
     fn count_within(values: &[f32], counts: &mut [f64], shift: u32, settled: u32) {
+        let mut tables = [[0; LOWER_BINS]; TABLES];
         for values in values.chunks(64) {
             let (mut matches, mut bits) = ([false; 64], [0; 8]);
             for (matches, value) in matches.iter_mut().zip(values) {
                 *matches = value.abs().to_bits() >> (shift + 10) == settled >> (shift + 10);
             }
-            pack_bits(&matches, &mut bits);
+            pack_bits(&matches[..values.len()], &mut bits);
             let mut found = u64::from_le_bytes(bits);
             while found != 0 {
-                let value = values[found.trailing_zeros() as usize];
-                counts[(value.to_bits() >> shift) as usize % 1024] += 1.0;
+                let index = found.trailing_zeros() as usize;
+                tables[index % TABLES][(values[index].to_bits() >> shift) as usize % LOWER_BINS] += 1;
                 found &= found - 1;
             }
         }
+        add_tables(&tables, counts);
     }
 }

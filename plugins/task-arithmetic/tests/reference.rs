@@ -1,0 +1,229 @@
+//! Every method against a slow one that follows its definition, element by element.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use skillweld_plugin_sdk::Random;
+use skillweld_plugin_sdk::trial::Trial;
+use skillweld_plugin_task_arithmetic::{DareLinear, DareTies, TaskArithmetic, Ties};
+
+/// Task vectors `[tensor][expert][element]`.
+type Tensors = Vec<Vec<Vec<f32>>>;
+
+/// Two tensors, three experts. Few distinct values, so that sums cancel and magnitudes tie; some of any size.
+fn tensors() -> impl Strategy<Value = Tensors> {
+    let value = prop_oneof![
+        3 => (-4i8..=4).prop_map(|x| f32::from(x) / 4.0),
+        2 => -1f32..1.0,
+        1 => -1e-6f32..1e-6,
+    ];
+    (1usize..700, 1usize..40).prop_flat_map(move |(first, second)| {
+        let tensor = |len| vec(vec(value.clone(), len), 3);
+        (tensor(first), tensor(second)).prop_map(|(a, b)| vec![a, b])
+    })
+}
+
+fn trial_of<M: skillweld_plugin_sdk::export::Exported>(tensors: &Tensors) -> Trial {
+    tensors.iter().fold(Trial::of::<M>(), |trial, experts| {
+        trial.experts(&experts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    })
+}
+
+/// What `count` entries of the largest magnitude leave: those at least as large as the `count`-th.
+fn keep_largest(values: &[f32], count: usize) -> Vec<f32> {
+    let mut sorted: Vec<f32> = values.iter().map(|x| x.abs()).collect();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let threshold = if count == 0 { f32::INFINITY } else { sorted[count - 1] };
+    values.iter().map(|&x| if x.abs() >= threshold { x } else { 0.0 }).collect()
+}
+
+struct Rule {
+    weights: [f64; 3],
+    normalize: bool,
+    lambda: f64,
+    zero_sum: f32,
+}
+
+fn consensus(values: [f32; 3], rule: &Rule) -> f32 {
+    let weighted = [0, 1, 2].map(|k| rule.weights[k] as f32 * values[k]);
+    let sum = weighted[0] + weighted[1] + weighted[2];
+    let sign = if sum == 0.0 { rule.zero_sum } else { sum.signum() };
+    let (mut merged, mut divisor) = (0.0, 0.0);
+    for (value, weight) in weighted.into_iter().zip(rule.weights) {
+        if value != 0.0 && value.signum() == sign {
+            merged += value;
+            divisor += weight as f32;
+        }
+    }
+    if rule.normalize && divisor != 0.0 {
+        merged /= divisor;
+    }
+    merged * rule.lambda as f32
+}
+
+/// Sum of the signs of the sums: which sign most elements have.
+fn majority<'a>(elements: impl Iterator<Item = [f32; 3]> + 'a, weights: &[f64; 3]) -> f32 {
+    let sum = |v: [f32; 3]| (0..3).fold(0.0, |sum, k| sum + weights[k] as f32 * v[k]);
+    let votes: i32 = elements.map(sum).map(|s| i32::from(s > 0.0) - i32::from(s < 0.0)).sum();
+    votes.signum() as f32
+}
+
+fn element(experts: &[Vec<f32>], i: usize) -> [f32; 3] {
+    [experts[0][i], experts[1][i], experts[2][i]]
+}
+
+fn elements(experts: &[Vec<f32>]) -> impl Iterator<Item = [f32; 3]> + '_ {
+    (0..experts[0].len()).map(|i| element(experts, i))
+}
+
+fn densities() -> impl Strategy<Value = [f64; 3]> {
+    let density = prop_oneof![Just(1.0), Just(0.0), Just(0.2), 0.0f64..1.0];
+    [density.clone(), density.clone(), density]
+}
+
+fn weights() -> impl Strategy<Value = [f64; 3]> {
+    let weight = prop_oneof![3 => Just(1.0), 1 => -0.5f64..2.0];
+    [weight.clone(), weight.clone(), weight]
+}
+
+proptest! {
+    #[test]
+    fn ties_within_each_tensor(
+        tensors in tensors(), density in densities(), weights in weights(), normalize: bool,
+        positive: bool, lambda in prop_oneof![Just(1.0), 0.1f64..2.0], block_len in 8usize..900,
+    ) {
+        let merged = trial_of::<Ties>(&tensors)
+            .per_expert("density", &density)
+            .per_expert("weight", &weights)
+            .set("normalize", normalize)
+            .set("lambda", lambda)
+            .set("zero_sum", if positive { "auto" } else { "majority" })
+            .block_len(block_len)
+            .merge_all();
+        for (experts, merged) in tensors.iter().zip(merged) {
+            let trim = |k: usize| {
+                let len = experts[k].len();
+                let count = match density[k] {
+                    0.0 => 0,
+                    density => ((density * len as f64) as usize).max(1),
+                };
+                keep_largest(&experts[k], count)
+            };
+            let trimmed = [trim(0), trim(1), trim(2)];
+            let zero_sum = if positive { 1.0 } else { majority(elements(&trimmed), &weights) };
+            let rule = Rule { weights, normalize, lambda, zero_sum };
+            for (i, merged) in merged.into_iter().enumerate() {
+                prop_assert_eq!(merged, consensus(element(&trimmed, i), &rule), "element {}", i);
+            }
+        }
+    }
+
+    #[test]
+    fn ties_over_the_whole_task_vector(
+        tensors in tensors(), density in densities(), weights in weights(), normalize: bool, block_len in 8usize..900,
+    ) {
+        let merged = trial_of::<Ties>(&tensors)
+            .set("scope", "global")
+            .per_expert("density", &density)
+            .per_expert("weight", &weights)
+            .set("normalize", normalize)
+            .block_len(block_len)
+            .merge_all()
+            .concat();
+        let trim = |k: usize| {
+            let all: Vec<f32> = tensors.iter().flat_map(|experts| experts[k].clone()).collect();
+            let count = match density[k] {
+                0.0 => 0,
+                1.0 => all.len(),
+                density => (density * all.len() as f64) as usize + 1,
+            };
+            keep_largest(&all, count)
+        };
+        let trimmed = [trim(0), trim(1), trim(2)];
+        let rule = Rule { weights, normalize, lambda: 1.0, zero_sum: majority(elements(&trimmed), &weights) };
+        for (i, merged) in merged.into_iter().enumerate() {
+            prop_assert_eq!(merged, consensus(element(&trimmed, i), &rule), "element {}", i);
+        }
+    }
+
+    #[test]
+    fn dare_keeps_elements_whose_number_is_below_the_density(
+        tensors in tensors(), density in densities(), weights in weights(), rescale: bool, seed: u64,
+        normalize: bool, block_len in 8usize..900,
+    ) {
+        let seed = seed >> 1;
+        macro_rules! run {
+            ($method:ty) => {
+                trial_of::<$method>(&tensors)
+                    .per_expert("density", &density)
+                    .per_expert("weight", &weights)
+                    .set("rescale", rescale)
+                    .set("normalize", normalize)
+                    .seed(seed)
+                    .block_len(block_len)
+                    .merge_all()
+            };
+        }
+        let (linear, ties) = (run!(DareLinear), run!(DareTies));
+        for (t, experts) in tensors.iter().enumerate() {
+            let scales = density.map(|d| if rescale && d > 0.0 { 1.0 / d } else { 1.0 });
+            let numbers = [0, 1, 2].map(|k| {
+                let mut numbers = vec![0; experts[0].len()];
+                Random::new(seed + t as u64, k).fill(0, &mut numbers);
+                numbers
+            });
+            for i in 0..experts[0].len() {
+                let weighted = [0, 1, 2].map(|k| {
+                    let kept = density[k] == 1.0 || f64::from(numbers[k][i]) < (density[k] * 2f64.powi(32)).floor();
+                    if kept { (weights[k] * scales[k]) as f32 * experts[k][i] } else { 0.0 }
+                });
+                let total: f32 = weights.iter().map(|&w| w as f32).sum();
+                let divisor = if normalize && total.abs() >= 1e-8 { total } else { 1.0 };
+                prop_assert_eq!(linear[t][i], (weighted[0] + weighted[1] + weighted[2]) / divisor);
+                let sign = if weighted[0] + weighted[1] + weighted[2] < 0.0 { -1.0 } else { 1.0 };
+                let agrees = weighted.map(|v| v * sign > 0.0);
+                let sum = (0..3).fold(0.0, |sum, k| if agrees[k] { sum + weighted[k] } else { sum });
+                let share = (0..3).fold(0.0, |sum, k| if agrees[k] { sum + weights[k] as f32 } else { sum });
+                prop_assert_eq!(ties[t][i], if normalize && share != 0.0 { sum / share } else { sum });
+            }
+        }
+    }
+
+    #[test]
+    fn task_arithmetic_is_the_weighted_sum(tensors in tensors(), weights in weights(), lambda in 0.1f64..2.0) {
+        let merged = trial_of::<TaskArithmetic>(&tensors).per_expert("weight", &weights).set("lambda", lambda).merge_all();
+        for (experts, merged) in tensors.iter().zip(merged) {
+            for (i, merged) in merged.into_iter().enumerate() {
+                let sum = (0..3).fold(0.0, |sum, k| sum + weights[k] as f32 * experts[k][i]);
+                prop_assert_eq!(merged, sum * lambda as f32);
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_mergekit_gives() {
+    let (a, b) = ([1.0, -2.0, 3.0, 0.0, 5.0, 1.0, 1.0, 1.0], [-1.0, 1.0, 3.0, 4.0, -5.0, 1.0, -1.0, 0.0]);
+    let ties = |wa, wb| Trial::of::<Ties>().experts(&[&a, &b]).per_expert("weight", &[wa, wb]).merge();
+    // The divisor is the sum of the agreeing weights, negative ones too; where it is zero there is none.
+    assert_eq!(ties(1.0, -1.0), [2.0, -3.0, 3.0, 4.0, 10.0, 1.0, 2.0, 1.0]);
+    assert_eq!(ties(1.0, -3.0), [-2.0, 2.5, 3.0, 4.0, -10.0, 1.0, -2.0, 1.0]);
+    // Entries that cancel take the sign +.
+    assert_eq!(ties(1.0, 1.0)[..2], [1.0, -2.0]);
+    // Trimming keeps ⌊density · n⌋, but at least one.
+    let ramp: Vec<f32> = (1..=16).map(|x| x as f32 / 16.0).collect();
+    let kept = |density: f64| {
+        let merged = Trial::of::<Ties>().experts(&[&ramp]).set("density", density).merge();
+        merged.iter().filter(|&&x| x != 0.0).count()
+    };
+    assert_eq!([0.0, 0.01, 0.3, 0.5, 1.0].map(kept), [0, 1, 4, 8, 16]);
+}
+
+#[test]
+fn dare_keeps_about_its_density() {
+    let ones = vec![1.0; 1 << 16];
+    let merged = Trial::of::<DareLinear>().experts(&[&ones]).set("density", 0.25).merge();
+    let kept = merged.iter().filter(|&&x| x == 4.0).count();
+    assert_eq!(merged.iter().filter(|&&x| x == 0.0).count(), merged.len() - kept);
+    // One standard deviation of the count is √(n · ¼ · ¾) = 111.
+    assert!(kept.abs_diff(1 << 14) < 5 * 111, "{kept}");
+}
