@@ -191,13 +191,13 @@ pub enum StoreError {
 
 impl StoreError {
     /// For `map_err`: adds what was being done, and to which path.
-    pub(crate) fn io<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+    pub fn io<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { operation, path, source: source.into() }
     }
 
     /// As [`StoreError::io`] for writes: a full disk, quota or file-size limit gets its own variant.
-    pub(crate) fn write<E: Into<io::Error>>(path: &Path, needed_bytes: u64) -> impl FnOnce(E) -> Self {
+    pub fn write<E: Into<io::Error>>(path: &Path, needed_bytes: u64) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| {
             let source = source.into();

@@ -2,6 +2,7 @@
 
 mod archive;
 mod machine;
+mod node;
 mod opcodes;
 mod tensor;
 mod value;

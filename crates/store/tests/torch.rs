@@ -122,6 +122,9 @@ fn nested_tables_are_a_tree_and_flat_names() {
 fn a_trainers_file_gives_its_state_dict_alone() {
     let checkpoint = Checkpoint::open(data("torch/trainer.pt")).unwrap();
     assert_eq!(checkpoint.keys().collect::<Vec<_>>(), ["w"]);
+    // The same with 64-bit fields, as files of more than 4 GiB have them.
+    let zip64 = Checkpoint::open(data("torch/zip64.pt")).unwrap();
+    assert_equal("w", zip64.get("w").unwrap(), checkpoint.get("w").unwrap());
 }
 
 #[test]

@@ -92,3 +92,47 @@ fn data_starts_aligned_and_wide_types_come_first() {
     assert!(order.is_sorted(), "{text}");
     assert_eq!(file.len(), 8 + header + 24 + 24 + 6 + 3);
 }
+
+/// Role of the child in the test below: it starts to replace an output, and never gets further.
+#[test]
+fn child_that_is_killed() {
+    let Some(path) = std::env::var_os("SKILLWELD_TEST_OUTPUT") else { return };
+    let out = OutputDir::create(path.as_ref(), true).unwrap();
+    fs::write(out.path().join("file"), b"half").unwrap();
+    fs::write(out.path().with_file_name("ready"), b"").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn killed_in_the_middle_the_old_output_stands_and_the_half_is_removed_later() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("out");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("file"), b"old").unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["child_that_is_killed", "--exact"])
+        .env("SKILLWELD_TEST_OUTPUT", &path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !root.path().join("ready").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the child ended early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let partials = || {
+        let names = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(".out.partial-")).count()
+    };
+    drop(OutputDir::create(&path, true).unwrap());
+    assert_eq!(partials(), 1, "the living child keeps its directory");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read(path.join("file")).unwrap(), b"old");
+    assert_eq!(partials(), 1);
+    let next = OutputDir::create(&path, true).unwrap();
+    assert_eq!(partials(), 1, "only the new one");
+    fs::write(next.path().join("file"), b"new").unwrap();
+    next.commit().unwrap();
+    assert_eq!(fs::read(path.join("file")).unwrap(), b"new");
+    assert_eq!(partials(), 0);
+}

@@ -52,3 +52,11 @@ class Hostile:
 torch.save({"w": Hostile()}, "hostile.pt")
 with zipfile.ZipFile("compressed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("x/data.pkl", pickle.dumps({"a": 1}, protocol=2))
+
+# A file of more than 4 GiB needs 64-bit fields in the zip directory; here they are forced on a small one.
+zipfile.ZIP64_LIMIT = 0
+zipfile.ZIP_FILECOUNT_LIMIT = 0
+with zipfile.ZipFile("trainer.pt") as small, zipfile.ZipFile("zip64.pt", "w", zipfile.ZIP_STORED) as large:
+    for name in small.namelist():
+        large.writestr(name, small.read(name))
+assert b"PK\x06\x06" in open("zip64.pt", "rb").read()
