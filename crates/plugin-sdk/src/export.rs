@@ -252,6 +252,9 @@ pub const fn plugin(
 /// Exports methods from a plugin: `export_methods!(merge: [Linear, Passthrough], mask: [Tall]);`, once a crate.
 ///
 /// Either list may be left out. The crate's `crate-type` is `["cdylib"]`, or `["cdylib", "rlib"]`.
+///
+/// Each plugin defines the one symbol. A crate may depend on many plugins, as tests do that want their libraries built
+/// (`use skillweld_plugin_x as _`); one that also *names items* of several links them with `-Wl,-z,muldefs`.
 #[macro_export]
 macro_rules! export_methods {
     ($(merge: [$($merge:ty),+ $(,)?] $(,)?)? $(mask: [$($mask:ty),+ $(,)?] $(,)?)?) => {
