@@ -11,7 +11,7 @@ pub const NAME: &str = "faer";
 /// What this backend computes with.
 pub trait Element: NdFloat + faer::traits::RealField {
     #[doc(hidden)]
-    fn thin_svd(a: ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
+    fn compute_svd(a: ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
         let svd = view(&a).thin_svd().map_err(|_| no_convergence("SVD", a))?;
         let s = svd.S().column_vector();
         Ok(Svd {
@@ -22,13 +22,13 @@ pub trait Element: NdFloat + faer::traits::RealField {
     }
 
     #[doc(hidden)]
-    fn qr(a: ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
+    fn compute_qr(a: ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
         let qr = view(&a).qr();
         Ok(Qr { q: own(qr.compute_thin_Q().as_ref()), r: own(qr.thin_R()) })
     }
 
     #[doc(hidden)]
-    fn eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
+    fn compute_eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
         let eigen = view(&a)
             .self_adjoint_eigen(Side::Lower)
             .map_err(|_| no_convergence("eigendecomposition", a))?;

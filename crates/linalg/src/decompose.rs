@@ -46,7 +46,7 @@ pub fn thin_svd<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Svd<T>, LinalgError> 
         return Ok(Svd { u: Array2::zeros((m, 0)), s: Array1::zeros(0), vt: Array2::zeros((0, n)) });
     }
     check_finite("SVD", a)?;
-    T::thin_svd(a)
+    T::compute_svd(a)
 }
 
 /// Thin QR of an m × n matrix, without pivoting; an empty matrix gives empty factors.
@@ -59,7 +59,7 @@ pub fn qr<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Qr<T>, LinalgError> {
         return Ok(Qr { q: Array2::zeros((m, 0)), r: Array2::zeros((0, n)) });
     }
     check_finite("QR", a)?;
-    T::qr(a)
+    T::compute_qr(a)
 }
 
 /// Eigenvalues and eigenvectors of a symmetric matrix; only its lower triangle is read.
@@ -75,7 +75,7 @@ pub fn eigh<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Eigh<T>, LinalgError> {
         return Ok(Eigh { values: Array1::zeros(0), vectors: Array2::zeros((0, 0)) });
     }
     check_finite("eigendecomposition", a)?;
-    T::eigh(a)
+    T::compute_eigh(a)
 }
 
 /// Backends differ in what NaN does to them (errors, garbage, endless loops): refuse it before.

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Threads(NonZeroUsize);
 
 impl Threads {
+    /// The calling thread alone.
+    pub const ONE: Self = Self(NonZeroUsize::MIN);
+
     /// One for every core this process may use.
     pub fn available() -> Self {
         Self(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))

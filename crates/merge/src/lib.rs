@@ -1,3 +1,32 @@
 //! From a recipe to one merged checkpoint.
+//!
+//! ```text
+//! Recipe::read ─▶ Models::open ─▶ Plan::new ─▶ Plan::run ─▶ merged checkpoint + Report
+//!    (YAML)         (mmap)       (every key)   (streaming)        │
+//!                                                     MergedCheckpoint::open ─▶ materialize
+//! ```
+//!
+//! The plan accounts for every tensor of every input before anything is computed; the executor streams tensors through
+//! the plugins with bounded memory; the output appears complete or not at all.
+//!
+//! This crate knows no merge method: those live in plugins. It prints nothing; progress goes through [`Control`].
 
+mod error;
+mod execute;
+mod measure;
+mod models;
+mod output;
+mod plan;
 pub mod recipe;
+mod report;
+mod router;
+mod run;
+mod side_files;
+mod source;
+
+pub use error::MergeError;
+pub use execute::Control;
+pub use models::Models;
+pub use plan::{Plan, PlanLine, PlanSummary};
+pub use report::{BlockDistances, LayerReport, MaskReport, Report};
+pub use run::RunOptions;

@@ -116,7 +116,7 @@ fn mergevla_example() {
     let tasks: Vec<&str> = recipe.tasks().map(|i| recipe.models[i].name.as_str()).collect();
     assert_eq!(tasks, ["spatial", "object", "goal", "libero_10"]);
     assert_eq!(recipe.slices[0].base, Some(4), "a base that is not listed joins the sources");
-    let mask = recipe.mask.as_ref().unwrap();
+    let mask = recipe.mask.spec().unwrap();
     assert_eq!(mask.method, "tall");
     recipe.check_mask_parameters(&[LAMBDA]).unwrap();
     assert_eq!(recipe.mask_parameter(&LAMBDA, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
@@ -209,7 +209,7 @@ fn nulls_count_as_absent_and_a_slice_may_have_its_own_base() {
     )
     .unwrap();
     assert_eq!(recipe.slices[0].base, Some(1));
-    assert!(recipe.mask.is_none());
+    assert!(matches!(recipe.mask, MaskChoice::None));
     assert_eq!(recipe.tasks().map(|i| recipe.models[i].name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert!(matches!(&recipe.tokenizer, Some(Tokenizer::Model { path, .. }) if path == Path::new("t")));
 }

@@ -24,6 +24,16 @@ impl Modality {
     /// Every modality.
     pub const ALL: [Modality; 3] = [Modality::Vision, Modality::Language, Modality::Action];
 
+    /// The recipe's name for what a checkpoint's keys are for; `None` for what belongs to no modality.
+    pub(crate) fn from_store(modality: skillweld_store::Modality) -> Option<Modality> {
+        match modality {
+            skillweld_store::Modality::Vision => Some(Modality::Vision),
+            skillweld_store::Modality::Language => Some(Modality::Language),
+            skillweld_store::Modality::Action => Some(Modality::Action),
+            skillweld_store::Modality::Other => None,
+        }
+    }
+
     /// The name in recipes.
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,6 +53,36 @@ pub struct MaskSpec {
     pub parameters: Parameters,
     /// Where it stands.
     pub place: Place,
+}
+
+/// What a recipe says about masks.
+#[derive(Debug, Clone, Default)]
+pub enum MaskChoice {
+    /// Nothing: masks are made if the merge method comes with a mask method, as `emr` does.
+    #[default]
+    MethodsOwn,
+    /// `mask: none`: one set of weights for all tasks.
+    None,
+    /// Masks by this method.
+    Method(MaskSpec),
+}
+
+impl MaskChoice {
+    /// The mask method that the recipe names.
+    pub fn spec(&self) -> Option<&MaskSpec> {
+        match self {
+            MaskChoice::Method(spec) => Some(spec),
+            MaskChoice::MethodsOwn | MaskChoice::None => None,
+        }
+    }
+
+    pub(crate) fn to_value(&self) -> Option<Value> {
+        match self {
+            MaskChoice::MethodsOwn => None,
+            MaskChoice::None => Some(json!("none")),
+            MaskChoice::Method(spec) => Some(spec.to_value()),
+        }
+    }
 }
 
 /// `action_expert:`: how action experts are merged.
@@ -90,7 +130,7 @@ const MAX_ROUTER_RANK: u64 = 4096;
 
 impl MaskSpec {
     /// `none`, a method's name, or a mapping of `method` and its parameters.
-    pub(crate) fn parse(node: &Node, path: &str) -> Result<Option<MaskSpec>, RecipeError> {
+    pub(crate) fn parse(node: &Node, path: &str) -> Result<MaskChoice, RecipeError> {
         let (method, parameters) = match &node.value {
             Yaml::Text(method) => (method.clone(), Parameters::new()),
             Yaml::Map(entries) => {
@@ -112,7 +152,10 @@ impl MaskSpec {
             let problem = "`none` takes no parameters; remove them or name a mask method".to_owned();
             return Err(RecipeError::Conflict { place: node.place(path), problem });
         }
-        Ok((method != "none").then(|| MaskSpec { method, parameters, place: node.place(path) }))
+        Ok(match method.as_str() {
+            "none" => MaskChoice::None,
+            _ => MaskChoice::Method(MaskSpec { method, parameters, place: node.place(path) }),
+        })
     }
 
     pub(crate) fn to_value(&self) -> Value {

@@ -68,7 +68,7 @@ impl Recipe {
         key: &str,
         layer_fraction: f64,
     ) -> Result<Option<ParamValue>, RecipeError> {
-        resolve(self.mask.iter().map(|mask| &mask.parameters), parameter, key, layer_fraction)
+        resolve(self.mask.spec().into_iter().map(|mask| &mask.parameters), parameter, key, layer_fraction)
     }
 
     /// Checks every parameter of the recipe against the merge method's own: names, types, and levels.
@@ -85,7 +85,7 @@ impl Recipe {
 
     /// Checks the parameters under `mask` against the mask method's own.
     pub fn check_mask_parameters(&self, known: &[KnownParameter<'_>]) -> Result<(), RecipeError> {
-        self.mask.iter().try_for_each(|mask| check(&mask.parameters, &mask.method, known, false))
+        self.mask.spec().into_iter().try_for_each(|mask| check(&mask.parameters, &mask.method, known, false))
     }
 }
 

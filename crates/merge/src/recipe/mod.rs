@@ -61,7 +61,7 @@ use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
 pub use error::{Allowed, Place, RecipeError};
-pub use extensions::{ActionExpertSpec, MaskSpec, Modality, RouterSpec, RouterSubspace};
+pub use extensions::{ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterSpec, RouterSubspace};
 pub use layers::{LayerKey, layer_fraction};
 pub use lookup::{KnownParameter, Lookup};
 pub use models::Model;
@@ -115,8 +115,8 @@ pub struct Recipe {
     pub out_dtype: Option<Dtype>,
     /// Whose tokenizer the output gets; `None` = the base's, or the first model's.
     pub tokenizer: Option<Tokenizer>,
-    /// Task masks; `None` = one set of weights for all tasks.
-    pub mask: Option<MaskSpec>,
+    /// Task masks.
+    pub mask: MaskChoice,
     /// How action experts are merged, if the recipe says.
     pub action_expert: Option<ActionExpertSpec>,
     /// The router's subspaces, if the recipe says.
@@ -165,8 +165,8 @@ impl Recipe {
                 }
             }
         }
-        let mask = top.get("mask").map(|(node, path)| MaskSpec::parse(node, &path)).transpose()?.flatten();
-        if let (Some(mask), None) = (&mask, base) {
+        let mask = top.get("mask").map(|(node, path)| MaskSpec::parse(node, &path)).transpose()?.unwrap_or_default();
+        if let (Some(mask), None) = (mask.spec(), base) {
             let problem = "masks select entries of task vectors, so they need a `base_model`".to_owned();
             return Err(RecipeError::Conflict { place: mask.place.clone(), problem });
         }
@@ -239,7 +239,7 @@ impl Recipe {
             ("dtype", self.dtype.map(|dtype| json!(dtype.name()))),
             ("out_dtype", self.out_dtype.map(|dtype| json!(dtype.name()))),
             ("tokenizer_source", self.tokenizer.as_ref().map(Tokenizer::to_value)),
-            ("mask", self.mask.as_ref().map(MaskSpec::to_value)),
+            ("mask", self.mask.to_value()),
             ("action_expert", self.action_expert.map(ActionExpertSpec::to_value)),
             ("router", self.router.map(RouterSpec::to_value)),
         ];

@@ -1,0 +1,131 @@
+use std::path::PathBuf;
+
+use skillweld_linalg::LinalgError;
+use skillweld_plugin_host::PluginError;
+use skillweld_store::StoreError;
+use skillweld_tensor::TensorError;
+
+use crate::recipe::RecipeError;
+
+/// Why a merge was not made. Inputs and earlier outputs are untouched whatever it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A checkpoint or an output file is.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A plugin, a method or its parameters are.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// A tensor has a dtype or shape that cannot be computed with.
+    #[error("tensor `{key}`: {source}")]
+    Tensor {
+        /// Name of the tensor.
+        key: String,
+        /// What is wrong with it.
+        source: TensorError,
+    },
+    /// A decomposition failed.
+    #[error("tensor `{key}` of {model}: {source}")]
+    Linalg {
+        /// Name of the tensor.
+        key: String,
+        /// Whose it is.
+        model: String,
+        /// What failed.
+        source: LinalgError,
+    },
+    /// Tensors that no rule can merge.
+    #[error("{}", refusal(.tensors))]
+    Refused {
+        /// Key and reason of each.
+        tensors: Vec<(String, String)>,
+    },
+    /// NaN or infinity in an input.
+    #[error(
+        "tensor `{key}` of {model} holds NaN or infinity, first at element {element}; repair that checkpoint, or merge it as it is with `allow_non_finite: true`"
+    )]
+    NonFinite {
+        /// Name of the tensor.
+        key: String,
+        /// Whose it is.
+        model: String,
+        /// Index in the flattened tensor.
+        element: usize,
+    },
+    /// Finite inputs whose merge is not.
+    #[error(
+        "merging tensor `{key}` with `{method}` gives a value that {dtype} cannot hold, first at element {element}; choose a wider `out_dtype`, or write it as it is with `allow_non_finite: true`"
+    )]
+    Overflow {
+        /// Name of the tensor.
+        key: String,
+        /// The merge method.
+        method: String,
+        /// What it was to be stored as.
+        dtype: skillweld_tensor::Dtype,
+        /// Index in the flattened tensor.
+        element: usize,
+    },
+    /// The method needs a base model.
+    #[error("merge method `{method}` works on task vectors and needs a `base_model`")]
+    NoBase {
+        /// The merge method.
+        method: String,
+    },
+    /// A model has only an adapter and there is nothing to put it on.
+    #[error("{} holds a LoRA adapter only; name the model it was trained on as `base_model`, or write `model: CHECKPOINT+ADAPTER`", path.display())]
+    AdapterWithoutBase {
+        /// Where the adapter lies.
+        path: PathBuf,
+    },
+    /// Parameters that must agree over all tensors do not.
+    #[error(
+        "`{method}` takes statistics over all tensors, but its parameters make them differ in kind: tensor `{key}` wants other sums than `{first}`; use the same parameters for both, or statistics by tensor"
+    )]
+    MixedStatistics {
+        /// The method.
+        method: String,
+        /// One tensor.
+        first: String,
+        /// Another one.
+        key: String,
+    },
+    /// Something about action experts, statistics or router cannot be merged.
+    #[error("{0}")]
+    Expert(String),
+    /// A merged checkpoint lacks something or contradicts itself.
+    #[error("{}: {problem}", path.display())]
+    Merged {
+        /// The merged checkpoint, or its file.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// The user asked to stop.
+    #[error("stopped; nothing was written")]
+    Cancelled,
+}
+
+impl MergeError {
+    /// Names the tensor in a [`TensorError`].
+    pub(crate) fn tensor(key: &str) -> impl FnOnce(TensorError) -> Self + '_ {
+        |source| Self::Tensor { key: key.to_owned(), source }
+    }
+}
+
+/// A sentence that lists the first refused tensors.
+fn refusal(tensors: &[(String, String)]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = format!("{} tensor(s) cannot be merged:", tensors.len());
+    for (key, reason) in tensors.iter().take(SHOWN) {
+        text.push_str(&format!("\n  {key}: {reason}"));
+    }
+    if tensors.len() > SHOWN {
+        text.push_str(&format!("\n  … and {} more (`--dry-run` lists them all)", tensors.len() - SHOWN));
+    }
+    text
+}

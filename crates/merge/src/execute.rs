@@ -1,0 +1,272 @@
+//! Runs a plan: tensors stream through the plugins into the output files.
+//!
+//! Peak memory is threads × one slab of everything that a tensor needs, whatever the model's size; only methods that
+//! want whole tensors take more. Which thread does what never changes a byte: blocks are cut at fixed places, sums are
+//! added in a fixed order, and every byte has one place in one file.
+
+mod buffers;
+mod hashing;
+mod slab;
+mod totals;
+mod units;
+mod worked;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use skillweld_linalg::Threads;
+use skillweld_plugin_host::{Bound, HostHooks, Scope};
+
+pub(crate) use hashing::{BlockHashes, HashBook};
+use units::{blocks, slabs};
+use worked::Worked;
+
+use crate::MergeError;
+use crate::measure::Measures;
+use crate::output::Outputs;
+use crate::plan::{Action, Plan};
+use buffers::{Buffers, Pool};
+
+/// Tensors of more elements are worked on by all threads together, smaller ones by one thread each.
+const SHARED_FROM: usize = 16 * units::SLAB;
+
+/// How a merge is watched and stopped.
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    /// Threads to work with.
+    pub threads: Threads,
+    /// What plugins may say and ask. `cancelled` also stops the merge itself.
+    pub hooks: HostHooks<'a>,
+    /// Told the number of elements done since the last call; the plan knows how many there are.
+    pub advance: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Control<'_> {
+    /// Fails once the user has asked to stop.
+    pub(crate) fn check(&self) -> Result<(), MergeError> {
+        if (self.hooks.cancelled)() { Err(MergeError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Everything that workers share.
+struct Executor<'a> {
+    plan: &'a Plan<'a>,
+    outputs: &'a Outputs,
+    control: &'a Control<'a>,
+    hashes: &'a HashBook,
+    measures: &'a Measures,
+    pool: Pool,
+    /// Totals of a merge method with statistics over all tensors.
+    merge_totals: Vec<f64>,
+    /// Totals of a mask method with statistics over all tensors.
+    mask_totals: Vec<f64>,
+}
+
+/// Works off the plan into `outputs`; gives the rescaler of each task where the mask method has them.
+///
+/// # Errors
+/// The first error, by tensor; outputs are then incomplete and must be dropped.
+pub(crate) fn execute(
+    plan: &Plan<'_>,
+    outputs: &Outputs,
+    control: &Control<'_>,
+    hashes: &HashBook,
+    measures: &Measures,
+) -> Result<Option<Vec<f32>>, MergeError> {
+    let mut executor = Executor {
+        plan,
+        outputs,
+        control,
+        hashes,
+        measures,
+        pool: Pool::default(),
+        merge_totals: Vec::new(),
+        mask_totals: Vec::new(),
+    };
+    executor.merge_totals = executor.global_merge_totals()?;
+    executor.mask_totals = executor.global_mask_totals()?;
+    let rescalers = executor.rescalers()?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Writing to the disk goes on while the next tensors are computed.
+        let syncer = scope.spawn(|| outputs.sync_until(&done));
+        let result = executor.each_tensor(|index, threads| executor.work_off(index, threads));
+        done.store(true, Ordering::Relaxed);
+        let synced = syncer.join().unwrap_or(Ok(()));
+        result.and(synced)
+    })?;
+    Ok(rescalers)
+}
+
+impl<'a> Executor<'a> {
+    /// Calls `work` for every tensor: large ones one after the other with all threads, then the rest side by side.
+    fn each_tensor(
+        &self,
+        work: impl Fn(usize, Threads) -> Result<(), MergeError> + Sync,
+    ) -> Result<(), MergeError> {
+        let threads = self.control.threads;
+        let numel = |index: &usize| self.plan.tensors[*index].numel();
+        let (large, mut small): (Vec<usize>, Vec<usize>) =
+            (0..self.plan.tensors.len()).partition(|index| threads.count() > 1 && numel(index) > SHARED_FROM);
+        for index in large {
+            work(index, threads)?;
+        }
+        // Largest first: whoever finishes early takes the small change.
+        small.sort_by_key(|index| std::cmp::Reverse(numel(index)));
+        threads.for_each(small.len(), || (), |(), i| work(small[i], Threads::ONE))
+    }
+
+    fn worked(&self, index: usize) -> Option<Worked<'_>> {
+        let tensor = &self.plan.tensors[index];
+        let Action::Merge(merge) = &tensor.action else { return None };
+        let allow_non_finite = self.plan.recipe.allow_non_finite;
+        Some(Worked { tensor, merge, allow_non_finite, hooks: &self.control.hooks, hashes: self.hashes })
+    }
+
+    /// All tensors that plugins merge.
+    fn all_worked(&self) -> impl Iterator<Item = Worked<'_>> {
+        (0..self.plan.tensors.len()).filter_map(|index| self.worked(index))
+    }
+
+    /// The totals of a merge method with global statistics; empty for others.
+    fn global_merge_totals(&self) -> Result<Vec<f64>, MergeError> {
+        let all: Vec<Worked<'_>> = self.all_worked().collect();
+        let Some(first) = all.first().filter(|work| work.merge.method.plan().scope == Scope::Global) else {
+            return Ok(Vec::new());
+        };
+        same_plan(&all, |merge| Some(&merge.method))?;
+        let units: Vec<_> =
+            all.iter().enumerate().flat_map(|(job, work)| slabs(job, work.tensor.numel(), work.whole())).collect();
+        let plan = first.merge.method.plan();
+        totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, at, sums| {
+            let unit = &units[unit];
+            self.observe(&all[unit.job], &unit.range, buffers, at, sums)
+        })
+    }
+
+    /// Totals of the merge method for one tensor: those of all tensors, or its own.
+    fn totals_of(&self, work: &Worked<'_>, threads: Threads) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
+        let plan = work.merge.method.plan();
+        if plan.scope == Scope::Global || plan.passes() == 0 {
+            return Ok(self.merge_totals.as_slice().into());
+        }
+        let units: Vec<_> = slabs(0, work.tensor.numel(), work.whole()).collect();
+        let totals = totals::totals(plan, threads, &self.pool, units.len(), |buffers, unit, at, sums| {
+            self.observe(work, &units[unit].range, buffers, at, sums)
+        })?;
+        Ok(totals.into())
+    }
+
+    fn observe(
+        &self,
+        work: &Worked<'_>,
+        slab: &std::ops::Range<usize>,
+        buffers: &mut Buffers,
+        at: (usize, &[f64]),
+        sums: &mut [f64],
+    ) -> Result<(), MergeError> {
+        self.control.check()?;
+        let Buffers { inputs, outputs } = buffers;
+        work.load_slab(slab, inputs)?;
+        for block in blocks(slab, work.whole()) {
+            work.load_block(slab, &block, inputs)?;
+            work.observe(&block, inputs, outputs, at, sums)?;
+        }
+        (self.control.advance)(slab.len() as u64);
+        Ok(())
+    }
+
+    /// The totals of a mask method with global statistics; empty for others. Each tensor is merged for every pass: what
+    /// the method wants to see is the merged task vector.
+    fn global_mask_totals(&self) -> Result<Vec<f64>, MergeError> {
+        let all: Vec<Worked<'_>> = self.all_worked().collect();
+        let Some(plan) = all.iter().find_map(|work| work.merge.mask.as_ref()).map(Bound::plan) else {
+            return Ok(Vec::new());
+        };
+        if plan.scope != Scope::Global {
+            return Ok(Vec::new());
+        }
+        same_plan(&all, |merge| merge.mask.as_ref())?;
+        let mut totals = Vec::with_capacity(plan.totals_len());
+        for (pass, &len) in plan.sums_len.iter().enumerate() {
+            let parts: Vec<Mutex<Vec<f64>>> = self.plan.tensors.iter().map(|_| Mutex::default()).collect();
+            self.each_tensor(|index, threads| {
+                let Some(work) = self.worked(index) else { return Ok(()) };
+                let sums = self.mask_sums(&work, threads, (pass, &totals), len)?;
+                *parts[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = sums;
+                Ok(())
+            })?;
+            let parts = parts.into_iter().map(|part| part.into_inner().unwrap_or_default());
+            totals.append(&mut totals::sum(len, parts));
+        }
+        Ok(totals)
+    }
+
+    /// Sums of one mask pass over one tensor.
+    fn mask_sums(
+        &self,
+        work: &Worked<'_>,
+        threads: Threads,
+        at: (usize, &[f64]),
+        len: usize,
+    ) -> Result<Vec<f64>, MergeError> {
+        let Some(mask) = &work.merge.mask else { return Ok(vec![0.0; len]) };
+        let merge_totals = self.totals_of(work, threads)?;
+        let units: Vec<_> = slabs(0, work.tensor.numel(), work.whole()).collect();
+        // One pass at a time: `totals` sees a plan of just this one.
+        let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..mask.plan().clone() };
+        totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, _, sums| {
+            self.control.check()?;
+            let slab = &units[unit].range;
+            let Buffers { inputs, outputs } = buffers;
+            work.load_slab(slab, inputs)?;
+            for block in blocks(slab, work.whole()) {
+                work.load_block(slab, &block, inputs)?;
+                work.run(&block, inputs, outputs, &merge_totals)?;
+                work.observe_mask(mask, &block, inputs, outputs, at, sums)?;
+            }
+            (self.control.advance)(slab.len() as u64);
+            Ok(())
+        })
+    }
+
+    /// Totals of the mask method for one tensor.
+    fn mask_totals_of(&self, work: &Worked<'_>, threads: Threads) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
+        let plan = match &work.merge.mask {
+            Some(mask) if mask.plan().scope == Scope::Tensor => mask.plan(),
+            _ => return Ok(self.mask_totals.as_slice().into()),
+        };
+        let mut totals = Vec::with_capacity(plan.totals_len());
+        for (pass, &len) in plan.sums_len.iter().enumerate() {
+            let mut sums = self.mask_sums(work, threads, (pass, &totals), len)?;
+            totals.append(&mut sums);
+        }
+        Ok(totals.into())
+    }
+
+    /// One factor a task, for mask methods that rescale.
+    fn rescalers(&self) -> Result<Option<Vec<f32>>, MergeError> {
+        let Some(mask) = self.all_worked().find_map(|work| work.merge.mask.as_ref()) else { return Ok(None) };
+        if !mask.method().has(skillweld_plugin_host::flags::EMITS_MASKS) {
+            return Ok(None);
+        }
+        Ok(Some(mask.rescale(&self.mask_totals, &self.control.hooks)?))
+    }
+}
+
+/// A method with global statistics must take the same sums of every tensor.
+fn same_plan<'w>(
+    all: &'w [Worked<'w>],
+    bound: impl Fn(&'w crate::plan::Merge<'w>) -> Option<&'w Bound>,
+) -> Result<(), MergeError> {
+    let mut plans = all.iter().filter_map(|work| Some((work, bound(work.merge)?)));
+    let Some((first, expected)) = plans.next() else { return Ok(()) };
+    match plans.find(|(_, other)| other.plan() != expected.plan()) {
+        None => Ok(()),
+        Some((work, _)) => Err(MergeError::MixedStatistics {
+            method: expected.method().id().to_owned(),
+            first: first.tensor.key.clone(),
+            key: work.tensor.key.clone(),
+        }),
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use skillweld_store::{ChainingValue, Hash, TensorHasher};
+use skillweld_tensor::{Dtype, TensorView};
+
+use super::units::BLOCK;
+
+/// BLAKE3 of input tensors, taken in passing while their blocks are in the cache.
+///
+/// Tensors are told apart by where their bytes lie: two models on one checkpoint share its hash. Whoever reads a tensor
+/// block by block offers each block; what nobody offered is hashed by [`HashBook::finish`] afterwards.
+#[derive(Debug, Default)]
+pub(crate) struct HashBook {
+    tensors: HashMap<Place, BlockHashes>,
+}
+
+/// Start and length of a tensor's bytes in memory.
+type Place = (usize, usize);
+
+fn place(view: &TensorView<'_>) -> Place {
+    (view.bytes().as_ptr().addr(), view.bytes().len())
+}
+
+impl HashBook {
+    /// Starts the account of a tensor.
+    pub(crate) fn register(&mut self, view: &TensorView<'_>) {
+        let new = || BlockHashes::new(view.dtype(), view.bytes().len());
+        self.tensors.entry(place(view)).or_insert_with(new);
+    }
+
+    /// Hashes the blocks of `view` that overlap elements `start..end`, unless that was done before. `start` is a
+    /// multiple of [`BLOCK`].
+    pub(crate) fn offer(&self, view: &TensorView<'_>, start: usize, end: usize) {
+        let Some(hashes) = self.tensors.get(&place(view)) else { return };
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            hashes.fill_from(block, view.bytes());
+        }
+    }
+
+    /// The hash of a registered tensor; hashes now whatever was not offered.
+    pub(crate) fn finish(&self, view: &TensorView<'_>) -> Hash {
+        let Some(hashes) = self.tensors.get(&place(view)) else { return blake3::hash(view.bytes()) };
+        for block in 0..hashes.hasher.blocks() {
+            hashes.fill_from(block, view.bytes());
+        }
+        hashes.finish()
+    }
+}
+
+/// The hash of one tensor in the making, block by block.
+#[derive(Debug)]
+pub(crate) struct BlockHashes {
+    hasher: TensorHasher,
+    block_bytes: usize,
+    /// `None` until that block was hashed.
+    values: Mutex<Vec<Option<ChainingValue>>>,
+}
+
+impl BlockHashes {
+    /// For a tensor of `len_bytes`, in blocks of [`BLOCK`] elements.
+    pub(crate) fn new(dtype: Dtype, len_bytes: usize) -> Self {
+        // Packed dtypes take less than a byte an element; a byte is the least that a block can be counted in.
+        let block_bytes = BLOCK * (dtype.bits() / 8).max(1);
+        let hasher = TensorHasher::new(len_bytes as u64, block_bytes);
+        Self { hasher, block_bytes, values: Mutex::new(vec![None; hasher.blocks()]) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<ChainingValue>>> {
+        // A panic while the lock is held leaves a vector of options as valid as before.
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill_from(&self, block: usize, tensor: &[u8]) {
+        if matches!(self.lock().get(block), Some(None)) {
+            let start = block * self.block_bytes;
+            let end = (start + self.block_bytes).min(tensor.len());
+            let value = self.hasher.hash_block(block, &tensor[start..end]);
+            self.lock()[block] = Some(value);
+        }
+    }
+
+    /// Hashes whole blocks from `offset_bytes` on, a multiple of the block; only the tensor's last may be shorter.
+    pub(crate) fn fill(&self, offset_bytes: usize, bytes: &[u8]) {
+        let first = offset_bytes / self.block_bytes;
+        for (i, block) in bytes.chunks(self.block_bytes).enumerate() {
+            let value = self.hasher.hash_block(first + i, block);
+            self.lock()[first + i] = Some(value);
+        }
+    }
+
+    /// The hash, once every block is filled.
+    pub(crate) fn finish(&self) -> Hash {
+        let values: Vec<ChainingValue> = self.lock().iter().flatten().copied().collect();
+        self.hasher.finish(&values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn offered_and_late_blocks_give_the_plain_hash() {
+        let bytes: Vec<u8> = (0..BLOCK * 2 * 3 + 10).map(|i| (i * 7 % 251) as u8).collect();
+        let shape = [bytes.len() / 2];
+        let view = TensorView::new(Dtype::BF16, &shape, &bytes).unwrap();
+        let mut book = HashBook::default();
+        book.register(&view);
+        book.offer(&view, BLOCK, 3 * BLOCK);
+        book.offer(&view, 2 * BLOCK, 3 * BLOCK);
+        assert_eq!(book.finish(&view), blake3::hash(&bytes));
+    }
+
+    #[test]
+    fn empty_tensors_have_the_hash_of_nothing() {
+        let view = TensorView::new(Dtype::F32, &[0], &[]).unwrap();
+        let mut book = HashBook::default();
+        book.register(&view);
+        assert_eq!(book.finish(&view), blake3::hash(&[]));
+    }
+}

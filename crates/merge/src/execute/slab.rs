@@ -1,0 +1,269 @@
+//! One tensor, slab by slab, from its sources to its places in the output.
+
+use std::ops::Range;
+
+use skillweld_linalg::Threads;
+use skillweld_simd::vectorize;
+use skillweld_tensor::{BitMask, Dtype, TensorView, convert};
+
+use super::Executor;
+use super::buffers::{Buffers, byte_range, sized};
+use super::units::{blocks, slabs};
+use super::worked::{Worked, add};
+use crate::MergeError;
+use crate::measure::Distances;
+use crate::output::Slot;
+use crate::plan::{Action, PlannedTensor};
+use crate::source::{Source, product_block};
+
+impl Executor<'_> {
+    /// Makes the `index`-th tensor of the plan.
+    pub(super) fn work_off(&self, index: usize, threads: Threads) -> Result<(), MergeError> {
+        let tensor = &self.plan.tensors[index];
+        match &tensor.action {
+            Action::Refuse(_) => Ok(()),
+            Action::Merge(_) => self.merge(index, threads),
+            Action::Copy(view) => {
+                let slots = self.outputs.slots(index);
+                let Some(slot) = slots.value else { return Ok(()) };
+                self.each_slab(tensor, threads, |buffers, slab| self.copy(tensor, view, slot, slab, buffers))
+            }
+            Action::Average(sources) => {
+                let Some(slot) = self.outputs.slots(index).value else { return Ok(()) };
+                self.each_slab(tensor, threads, |buffers, slab| {
+                    let distances = self.average(tensor, sources, slot, slab, buffers)?;
+                    self.measures.add_distances(index, slab.start, distances);
+                    Ok(())
+                })
+            }
+            Action::PerTask(views) => self.each_slab(tensor, threads, |buffers, slab| {
+                for (view, &slot) in views.iter().zip(&self.outputs.slots(index).per_task) {
+                    self.copy(tensor, view, slot, slab, buffers)?;
+                }
+                let sources: Vec<Source<'_>> = views.iter().map(|view| Source::Stored(*view)).collect();
+                if tensor.dtype.is_computable() {
+                    let distances = self.load_experts(tensor, &sources, slab, buffers)?;
+                    self.measures.add_distances(index, slab.start, distances);
+                }
+                Ok(())
+            }),
+        }
+    }
+
+    fn each_slab(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        threads: Threads,
+        work: impl Fn(&mut Buffers, &Range<usize>) -> Result<(), MergeError> + Sync,
+    ) -> Result<(), MergeError> {
+        let units: Vec<_> = slabs(0, tensor.numel(), false).collect();
+        threads.for_each(units.len(), || self.pool.take(), |buffers, i| {
+            self.control.check()?;
+            work(buffers, &units[i].range)?;
+            (self.control.advance)(units[i].range.len() as u64);
+            Ok(())
+        })
+    }
+
+    /// Copies a slab as it is, or converts it where the output has another dtype.
+    fn copy(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        view: &TensorView<'_>,
+        slot: Slot,
+        slab: &Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Result<(), MergeError> {
+        self.hashes.offer(view, slab.start, slab.end);
+        let from = byte_range(slab, 0, view.dtype().bits());
+        if view.dtype() == tensor.dtype {
+            return self.outputs.write(slot, from.start, &view.bytes()[from]);
+        }
+        let to = byte_range(slab, 0, tensor.dtype.bits());
+        let values = sized(&mut buffers.outputs.merged, slab.len());
+        let bytes = &mut buffers.outputs.bytes;
+        bytes.resize(to.len(), 0);
+        let name = MergeError::tensor(&tensor.key);
+        view.decode_block(slab.start, values).and_then(|()| convert::encode(tensor.dtype, values, bytes)).map_err(name)?;
+        self.check_range(tensor, "copy", values, tensor.dtype, slab.start)?;
+        self.outputs.write(slot, to.start, bytes)
+    }
+
+    /// Decodes a slab of every expert into `inputs.experts` and measures how far apart they are.
+    fn load_experts(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        sources: &[Source<'_>],
+        slab: &Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Result<Distances, MergeError> {
+        let inputs = &mut buffers.inputs;
+        inputs.experts.resize_with(sources.len().max(inputs.experts.len()), Vec::new);
+        inputs.products.resize_with(1.max(inputs.products.len()), Vec::new);
+        for (k, (source, expert)) in sources.iter().zip(&mut inputs.experts).enumerate() {
+            let (view, values) = (source.stored(), sized(expert, slab.len()));
+            self.hashes.offer(&view, slab.start, slab.end);
+            view.decode_block(slab.start, values).map_err(MergeError::tensor(&tensor.key))?;
+            if let Some(factors) = source.factors()? {
+                let product = sized(&mut inputs.products[0], slab.len());
+                product_block(&factors, slab.start, product, &mut inputs.rows);
+                add(values, product);
+            }
+            if !self.plan.recipe.allow_non_finite && !convert::all_finite(values) {
+                let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+                let model = self.plan.tasks()[k].to_owned();
+                return Err(MergeError::NonFinite { key: tensor.key.clone(), model, element: slab.start + first });
+            }
+        }
+        let experts = inputs.experts.iter().take(sources.len()).map(|expert| &expert[..slab.len()]);
+        Ok(Distances::between(&experts.collect::<Vec<_>>()))
+    }
+
+    /// The plain mean over experts, summed in f32 in their order.
+    fn average(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        sources: &[Source<'_>],
+        slot: Slot,
+        slab: &Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Result<Distances, MergeError> {
+        let distances = self.load_experts(tensor, sources, slab, buffers)?;
+        let Buffers { inputs, outputs } = buffers;
+        let mean = sized(&mut outputs.merged, slab.len());
+        mean.fill(0.0);
+        inputs.experts.iter().take(sources.len()).for_each(|expert| add(mean, &expert[..slab.len()]));
+        divide(mean, sources.len() as f32);
+        let place = byte_range(slab, 0, tensor.dtype.bits());
+        outputs.bytes.resize(place.len(), 0);
+        let name = MergeError::tensor(&tensor.key);
+        convert::encode(tensor.dtype, mean, &mut outputs.bytes).map_err(name)?;
+        self.check_range(tensor, "average", mean, tensor.dtype, slab.start)?;
+        self.outputs.write(slot, place.start, &outputs.bytes)?;
+        Ok(distances)
+    }
+
+    fn merge(&self, index: usize, threads: Threads) -> Result<(), MergeError> {
+        let Some(work) = self.worked(index) else { return Ok(()) };
+        let totals = self.totals_of(&work, threads)?;
+        let mask_totals = self.mask_totals_of(&work, threads)?;
+        let units: Vec<_> = slabs(index, work.tensor.numel(), work.whole()).collect();
+        threads.for_each(units.len(), || self.pool.take(), |buffers, i| {
+            self.control.check()?;
+            self.merge_slab(index, &work, &units[i].range, buffers, (&totals, &mask_totals))?;
+            (self.control.advance)(units[i].range.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn merge_slab(
+        &self,
+        index: usize,
+        work: &Worked<'_>,
+        slab: &Range<usize>,
+        buffers: &mut Buffers,
+        (totals, mask_totals): (&[f64], &[f64]),
+    ) -> Result<(), MergeError> {
+        let slots = self.outputs.slots(index);
+        let Buffers { inputs, outputs } = buffers;
+        let dtype = work.tensor.dtype;
+        let tasks = slots.masks.len();
+        outputs.bytes.resize(byte_range(slab, slab.start, dtype.bits()).len(), 0);
+        outputs.masks.resize_with(tasks.max(outputs.masks.len()), Vec::new);
+        outputs.masks.iter_mut().for_each(|mask| mask.resize(BitMask::byte_len(slab.len()), 0));
+        work.load_slab(slab, inputs)?;
+        for block in blocks(slab, work.whole()) {
+            work.load_block(slab, &block, inputs)?;
+            work.run(&block, inputs, outputs, totals)?;
+            if let Some(mask) = work.merge.mask.as_ref().filter(|_| tasks > 0) {
+                let place = byte_range(&block, slab.start, 1);
+                work.run_mask(mask, &block, inputs, outputs, mask_totals, &place)?;
+            }
+            let merged = &mut outputs.merged[..block.len()];
+            if work.merge.on_task_vectors() && !self.plan.masked {
+                add(merged, &inputs.base[..block.len()]);
+            }
+            self.check_range(work.tensor, work.merge.method.method().id(), merged, dtype, block.start)?;
+            let bytes = &mut outputs.bytes[byte_range(&block, slab.start, dtype.bits())];
+            convert::encode(dtype, merged, bytes).map_err(MergeError::tensor(&work.tensor.key))?;
+        }
+        if let Some(slot) = slots.value {
+            self.outputs.write(slot, byte_range(slab, 0, dtype.bits()).start, &outputs.bytes)?;
+        }
+        if let (Some(slot), Some(base)) = (slots.base, &work.merge.base) {
+            let place = byte_range(slab, 0, base.dtype().bits());
+            self.outputs.write(slot, place.start, &base.bytes()[place])?;
+        }
+        let masks = &outputs.masks[..tasks];
+        for (mask, &slot) in masks.iter().zip(&slots.masks) {
+            self.outputs.write(slot, slab.start / 8, mask)?;
+        }
+        self.measures.count_masks(index, slab.len(), masks);
+        Ok(())
+    }
+
+    /// Refuses results that the output's dtype cannot hold.
+    fn check_range(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        method: &str,
+        values: &[f32],
+        dtype: Dtype,
+        offset: usize,
+    ) -> Result<(), MergeError> {
+        let limit = overflow_from(dtype);
+        if self.plan.recipe.allow_non_finite || all_below(values, limit) {
+            return Ok(());
+        }
+        let first = values.iter().position(|v| v.abs() >= limit || v.is_nan()).unwrap_or(0);
+        let (key, method) = (tensor.key.clone(), method.to_owned());
+        Err(MergeError::Overflow { key, method, dtype, element: offset + first })
+    }
+}
+
+/// The smallest magnitude that rounds to infinity (or NaN, in F8_E4M3) in this dtype: half an ulp above the largest
+/// finite value.
+fn overflow_from(dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F16 => 65520.0,
+        Dtype::BF16 => f32::from_bits(0x7f7f_8000),
+        Dtype::F8E5M2 => 61440.0,
+        // Half an ulp above 448 is a tie that goes to the even 448.
+        Dtype::F8E4M3 => 464.0f32.next_up(),
+        _ => f32::INFINITY,
+    }
+}
+
+vectorize! {
+    fn divide(values: &mut [f32], divisor: f32) {
+        for v in values {
+            *v /= divisor;
+        }
+    }
+
+    /// True when every magnitude is below `limit`; NaN never is.
+    fn all_below(values: &[f32], limit: f32) -> bool {
+        values.iter().fold(true, |all, v| all & (v.abs() < limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overflow_starts_exactly_where_encoding_gives_no_finite_value() {
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F8E5M2, Dtype::F8E4M3] {
+            let limit = overflow_from(dtype);
+            for (value, finite) in [(limit, false), (limit.next_down(), true)] {
+                let mut bytes = vec![0; dtype.bits() / 8];
+                convert::encode(dtype, &[value], &mut bytes).unwrap();
+                let mut back = [0.0];
+                convert::decode(dtype, &bytes, &mut back).unwrap();
+                assert_eq!(back[0].is_finite(), finite, "{dtype} {value}");
+                assert_eq!(all_below(&[value], limit), finite);
+            }
+        }
+        assert!(!all_below(&[0.0, f32::NAN], f32::INFINITY));
+    }
+}

@@ -1,0 +1,224 @@
+//! One tensor in the hands of a worker: blocks are decoded, handed to plugins, and come back merged.
+
+use std::ops::Range;
+
+use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks, flags};
+use skillweld_simd::vectorize;
+use skillweld_tensor::{TensorView, convert};
+
+use super::buffers::{Inputs, Outputs, sized};
+use super::hashing::HashBook;
+use crate::MergeError;
+use crate::plan::{Merge, PlannedTensor};
+use crate::source::{Source, product_block};
+
+/// A tensor that a plugin merges.
+#[derive(Clone, Copy)]
+pub(crate) struct Worked<'a> {
+    pub(crate) tensor: &'a PlannedTensor<'a>,
+    pub(crate) merge: &'a Merge<'a>,
+    pub(crate) allow_non_finite: bool,
+    pub(crate) hooks: &'a HostHooks<'a>,
+    pub(crate) hashes: &'a HashBook,
+}
+
+const BASE: &str = "the base model";
+
+impl Worked<'_> {
+    /// A method wants the tensor in one piece.
+    pub(crate) fn whole(&self) -> bool {
+        let wants = |bound: &Bound| bound.method().has(flags::MATRIX);
+        wants(&self.merge.method) || self.merge.mask.as_ref().is_some_and(wants)
+    }
+
+    /// Decodes the adapters of a tensor and multiplies them out for one slab; comes before its blocks.
+    pub(crate) fn load_slab(&self, slab: &Range<usize>, inputs: &mut Inputs) -> Result<(), MergeError> {
+        let Inputs { experts, products, rows, factors, .. } = inputs;
+        let count = self.merge.sources.len();
+        experts.resize_with(count.max(experts.len()), Vec::new);
+        products.resize_with(count.max(products.len()), Vec::new);
+        if factors.as_ref().is_none_or(|(key, _)| *key != self.tensor.key) {
+            let decoded: Result<_, _> = self.merge.sources.iter().map(|(source, _)| source.factors()).collect();
+            *factors = Some((self.tensor.key.clone(), decoded?));
+        }
+        let factors = factors.iter().flat_map(|(_, factors)| factors);
+        for (((source, _), product), factors) in self.merge.sources.iter().zip(products).zip(factors) {
+            if let Some(factors) = factors.as_ref().filter(|_| !self.passes_factors(source)) {
+                product_block(factors, slab.start, sized(product, slab.len()), rows);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes one block of a loaded slab, hashing the stored bytes in passing.
+    pub(crate) fn load_block(
+        &self,
+        slab: &Range<usize>,
+        block: &Range<usize>,
+        inputs: &mut Inputs,
+    ) -> Result<(), MergeError> {
+        let Inputs { base, experts, products, .. } = inputs;
+        if let Some(view) = &self.merge.base {
+            self.decode(view, BASE, block, sized(base, block.len()))?;
+        }
+        for (k, (source, model)) in self.merge.sources.iter().enumerate() {
+            if self.passes_factors(source) {
+                continue;
+            }
+            let out = sized(&mut experts[k], block.len());
+            let product = source.is_adapted().then(|| &products[k][block.start - slab.start..block.end - slab.start]);
+            let on_base = self.merge.on_task_vectors() && source.is_on(self.merge.base.as_ref());
+            match product {
+                Some(product) if on_base => out.copy_from_slice(product),
+                None if on_base => out.fill(0.0),
+                _ => self.decode(&source.stored(), model, block, out)?,
+            }
+            if let Some(product) = product {
+                if !on_base {
+                    add(out, product);
+                }
+                self.check_finite(out, model, block.start)?;
+            }
+            if self.merge.on_task_vectors() && !on_base {
+                subtract(out, &base[..block.len()]);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &self,
+        view: &TensorView<'_>,
+        model: &str,
+        block: &Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), MergeError> {
+        view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
+        self.hashes.offer(view, block.start, block.end);
+        self.check_finite(out, model, block.start)
+    }
+
+    fn check_finite(&self, values: &[f32], model: &str, offset: usize) -> Result<(), MergeError> {
+        if self.allow_non_finite || convert::all_finite(values) {
+            return Ok(());
+        }
+        let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        let key = self.tensor.key.clone();
+        Err(MergeError::NonFinite { key, model: model.to_owned(), element: offset + first })
+    }
+
+    /// This expert goes to the plugins as factors: an adapter on the base itself, and all of them accept low rank.
+    fn passes_factors(&self, source: &Source<'_>) -> bool {
+        let accepts = |bound: &Bound| bound.method().has(flags::LOW_RANK);
+        source.is_adapted()
+            && accepts(&self.merge.method)
+            && self.merge.mask.as_ref().is_none_or(accepts)
+            && self.merge.on_task_vectors()
+            && source.is_on(self.merge.base.as_ref())
+    }
+
+    /// Calls `call` with a loaded block as plugins take it; `merged` is for mask methods.
+    fn with_block<T>(
+        &self,
+        block: &Range<usize>,
+        inputs: &Inputs,
+        merged: Option<&[f32]>,
+        call: impl FnOnce(&BlockInputs<'_>) -> T,
+    ) -> T {
+        let factors = inputs.factors.iter().flat_map(|(_, factors)| factors);
+        let experts = self.merge.sources.iter().zip(&inputs.experts).zip(factors).map(|(((source, _), values), factors)| {
+            match factors.as_ref().filter(|_| self.passes_factors(source)) {
+                Some(factors) => ExpertBlock::LowRank(factors),
+                None => ExpertBlock::Dense(&values[..block.len()]),
+            }
+        });
+        call(&BlockInputs {
+            key: &self.tensor.key,
+            shape: self.tensor.shape,
+            offset: block.start,
+            len: block.len(),
+            experts: &experts.collect::<Vec<_>>(),
+            base: self.merge.base.map(|_| &inputs.base[..block.len()]),
+            merged,
+            seed: self.merge.seed,
+            hooks: self.hooks,
+        })
+    }
+
+    /// Adds a loaded block to the sums of one pass of the merge method.
+    pub(crate) fn observe(
+        &self,
+        block: &Range<usize>,
+        inputs: &Inputs,
+        outputs: &mut Outputs,
+        (pass, totals): (usize, &[f64]),
+        sums: &mut [f64],
+    ) -> Result<(), MergeError> {
+        let bound = &self.merge.method;
+        let scratch = sized(&mut outputs.scratch, bound.plan().scratch_per_element * block.len());
+        Ok(self.with_block(block, inputs, None, |call| bound.observe(call, pass, totals, sums, scratch))?)
+    }
+
+    /// Merges a loaded block into `outputs.merged`: τ, or Θ for methods on weights.
+    pub(crate) fn run(
+        &self,
+        block: &Range<usize>,
+        inputs: &Inputs,
+        outputs: &mut Outputs,
+        totals: &[f64],
+    ) -> Result<(), MergeError> {
+        let bound = &self.merge.method;
+        let scratch = sized(&mut outputs.scratch, bound.plan().scratch_per_element * block.len());
+        let merged = sized(&mut outputs.merged, block.len());
+        Ok(self.with_block(block, inputs, None, |call| bound.run(call, totals, merged, scratch))?)
+    }
+
+    /// Adds a block that has just been merged to the sums of one pass of the mask method.
+    pub(crate) fn observe_mask(
+        &self,
+        mask: &Bound,
+        block: &Range<usize>,
+        inputs: &Inputs,
+        outputs: &mut Outputs,
+        (pass, totals): (usize, &[f64]),
+        sums: &mut [f64],
+    ) -> Result<(), MergeError> {
+        let scratch = sized(&mut outputs.scratch, mask.plan().scratch_per_element * block.len());
+        let merged = Some(&outputs.merged[..block.len()]);
+        Ok(self.with_block(block, inputs, merged, |call| mask.observe(call, pass, totals, sums, scratch))?)
+    }
+
+    /// Makes the masks of a block that has just been merged, at `place` (bytes) of `outputs.masks`.
+    pub(crate) fn run_mask(
+        &self,
+        mask: &Bound,
+        block: &Range<usize>,
+        inputs: &Inputs,
+        outputs: &mut Outputs,
+        totals: &[f64],
+        place: &Range<usize>,
+    ) -> Result<(), MergeError> {
+        let Outputs { merged, scratch, masks, .. } = outputs;
+        let scratch = sized(scratch, mask.plan().scratch_per_element * block.len());
+        let masks = masks.iter_mut().take(self.merge.sources.len());
+        let mut bits: Vec<&mut [u8]> = masks.map(|mask| &mut mask[place.clone()]).collect();
+        let merged = Some(&merged[..block.len()]);
+        Ok(self.with_block(block, inputs, merged, |call| mask.run_mask(call, totals, &mut bits, scratch))?)
+    }
+}
+
+vectorize! {
+    /// out += x.
+    pub(crate) fn add(out: &mut [f32], x: &[f32]) {
+        for (o, x) in out.iter_mut().zip(x) {
+            *o += x;
+        }
+    }
+
+    /// out −= x.
+    fn subtract(out: &mut [f32], x: &[f32]) {
+        for (o, x) in out.iter_mut().zip(x) {
+            *o -= x;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a merge did, in numbers: how much each task keeps, how far masks agree, how far experts are apart.
+
+use std::sync::{Mutex, PoisonError};
+
+use skillweld_simd::vectorize;
+use skillweld_tensor::{count_both, count_ones};
+
+/// Counts over the masks of one tensor, or of many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MaskCounts {
+    /// Elements.
+    pub(crate) numel: u64,
+    /// Elements kept, for each task.
+    pub(crate) kept: Vec<u64>,
+    /// Elements kept by both, for each pair of tasks in the order of [`pairs`].
+    pub(crate) both: Vec<u64>,
+    /// Elements kept by exactly one task.
+    pub(crate) selfish: u64,
+    /// Elements kept by no task.
+    pub(crate) none: u64,
+}
+
+/// Every unordered pair of `0..count`, the first index slowest.
+pub(crate) fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).flat_map(move |i| (i + 1..count).map(move |j| (i, j)))
+}
+
+impl MaskCounts {
+    /// Counts `len` elements; one packed mask a task, bits past the end zero.
+    pub(crate) fn of(len: usize, masks: &[Vec<u8>]) -> Self {
+        let kept: Vec<u64> = masks.iter().map(|mask| count_ones(mask) as u64).collect();
+        let both = pairs(masks.len()).map(|(i, j)| count_both(&masks[i], &masks[j]) as u64).collect();
+        // Bits seen at least once, and at least twice.
+        let mut once = vec![0; masks.first().map_or(0, Vec::len)];
+        let mut twice = once.clone();
+        masks.iter().for_each(|mask| tally(&mut once, &mut twice, mask));
+        let (once, twice) = (count_ones(&once) as u64, count_ones(&twice) as u64);
+        Self { numel: len as u64, kept, both, selfish: once - twice, none: len as u64 - once }
+    }
+
+    /// Adds another tensor's counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.numel += other.numel;
+        self.selfish += other.selfish;
+        self.none += other.none;
+        for (mine, theirs) in [(&mut self.kept, &other.kept), (&mut self.both, &other.both)] {
+            mine.resize(theirs.len().max(mine.len()), 0);
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        }
+    }
+}
+
+vectorize! {
+    fn tally(once: &mut [u8], twice: &mut [u8], mask: &[u8]) {
+        for ((once, twice), mask) in once.iter_mut().zip(twice).zip(mask) {
+            *twice |= *once & mask;
+            *once |= mask;
+        }
+    }
+
+    /// (Σ a², Σ (a − b)²) in f64, over eight interleaved partial sums.
+    fn squares(a: &[f32], b: &[f32]) -> [f64; 2] {
+        let mut sums = [[0.0f64; 8]; 2];
+        for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                let (a, d) = (f64::from(*a), f64::from(*a) - f64::from(*b));
+                sums[0][i] += a * a;
+                sums[1][i] += d * d;
+            }
+        }
+        sums.map(|partial| partial.iter().sum())
+    }
+}
+
+/// Squared norms of the experts and squared distances between them, over some elements.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Distances {
+    /// Σ θ_k², one an expert.
+    pub(crate) norms: Vec<f64>,
+    /// Σ (θ_i − θ_j)², for each pair in the order of [`pairs`].
+    pub(crate) pairs: Vec<f64>,
+}
+
+impl Distances {
+    /// Of equally long vectors, one an expert.
+    pub(crate) fn between(experts: &[&[f32]]) -> Self {
+        let norms = experts.iter().map(|x| squares(x, x)[0]).collect();
+        let pairs = pairs(experts.len()).map(|(i, j)| squares(experts[i], experts[j])[1]).collect();
+        Self { norms, pairs }
+    }
+
+    /// Adds other elements.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [(&mut self.norms, &other.norms), (&mut self.pairs, &other.pairs)] {
+            mine.resize(theirs.len().max(mine.len()), 0.0);
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        }
+    }
+
+    /// ‖θ_i − θ_j‖ / ½(‖θ_i‖ + ‖θ_j‖) for each pair: 0 for equal experts, about 1.4 for unrelated ones.
+    pub(crate) fn relative(&self) -> Vec<f64> {
+        let mean_norm = |(i, j): (usize, usize)| (self.norms[i].sqrt() + self.norms[j].sqrt()) / 2.0;
+        let relative = |(pair, squared): (_, &f64)| {
+            let norm = mean_norm(pair);
+            if norm == 0.0 { 0.0 } else { squared.sqrt() / norm }
+        };
+        pairs(self.norms.len()).zip(&self.pairs).map(relative).collect()
+    }
+}
+
+/// Measurements of all planned tensors, filled in by workers.
+#[derive(Debug)]
+pub(crate) struct Measures {
+    masks: Vec<Mutex<MaskCounts>>,
+    /// By first element of the slab: added up in that order, whoever measured it.
+    distances: Vec<Mutex<Vec<(usize, Distances)>>>,
+}
+
+impl Measures {
+    /// For `count` planned tensors.
+    pub(crate) fn new(count: usize) -> Self {
+        Self {
+            masks: (0..count).map(|_| Mutex::default()).collect(),
+            distances: (0..count).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Counts the masks of `len` elements of tensor `index`.
+    pub(crate) fn count_masks(&self, index: usize, len: usize, masks: &[Vec<u8>]) {
+        if !masks.is_empty() {
+            let counts = MaskCounts::of(len, masks);
+            self.masks[index].lock().unwrap_or_else(PoisonError::into_inner).add(&counts);
+        }
+    }
+
+    /// Keeps the distances of the slab of tensor `index` that begins at element `start`.
+    pub(crate) fn add_distances(&self, index: usize, start: usize, distances: Distances) {
+        self.distances[index].lock().unwrap_or_else(PoisonError::into_inner).push((start, distances));
+    }
+
+    /// The mask counts of tensor `index`; `None` when it has no masks.
+    pub(crate) fn mask_counts(&self, index: usize) -> Option<MaskCounts> {
+        let counts = self.masks[index].lock().unwrap_or_else(PoisonError::into_inner);
+        (!counts.kept.is_empty()).then(|| counts.clone())
+    }
+
+    /// The distances over tensor `index`; `None` when nothing was measured.
+    pub(crate) fn distances(&self, index: usize) -> Option<Distances> {
+        let mut parts = self.distances[index].lock().unwrap_or_else(PoisonError::into_inner).clone();
+        parts.sort_by_key(|(start, _)| *start);
+        let mut parts = parts.into_iter().map(|(_, distances)| distances);
+        let mut all = parts.next()?;
+        parts.for_each(|part| all.add(&part));
+        Some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use skillweld_tensor::BitMask;
+
+    proptest! {
+        #[test]
+        fn counts_equal_those_by_element(rows in proptest::collection::vec(proptest::array::uniform3(any::<bool>()), 0..100)) {
+            let column = |k: usize| rows.iter().map(|row| row[k]).collect::<Vec<_>>();
+            let masks: Vec<Vec<u8>> = (0..3).map(|k| BitMask::from_bools(&column(k)).as_bytes().to_vec()).collect();
+            let counts = MaskCounts::of(rows.len(), &masks);
+            let sum = |row: &[bool; 3]| row.iter().filter(|&&b| b).count();
+            let count = |f: &dyn Fn(&[bool; 3]) -> bool| rows.iter().filter(|row| f(row)).count() as u64;
+            prop_assert_eq!(counts.selfish, count(&|row| sum(row) == 1));
+            prop_assert_eq!(counts.none, count(&|row| sum(row) == 0));
+            prop_assert_eq!(&counts.kept, &(0..3).map(|k| count(&|row| row[k])).collect::<Vec<_>>());
+            prop_assert_eq!(&counts.both, &pairs(3).map(|(i, j)| count(&|row| row[i] && row[j])).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn distances_equal_the_definition(values in proptest::collection::vec((-3f32..3.0, -3f32..3.0), 1..60)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = values.into_iter().unzip();
+            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+            let expected = norm(&mut a.iter().zip(&b).map(|(a, b)| f64::from(*a) - f64::from(*b)))
+                / ((norm(&mut a.iter().map(|&x| x.into())) + norm(&mut b.iter().map(|&x| x.into()))) / 2.0);
+            let relative = Distances::between(&[&a, &b]).relative();
+            prop_assert!((relative[0] - expected).abs() <= 1e-12 * expected.max(1.0));
+        }
+    }
+}

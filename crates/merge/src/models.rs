@@ -1,0 +1,177 @@
+//! The models of a recipe, opened: weights, adapters, action experts, statistics.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
+
+use crate::MergeError;
+use crate::recipe::Recipe;
+use crate::source::Source;
+
+/// Every model that a recipe names, in its order.
+#[derive(Debug)]
+pub struct Models {
+    /// Same indices as [`Recipe::models`].
+    pub(crate) all: Vec<Model>,
+    /// Key family of the base, or of the first model.
+    pub(crate) family: Family,
+}
+
+/// One model.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// The task's name.
+    pub(crate) name: String,
+    /// Where it was found.
+    pub(crate) path: PathBuf,
+    pub(crate) weights: Arc<Checkpoint>,
+    pub(crate) adapter: Option<BoundAdapter>,
+    /// What lies beside the weights, or beside the adapter's folder.
+    pub(crate) files: SideFiles,
+}
+
+/// An adapter on its base.
+#[derive(Debug)]
+pub(crate) struct BoundAdapter {
+    pub(crate) adapter: Adapter,
+    /// Key of the base → the adapter's name for it.
+    targets: BTreeMap<String, String>,
+}
+
+/// An expert's other files.
+#[derive(Debug)]
+pub(crate) struct SideFiles {
+    pub(crate) action_head: Option<Checkpoint>,
+    pub(crate) proprio_projector: Option<Checkpoint>,
+    pub(crate) noisy_action_projector: Option<Checkpoint>,
+    pub(crate) dataset_statistics: Option<PathBuf>,
+}
+
+impl BoundAdapter {
+    fn open(dir: &Path, base: &Checkpoint) -> Result<Self, StoreError> {
+        let adapter = Adapter::open(dir)?;
+        let targets = adapter.check_targets(base)?;
+        let targets = targets.into_iter().map(|(stored, target)| (stored, target.to_owned())).collect();
+        Ok(Self { adapter, targets })
+    }
+}
+
+impl SideFiles {
+    fn open(dir: &Path) -> Result<Self, StoreError> {
+        let files = ExpertFiles::discover(dir)?;
+        Ok(Self {
+            action_head: files.action_head()?,
+            proprio_projector: files.proprio_projector()?,
+            noisy_action_projector: files.noisy_action_projector()?,
+            dataset_statistics: files.file("dataset_statistics.json"),
+        })
+    }
+}
+
+impl Models {
+    /// Opens every model of the recipe; a checkpoint that several share is opened once.
+    ///
+    /// # Errors
+    /// Whatever is wrong with a file, naming it; [`MergeError::AdapterWithoutBase`].
+    pub fn open(recipe: &Recipe) -> Result<Self, MergeError> {
+        let mut opened = Opened::default();
+        let base_path = recipe.base.map(|base| recipe.locate(base)).transpose()?.map(|(path, _)| path);
+        let mut all = Vec::with_capacity(recipe.models.len());
+        for (i, model) in recipe.models.iter().enumerate() {
+            let (path, adapter) = recipe.locate(i)?;
+            let found = Found::at(path, adapter, base_path.as_deref())?;
+            let weights = opened.open(&found.weights)?;
+            let adapter = found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
+            let files = SideFiles::open(&found.side_files)?;
+            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files });
+        }
+        let family = Family::detect(all[recipe.base.unwrap_or(0)].weights.keys()).unwrap_or(Family::Llm);
+        Ok(Self { all, family })
+    }
+}
+
+/// Checkpoints by real path.
+#[derive(Default)]
+struct Opened(HashMap<PathBuf, Arc<Checkpoint>>);
+
+impl Opened {
+    fn open(&mut self, path: &Path) -> Result<Arc<Checkpoint>, MergeError> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if let Some(checkpoint) = self.0.get(&real) {
+            return Ok(Arc::clone(checkpoint));
+        }
+        let checkpoint = Arc::new(Checkpoint::open(path)?);
+        self.0.insert(real, Arc::clone(&checkpoint));
+        Ok(checkpoint)
+    }
+}
+
+/// Which folders make up a model.
+struct Found {
+    path: PathBuf,
+    weights: PathBuf,
+    adapter: Option<PathBuf>,
+    side_files: PathBuf,
+}
+
+impl Found {
+    /// A folder may hold weights; or an adapter alone, itself or as `lora_adapter/`, which then goes on the base. Where
+    /// both are there the weights count: published checkpoints keep the adapter that is already merged into them.
+    fn at(path: PathBuf, adapter: Option<PathBuf>, base: Option<&Path>) -> Result<Self, MergeError> {
+        const CONFIG: &str = "adapter_config.json";
+        const SUBFOLDER: &str = "lora_adapter";
+        if let Some(adapter) = adapter {
+            // The expert's other files lie beside its adapter, or one folder up from `lora_adapter/`.
+            let side_files = match adapter.file_name() {
+                Some(name) if name == SUBFOLDER => adapter.parent().unwrap_or(&adapter).to_owned(),
+                _ => adapter.clone(),
+            };
+            return Ok(Self { weights: path.clone(), path, adapter: Some(adapter), side_files });
+        }
+        let nested = path.join(SUBFOLDER);
+        let adapter = if path.join(CONFIG).is_file() {
+            path.clone()
+        } else if nested.join(CONFIG).is_file() && !has_weights(&path) {
+            nested
+        } else {
+            return Ok(Self { weights: path.clone(), adapter: None, side_files: path.clone(), path });
+        };
+        let Some(base) = base else { return Err(MergeError::AdapterWithoutBase { path: adapter }) };
+        Ok(Self { weights: base.to_owned(), adapter: Some(adapter), side_files: path.clone(), path })
+    }
+}
+
+/// True when a folder holds a model's weights, not only an adapter and action heads.
+fn has_weights(dir: &Path) -> bool {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.ends_with(".safetensors") || name.starts_with("pytorch_model")
+    })
+}
+
+impl Model {
+    /// Every key the model has: stored ones, and those its adapter adds.
+    pub(crate) fn keys(&self) -> BTreeSet<&str> {
+        let added = self.adapter.iter().flat_map(|adapter| adapter.targets.keys().map(String::as_str));
+        self.weights.keys().chain(added).collect()
+    }
+
+    /// Where the values of `key` come from, also under the other name of a tied weight.
+    pub(crate) fn source(&self, key: &str) -> Option<Source<'_>> {
+        let stored_key = self.weights.resolve(key);
+        let stored = stored_key.and_then(|key| self.weights.get(key));
+        let Some(BoundAdapter { adapter, targets }) = &self.adapter else { return stored.map(Source::Stored) };
+        let target = targets.get(key).or_else(|| targets.get(stored_key?));
+        let Some(target) = target else { return stored.map(Source::Stored) };
+        if adapter.rank(target).is_some() {
+            return stored.map(|stored| Source::Adapted { stored, adapter, target });
+        }
+        match adapter.delta(target) {
+            Ok(Some(AdapterDelta::Replace(view))) => Some(Source::Stored(view)),
+            _ => stored.map(Source::Stored),
+        }
+    }
+}

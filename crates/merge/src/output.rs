@@ -1,0 +1,186 @@
+//! Where every byte of the output goes: files are laid out before the first tensor is computed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use skillweld_store::{Hash, SafetensorsWriter, TensorSpec, content_hash};
+use skillweld_tensor::{BitMask, Dtype};
+
+use crate::MergeError;
+use crate::execute::BlockHashes;
+use crate::plan::{Action, Part, Plan, PlannedTensor};
+
+/// Larger models are cut into shards of this size, as Hugging Face does.
+const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// File stems of a merged checkpoint.
+pub(crate) mod stem {
+    pub(crate) const MODEL: &str = "model";
+    pub(crate) const TASK_VECTOR: &str = "task_vector";
+    pub(crate) const MASKS: &str = "masks";
+    pub(crate) const ACTION_EXPERT: &str = "action_expert";
+    pub(crate) const ROUTER: &str = "router";
+}
+
+/// The open output files.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    files: Vec<OutputFile>,
+    /// In the plan's order.
+    slots: Vec<Slots>,
+}
+
+#[derive(Debug)]
+struct OutputFile {
+    stem: &'static str,
+    writer: SafetensorsWriter,
+    specs: Vec<TensorSpec>,
+    hashes: Vec<BlockHashes>,
+}
+
+/// Where one planned tensor goes.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    /// The result: merged weights, τ, or the mean.
+    pub(crate) value: Option<Slot>,
+    /// Θ₀ as it was, in masked merges.
+    pub(crate) base: Option<Slot>,
+    /// One mask a task.
+    pub(crate) masks: Vec<Slot>,
+    /// One copy a task.
+    pub(crate) per_task: Vec<Slot>,
+}
+
+/// A tensor of an output file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    file: usize,
+    tensor: usize,
+}
+
+/// Collects tensors of files before they are created.
+#[derive(Default)]
+struct Layout {
+    files: Vec<(&'static str, Vec<TensorSpec>)>,
+}
+
+impl Layout {
+    fn add(&mut self, stem: &'static str, name: String, dtype: Dtype, shape: &[usize]) -> Slot {
+        let file = self.files.iter().position(|(s, _)| *s == stem).unwrap_or_else(|| {
+            self.files.push((stem, Vec::new()));
+            self.files.len() - 1
+        });
+        let specs = &mut self.files[file].1;
+        specs.push(TensorSpec { name, dtype, shape: shape.to_vec() });
+        Slot { file, tensor: specs.len() - 1 }
+    }
+
+    fn place(&mut self, plan: &Plan<'_>, tensor: &PlannedTensor<'_>, tasks: &[&str]) -> Slots {
+        let PlannedTensor { key, shape, dtype, part, action, .. } = tensor;
+        let stem = match part {
+            Part::Model => stem::MODEL,
+            Part::ActionExpert => stem::ACTION_EXPERT,
+        };
+        let mut slots = Slots::default();
+        match action {
+            Action::Refuse(_) => {}
+            Action::Merge(merge) if plan.masked => {
+                if let Some(base) = merge.base {
+                    slots.base = Some(self.add(stem, key.clone(), base.dtype(), shape));
+                }
+                slots.value = Some(self.add(stem::TASK_VECTOR, key.clone(), *dtype, shape));
+                let mask_shape = [BitMask::byte_len(tensor.numel())];
+                let mask = |task: &&str| self.add(stem::MASKS, format!("{task}/{key}"), Dtype::U8, &mask_shape);
+                slots.masks = tasks.iter().map(mask).collect();
+            }
+            Action::Copy(_) | Action::Merge(_) | Action::Average(_) => {
+                slots.value = Some(self.add(stem, key.clone(), *dtype, shape));
+            }
+            Action::PerTask(_) => {
+                let own = |task: &&str| self.add(stem, format!("experts/{task}/{key}"), *dtype, shape);
+                slots.per_task = tasks.iter().map(own).collect();
+            }
+        }
+        slots
+    }
+}
+
+impl Outputs {
+    /// Creates all files in `dir`, preallocated. With `rescaled`, masks hold one rescaler a task: the slots that
+    /// [`Outputs::write_rescalers`] fills.
+    pub(crate) fn create(dir: &Path, plan: &Plan<'_>) -> Result<(Self, Vec<Slot>), MergeError> {
+        let tasks = plan.tasks();
+        let mut layout = Layout::default();
+        let slots: Vec<Slots> = plan.tensors.iter().map(|tensor| layout.place(plan, tensor, &tasks)).collect();
+        let mut rescalers = Vec::new();
+        if plan.is_rescaled() {
+            let name = |task: &&str| format!("{task}/{RESCALER}");
+            rescalers.extend(tasks.iter().map(|task| layout.add(stem::MASKS, name(task), Dtype::F32, &[1])));
+        }
+        if plan.masked {
+            // A masked merge of identical experts has no masks; its files say so by being empty.
+            for stem in [stem::TASK_VECTOR, stem::MASKS] {
+                if layout.files.iter().all(|(s, _)| *s != stem) {
+                    layout.files.push((stem, Vec::new()));
+                }
+            }
+        }
+        let files = layout.files.into_iter().map(|(stem, specs)| OutputFile::create(dir, stem, specs));
+        Ok((Self { files: files.collect::<Result<_, _>>()?, slots }, rescalers))
+    }
+
+    /// Where the `index`-th planned tensor goes.
+    pub(crate) fn slots(&self, index: usize) -> &Slots {
+        &self.slots[index]
+    }
+
+    /// Writes whole blocks of a tensor and hashes them.
+    pub(crate) fn write(&self, slot: Slot, offset_bytes: usize, bytes: &[u8]) -> Result<(), MergeError> {
+        let file = &self.files[slot.file];
+        file.hashes[slot.tensor].fill(offset_bytes, bytes);
+        Ok(file.writer.write_at(slot.tensor, offset_bytes as u64, bytes)?)
+    }
+
+    /// Keeps sending written pages to the disk until `done`.
+    pub(crate) fn sync_until(&self, done: &AtomicBool) -> Result<(), MergeError> {
+        while !done.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+            for file in &self.files {
+                file.writer.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that everything was written, syncs, and gives the content hash of each file by its stem.
+    pub(crate) fn finish(self) -> Result<BTreeMap<&'static str, Hash>, MergeError> {
+        let finish = |file: OutputFile| {
+            let tensors = file.specs.iter().zip(&file.hashes);
+            let tensors = tensors.map(|(spec, hash)| (&*spec.name, spec.dtype, &*spec.shape, hash.finish()));
+            let hash = content_hash(tensors);
+            file.writer.finish()?;
+            Ok((file.stem, hash))
+        };
+        self.files.into_iter().map(finish).collect()
+    }
+}
+
+/// Name of a task's rescaler in `masks.safetensors`, after `<task>/`.
+pub(crate) const RESCALER: &str = "__rescaler__";
+
+impl OutputFile {
+    fn create(dir: &Path, stem: &'static str, specs: Vec<TensorSpec>) -> Result<Self, MergeError> {
+        let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        if stem == stem::MASKS {
+            metadata.insert("bit_order".to_owned(), "little".to_owned());
+        }
+        let bytes = |spec: &TensorSpec| {
+            skillweld_tensor::numel(&spec.shape).and_then(|n| spec.dtype.byte_len(n)).unwrap_or(0)
+        };
+        let hashes = specs.iter().map(|spec| BlockHashes::new(spec.dtype, bytes(spec))).collect();
+        let writer = SafetensorsWriter::create(dir, stem, specs.clone(), &metadata, Some(MAX_SHARD_BYTES))?;
+        Ok(Self { stem, writer, specs, hashes })
+    }
+}

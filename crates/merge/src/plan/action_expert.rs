@@ -1,0 +1,158 @@
+//! The action expert: shared blocks averaged, the last blocks and the output layers kept per task.
+//!
+//! Published heads are named `model.mlp_resnet_blocks.{i}.…`, `model.layer_norm1`, `model.fc1`, `model.layer_norm2`,
+//! `model.fc2` (MergeVLA, arXiv 2511.18810, section on the action expert).
+
+use std::collections::BTreeSet;
+
+use skillweld_store::{Checkpoint, Modality};
+
+use super::build::Context;
+use super::check::agree_in_shape;
+use super::{Action, Part, PlannedTensor};
+use crate::MergeError;
+use crate::models::Model;
+use crate::recipe::RouterSpec;
+use crate::source::Source;
+
+/// How the action experts are merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExpertPlan {
+    /// L: blocks of every expert.
+    pub(crate) blocks: usize,
+    /// n: blocks that stay per task.
+    pub(crate) head_blocks: usize,
+    /// Subspaces to take for the router, if any.
+    pub(crate) router: Option<RouterSpec>,
+}
+
+impl ExpertPlan {
+    /// Index (from 0) of the last merged block, whose value projections span the router's subspaces: block L − n.
+    pub(crate) fn router_block(&self) -> Option<usize> {
+        (self.blocks - self.head_blocks).checked_sub(1)
+    }
+}
+
+const BLOCKS: &str = "model.mlp_resnet_blocks.";
+/// Layers behind the last block: always per task.
+const OUTPUT_LAYERS: [&str; 2] = ["model.layer_norm2.", "model.fc2."];
+
+/// The block (from 0) that a published name belongs to.
+pub(crate) fn block_index(key: &str) -> Option<usize> {
+    let (index, _) = key.strip_prefix(BLOCKS)?.split_once('.')?;
+    index.parse().ok()
+}
+
+/// Adds the tensors of action experts and projectors to the plan, when the recipe asks for them or makes masks.
+pub(super) fn plan<'a>(
+    context: &Context<'a>,
+    masked: bool,
+    tensors: &mut Vec<PlannedTensor<'a>>,
+    notes: &mut Vec<String>,
+) -> Result<Option<ExpertPlan>, MergeError> {
+    let experts: Vec<&'a Model> = context.experts().into_iter().map(|i| &context.models.all[i]).collect();
+    let spec = context.recipe.action_expert;
+    let with_head = experts.iter().filter(|model| model.files.action_head.is_some()).count();
+    if spec.is_none() && !masked {
+        if with_head > 0 {
+            notes.push("action heads are left out; write `action_expert: {head_blocks: 1}` to merge them".to_owned());
+        }
+        return Ok(None);
+    }
+    let Some(heads) = all_parts(&experts, "action_head--*checkpoint.pt", spec.is_some(), |m| m.files.action_head.as_ref())? else {
+        if context.recipe.router.is_some() {
+            return Err(MergeError::Expert("`router` needs action experts, and no model has one".to_owned()));
+        }
+        return Ok(None);
+    };
+    let head_blocks = spec.unwrap_or_default().head_blocks;
+    let blocks = heads[0].keys().filter_map(block_index).max().map_or(0, |last| last + 1);
+    if blocks == 0 || head_blocks > blocks {
+        return Err(MergeError::Expert(format!(
+            "action_expert.head_blocks is {head_blocks}, but the action expert {} has {blocks} blocks",
+            heads[0].path().display()
+        )));
+    }
+    // Without the recipe's word, a MergeVLA merge has a router as in the paper.
+    let router = context.recipe.router.or_else(|| masked.then(RouterSpec::default));
+    let plan = ExpertPlan { blocks, head_blocks, router };
+    if plan.router.is_some() && plan.router_block().is_none() {
+        return Err(MergeError::Expert(format!(
+            "the router needs a merged block, but all {blocks} blocks stay per task; lower action_expert.head_blocks or remove `router`"
+        )));
+    }
+    let is_head = |key: &str| {
+        block_index(key).is_some_and(|block| block >= blocks - head_blocks)
+            || OUTPUT_LAYERS.iter().any(|layer| key.starts_with(layer))
+    };
+    add(tensors, &heads, &experts, "", is_head);
+    for (prefix, pattern, part) in [
+        ("proprio_projector.", "proprio_projector--*checkpoint.pt", (|m| m.files.proprio_projector.as_ref()) as PartOf),
+        ("noisy_action_projector.", "noisy_action_projector--*checkpoint.pt", |m| m.files.noisy_action_projector.as_ref()),
+    ] {
+        if let Some(parts) = all_parts(&experts, pattern, false, part)? {
+            add(tensors, &parts, &experts, prefix, |_| false);
+        }
+    }
+    Ok(Some(plan))
+}
+
+type PartOf = for<'m> fn(&'m Model) -> Option<&'m Checkpoint>;
+
+/// The part of every expert, `None` when no expert has it. Some with and some without are an error.
+fn all_parts<'a>(
+    experts: &[&'a Model],
+    pattern: &str,
+    required: bool,
+    part: PartOf,
+) -> Result<Option<Vec<&'a Checkpoint>>, MergeError> {
+    let parts: Vec<_> = experts.iter().map(|model| part(model)).collect();
+    let missing: Vec<&str> =
+        experts.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(model, _)| model.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(Some(parts.into_iter().flatten().collect()));
+    }
+    if missing.len() == experts.len() && !required {
+        return Ok(None);
+    }
+    Err(MergeError::Expert(format!("no file `{pattern}` in the folder of {}; every expert needs one", missing.join(", "))))
+}
+
+/// Plans every key of one part: per task where `is_head` says so, else averaged.
+fn add<'a>(
+    tensors: &mut Vec<PlannedTensor<'a>>,
+    parts: &[&'a Checkpoint],
+    experts: &[&'a Model],
+    prefix: &str,
+    is_head: impl Fn(&str) -> bool,
+) {
+    let keys: BTreeSet<&str> = parts.iter().flat_map(|part| part.keys()).collect();
+    for key in keys {
+        let views: Vec<_> = parts.iter().filter_map(|part| part.get(key)).collect();
+        let Some(first) = views.first() else { continue };
+        let sources: Vec<Source<'a>> = views.iter().map(|view| Source::Stored(*view)).collect();
+        let action = if views.len() < parts.len() {
+            let missing = experts.iter().zip(parts).filter(|(_, part)| part.get(key).is_none());
+            let missing: Vec<&str> = missing.map(|(model, _)| model.name.as_str()).collect();
+            Action::Refuse(format!("missing in the action expert of {}", missing.join(", ")))
+        } else if let Err(reason) = agree_in_shape(&sources) {
+            Action::Refuse(format!("{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"))
+        } else if is_head(key) {
+            Action::PerTask(views.clone())
+        } else if first.dtype().is_computable() {
+            Action::Average(sources)
+        } else if views.iter().all(|view| view.bytes() == first.bytes()) {
+            Action::Copy(*first)
+        } else {
+            Action::Refuse(format!("{} tensors are copied, never averaged, and this one differs", first.dtype()))
+        };
+        tensors.push(PlannedTensor {
+            key: format!("{prefix}{key}"),
+            shape: first.shape(),
+            dtype: first.dtype(),
+            modality: Modality::Action,
+            part: Part::ActionExpert,
+            action,
+        });
+    }
+}

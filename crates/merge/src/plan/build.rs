@@ -1,0 +1,323 @@
+//! From a recipe and opened models to a plan: which rule applies to which key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skillweld_plugin_host::{Bound, HostHooks, Method, ParamKind, ParamSpec, Registry, flags};
+use skillweld_store::{Family, Modality, is_normalisation_buffer};
+
+use super::check::{agree_in_shape, identical};
+use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
+use crate::MergeError;
+use crate::models::Models;
+use crate::recipe::{self, KnownParameter, LayerKey, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe, Slice, layer_fraction};
+use crate::source::Source;
+
+/// What the rules need to know.
+pub(super) struct Context<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) models: &'a Models,
+    method: &'a Method,
+    mask: Option<&'a Method>,
+    hooks: HostHooks<'a>,
+}
+
+/// One key of the output and where it comes from.
+struct OutputKey<'a> {
+    key: String,
+    slice: usize,
+    /// The key's name in each source of the slice.
+    source_keys: Vec<String>,
+    layer_fraction: f64,
+    slices: &'a Slice,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides what happens to every tensor. Reads no tensor but those that might be the same in all models.
+    ///
+    /// # Errors
+    /// Wrong parameters, an unknown method, a missing base, unreadable action experts. A tensor that cannot be merged is
+    /// no error here: the plan lists it as refused, and [`Plan::check`] fails.
+    pub fn new(
+        recipe: &'a Recipe,
+        models: &'a Models,
+        registry: &'a Registry,
+        hooks: HostHooks<'a>,
+    ) -> Result<Self, MergeError> {
+        let method = registry.merge(&recipe.method)?;
+        if method.needs_base_model() && recipe.base.is_none() {
+            return Err(MergeError::NoBase { method: method.id().to_owned() });
+        }
+        recipe.check_parameters(&known_parameters(method))?;
+        let mask = match (&recipe.mask, method.mask()) {
+            (MaskChoice::Method(spec), _) => Some(registry.mask(&spec.method)?),
+            (MaskChoice::MethodsOwn, Some(id)) => Some(registry.mask(id)?),
+            _ => None,
+        };
+        if let Some(mask) = mask {
+            recipe.check_mask_parameters(&known_parameters(mask))?;
+            if !method.takes_task_vectors() {
+                return Err(MergeError::Expert(format!(
+                    "`mask` selects entries of a task vector, but merge method `{}` merges weights; use one on task vectors, such as `task_arithmetic` or `ties`",
+                    method.id()
+                )));
+            }
+        }
+        let context = Context { recipe, models, method, mask, hooks };
+        let mut tensors = Vec::new();
+        for output in context.output_keys()? {
+            tensors.push(context.plan_key(output)?);
+        }
+        let mut notes = Vec::new();
+        let expert = action_expert::plan(&context, mask.is_some(), &mut tensors, &mut notes)?;
+        Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
+    }
+}
+
+/// A method's parameters as the recipe layer checks them.
+fn known_parameters(method: &Method) -> Vec<KnownParameter<'_>> {
+    method.params().iter().map(known_parameter).collect()
+}
+
+fn known_parameter(spec: &ParamSpec) -> KnownParameter<'_> {
+    let kind = match spec.kind {
+        ParamKind::Boolean => ParameterKind::Boolean,
+        ParamKind::Choice(_) => ParameterKind::Text,
+        _ => ParameterKind::Number,
+    };
+    KnownParameter { name: &spec.name, kind, per_model: spec.per_expert }
+}
+
+impl<'a> Context<'a> {
+    /// Every key of the output, in order of slices and names.
+    fn output_keys(&self) -> Result<Vec<OutputKey<'a>>, MergeError> {
+        let slices = &self.recipe.slices;
+        let mut keys = Vec::new();
+        let mut layers_before = 0;
+        for (index, slice) in slices.iter().enumerate() {
+            let (first, last) = (index == 0, index + 1 == slices.len());
+            match slice.layer_count() {
+                None => keys.extend(self.whole_models(index, slice)),
+                Some(count) => {
+                    keys.extend(self.layers_of(index, slice, layers_before, (first, last))?);
+                    layers_before += count;
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    fn whole_models(&self, index: usize, slice: &'a Slice) -> Vec<OutputKey<'a>> {
+        let mut union: BTreeSet<&str> = BTreeSet::new();
+        for source in &slice.sources {
+            let model = &self.models.all[source.model];
+            // A tied weight that one model stores under its other name is the same key.
+            union.extend(model.keys().into_iter().filter(|key| !self.is_alias(slice, key)));
+        }
+        let mut layer_counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for layer in union.iter().filter_map(|key| LayerKey::parse(key)) {
+            let count = layer_counts.entry(layer.stack).or_default();
+            *count = (layer.index + 1).max(*count);
+        }
+        let fraction = |key: &str| match LayerKey::parse(key) {
+            Some(layer) => layer_fraction(layer.index, layer_counts.get(layer.stack).copied().unwrap_or(1)),
+            None => 0.0,
+        };
+        let output = |key: &&str| OutputKey {
+            key: (*key).to_owned(),
+            slice: index,
+            source_keys: vec![(*key).to_owned(); slice.sources.len()],
+            layer_fraction: fraction(key),
+            slices: slice,
+        };
+        union.iter().map(output).collect()
+    }
+
+    /// True when `key` is another model's second name for a weight that every model finds under its first.
+    fn is_alias(&self, slice: &Slice, key: &str) -> bool {
+        let weights = |source: &recipe::Source| &self.models.all[source.model].weights;
+        let canonical = slice.sources.iter().find_map(|source| {
+            weights(source).aliases().find(|(alias, _)| *alias == key).map(|(_, canonical)| canonical.to_owned())
+        });
+        canonical.is_some_and(|canonical| {
+            slice.sources.iter().any(|source| !weights(source).keys().any(|k| k == key))
+                && slice.sources.iter().all(|source| weights(source).resolve(&canonical).is_some())
+        })
+    }
+
+    /// The layers of a slice, renumbered; with the embeddings for the first slice, with the rest for the last.
+    fn layers_of(
+        &self,
+        index: usize,
+        slice: &'a Slice,
+        layers_before: usize,
+        (first, last): (bool, bool),
+    ) -> Result<Vec<OutputKey<'a>>, MergeError> {
+        let source = &slice.sources[0];
+        let (Some(range), model) = (&source.layers, &self.models.all[source.model]) else { return Ok(Vec::new()) };
+        let mut keys = Vec::new();
+        let mut found = BTreeSet::new();
+        for key in model.keys() {
+            let Some(layer) = LayerKey::parse(key) else {
+                let is_embedding = key.contains("embed") || key.contains("wte") || key.contains("wpe");
+                if if is_embedding { first } else { last } {
+                    let source_keys = vec![key.to_owned(); slice.sources.len()];
+                    keys.push(OutputKey { key: key.to_owned(), slice: index, source_keys, layer_fraction: 0.0, slices: slice });
+                }
+                continue;
+            };
+            let Some(output) = layer.renumbered(range, layers_before) else { continue };
+            found.insert(layer.index);
+            let in_slice = layer.index - range.start;
+            let name_in = |other: &recipe::Source| {
+                let start = other.layers.as_ref().map_or(0, |layers| layers.start);
+                layer.with_index(start + in_slice)
+            };
+            keys.push(OutputKey {
+                key: output,
+                slice: index,
+                source_keys: slice.sources.iter().map(name_in).collect(),
+                layer_fraction: layer_fraction(in_slice, range.len()),
+                slices: slice,
+            });
+        }
+        match range.clone().find(|layer| !found.contains(layer)) {
+            None => Ok(keys),
+            Some(missing) => Err(MergeError::Expert(format!(
+                "slices[{index}] takes layers {}..{} of {}, which has no layer {missing}",
+                range.start,
+                range.end,
+                model.path.display()
+            ))),
+        }
+    }
+
+    fn plan_key(&self, output: OutputKey<'a>) -> Result<PlannedTensor<'a>, MergeError> {
+        let OutputKey { key, slice: index, source_keys, layer_fraction, slices: slice } = output;
+        let modality = self.models.family.modality(&key);
+        let found = |i: usize| self.models.all[slice.sources[i].model].source(&source_keys[i]);
+        let base = slice.base.and_then(found);
+        // Methods on task vectors measure from the base; others merge it like any model, first.
+        let on_task_vectors = self.method.takes_task_vectors();
+        let mut experts: Vec<usize> = (0..slice.sources.len()).filter(|i| Some(*i) != slice.base).collect();
+        if !on_task_vectors {
+            experts.splice(0..0, slice.base);
+        }
+        let name = |i: usize| self.models.all[slice.sources[i].model].name.as_str();
+        let sources: Vec<(usize, Option<Source<'a>>)> = experts.iter().map(|&i| (i, found(i))).collect();
+        let present: Vec<Source<'a>> = sources.iter().filter_map(|(_, source)| *source).collect();
+        let absent = sources.iter().filter(|(_, source)| source.is_none()).map(|(i, _)| name(*i));
+        let absent: Vec<&str> = absent.collect();
+
+        let any = present.first().or(base.as_ref());
+        let planned = |dtype, shape: &'a [usize], action| PlannedTensor {
+            key: key.clone(),
+            shape,
+            dtype,
+            modality,
+            part: Part::Model,
+            action,
+        };
+        let Some(any) = any else {
+            return Ok(planned(skillweld_tensor::Dtype::F32, &[], Action::Refuse("no model has it".to_owned())));
+        };
+        let stored = base.as_ref().unwrap_or(any).stored();
+        let (shape, stored_dtype) = (stored.shape(), stored.dtype());
+        let dtype = match self.recipe.out_dtype.or(self.recipe.dtype) {
+            Some(dtype) if stored_dtype.is_computable() => dtype,
+            _ => stored_dtype,
+        };
+        let refuse = |reason: String| Ok(planned(stored_dtype, shape, Action::Refuse(reason)));
+
+        if on_task_vectors && present.is_empty() {
+            return Ok(planned(dtype, shape, Action::Copy(stored)));
+        }
+        if !absent.is_empty() {
+            return refuse(format!("missing in {}; every model needs it", absent.join(", ")));
+        }
+        let all: Vec<Source<'a>> = base.iter().chain(&present).copied().collect();
+        if let Err(reason) = agree_in_shape(&all) {
+            return refuse(reason);
+        }
+        let same = || identical(&all);
+        if !all.iter().all(|source| source.stored().dtype().is_computable()) {
+            return match same() {
+                true => Ok(planned(stored_dtype, shape, Action::Copy(stored))),
+                false => refuse(format!("{stored_dtype} tensors are copied, never merged, and this one differs between models")),
+            };
+        }
+        if is_normalisation_buffer(&key) {
+            return match same() {
+                true => Ok(planned(stored_dtype, shape, Action::Copy(stored))),
+                false => refuse("normalisation statistics differ between models and must not be interpolated; make them equal first".to_owned()),
+            };
+        }
+        let is_mean = self.models.family == Family::Prismatic
+            && key.starts_with("action_queries.")
+            && (self.mask.is_some() || self.recipe.action_expert.is_some());
+        if on_task_vectors && (base.is_none() || is_mean) {
+            // No pretrained value to measure a task vector from.
+            return Ok(planned(dtype, shape, Action::Average(present)));
+        }
+        if on_task_vectors && same() {
+            return Ok(planned(dtype, shape, Action::Copy(stored)));
+        }
+        let bound = self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?;
+        let mask = self.mask.map(|mask| self.bind_mask(mask, &key, experts.len(), layer_fraction)).transpose()?;
+        let merge = Merge {
+            base: base.as_ref().filter(|_| self.method.needs_base_model()).map(Source::stored),
+            sources: present.into_iter().zip(experts.iter().map(|&i| name(i))).collect(),
+            method: bound,
+            mask,
+            seed: tensor_seed(self.recipe.seed, &key),
+        };
+        if merge.method.method().has(flags::MATRIX) && shape.len() != 2 {
+            return Ok(planned(dtype, shape, Action::Average(merge.sources.into_iter().map(|(s, _)| s).collect())));
+        }
+        Ok(planned(dtype, shape, Action::Merge(Box::new(merge))))
+    }
+
+    fn bind(
+        &self,
+        key: &str,
+        slice: usize,
+        experts: &[usize],
+        source_keys: &[String],
+        layer_fraction: f64,
+        modality: Modality,
+    ) -> Result<Bound, MergeError> {
+        let modality = recipe::Modality::from_store(modality);
+        self.method.bind(experts.len(), &self.hooks, |spec, expert| {
+            let source = expert.map(|k| experts[k]);
+            let key = source.map_or(key, |i| source_keys[i].as_str());
+            let lookup = Lookup { slice, source, key, layer_fraction, modality };
+            Ok(self.recipe.parameter(&known_parameter(spec), &lookup)?.map(to_json))
+        })
+    }
+
+    fn bind_mask(&self, mask: &Method, key: &str, experts: usize, layer_fraction: f64) -> Result<Bound, MergeError> {
+        mask.bind(experts, &self.hooks, |spec, _| {
+            Ok(self.recipe.mask_parameter(&known_parameter(spec), key, layer_fraction)?.map(to_json))
+        })
+    }
+
+    /// Every expert's index into the models, in task order.
+    pub(super) fn experts(&self) -> Vec<usize> {
+        self.recipe.tasks().collect()
+    }
+}
+
+fn to_json(value: ParamValue) -> serde_json::Value {
+    match value {
+        ParamValue::Bool(value) => value.into(),
+        ParamValue::Number(value) => value.into(),
+        ParamValue::Text(value) => value.into(),
+    }
+}
+
+/// A seed for one tensor: different tensors and different recipe seeds must not share random numbers.
+fn tensor_seed(seed: u64, key: &str) -> u64 {
+    let hash = blake3::Hasher::new().update(&seed.to_le_bytes()).update(key.as_bytes()).finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}

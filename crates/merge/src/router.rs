@@ -1,0 +1,125 @@
+//! The test-time task router's subspaces (MergeVLA, arXiv 2511.18810, section on routing; training-free).
+//!
+//! For every task, the top right singular vectors of the two value projections of the last merged block: at run time
+//! the task whose subspace holds most of the hidden states' norm is routed to.
+
+use ndarray::{Array2, Ix2, s};
+use skillweld_linalg::{Threads, thin_svd};
+use skillweld_tensor::TensorView;
+use std::sync::{Mutex, PoisonError};
+
+use crate::MergeError;
+use crate::plan::{ExpertPlan, Plan};
+use crate::recipe::{RouterSpec, RouterSubspace};
+
+/// One tensor of `router.safetensors`: `<task>/adapter` or `<task>/task`, rank × d, orthonormal rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Subspace {
+    pub(crate) name: String,
+    pub(crate) rows: Array2<f32>,
+}
+
+/// Value projection of the action-query tokens (h_a) and of the task tokens (h_t), by the router's name for them.
+const PROJECTIONS: [(&str, &str); 2] = [("adapter", "v_adapter"), ("task", "v_task")];
+
+/// Takes the subspaces of every task's expert.
+///
+/// # Errors
+/// A value projection is missing, is no matrix, or has fewer singular vectors than `router.rank`.
+pub(crate) fn subspaces(plan: &Plan<'_>, expert: &ExpertPlan, threads: Threads) -> Result<Vec<Subspace>, MergeError> {
+    let (Some(spec), Some(block)) = (expert.router, expert.router_block()) else { return Ok(Vec::new()) };
+    let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
+    let mut jobs = Vec::new();
+    for (suffix, projection) in PROJECTIONS {
+        let key = format!("model.mlp_resnet_blocks.{block}.{projection}.weight");
+        let mut matrices = Vec::with_capacity(experts.len());
+        for model in &experts {
+            let view = model.files.action_head.as_ref().and_then(|head| head.get(&key));
+            let matrix = view.as_ref().map(|view| matrix(&key, view)).transpose()?.ok_or_else(|| {
+                MergeError::Expert(format!("the router needs `{key}`, which the action head of {} lacks", model.name))
+            })?;
+            matrices.push(matrix);
+        }
+        match spec.subspace {
+            RouterSubspace::PerTask => {
+                for (model, matrix) in experts.iter().zip(matrices) {
+                    jobs.push((vec![format!("{}/{suffix}", model.name)], model.name.clone(), key.clone(), matrix));
+                }
+            }
+            RouterSubspace::Merged => {
+                let names = experts.iter().map(|model| format!("{}/{suffix}", model.name)).collect();
+                let count = matrices.len() as f64;
+                let Some(sum) = matrices.into_iter().reduce(|sum, matrix| sum + matrix) else { continue };
+                jobs.push((names, "the merged expert".to_owned(), key, sum / count));
+            }
+        }
+    }
+    let results: Vec<Mutex<Vec<Subspace>>> = jobs.iter().map(|_| Mutex::default()).collect();
+    threads.for_each(jobs.len(), || (), |(), i| {
+        let (names, model, key, matrix) = &jobs[i];
+        let rows = top_right_singular_vectors(matrix, spec).map_err(|problem| match problem {
+            Problem::Rank(available) => MergeError::Expert(format!(
+                "router.rank is {}, but `{key}` of {model} has only {available} singular vectors",
+                spec.rank
+            )),
+            Problem::Linalg(source) => MergeError::Linalg { key: key.clone(), model: model.clone(), source },
+        })?;
+        let subspaces = names.iter().map(|name| Subspace { name: name.clone(), rows: rows.clone() });
+        *results[i].lock().unwrap_or_else(PoisonError::into_inner) = subspaces.collect();
+        Ok::<_, MergeError>(())
+    })?;
+    Ok(results.into_iter().flat_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+}
+
+/// In f64: singular vectors are as sensitive as the gaps between singular values are small.
+fn matrix(key: &str, view: &TensorView<'_>) -> Result<Array2<f64>, MergeError> {
+    let values = view.to_f32().map_err(MergeError::tensor(key))?;
+    let matrix = values.into_dimensionality::<Ix2>().map_err(|_| {
+        MergeError::Expert(format!("`{key}` has shape {:?}; a value projection is a matrix", view.shape()))
+    })?;
+    Ok(matrix.mapv(f64::from))
+}
+
+enum Problem {
+    Rank(usize),
+    Linalg(skillweld_linalg::LinalgError),
+}
+
+/// P, rank × d: the directions in which the projection acts most. Signs are fixed (largest entry positive), so that
+/// every backend writes the same rows.
+fn top_right_singular_vectors(matrix: &Array2<f64>, spec: RouterSpec) -> Result<Array2<f32>, Problem> {
+    let available = matrix.nrows().min(matrix.ncols());
+    if spec.rank > available {
+        return Err(Problem::Rank(available));
+    }
+    let svd = thin_svd(matrix.view()).map_err(Problem::Linalg)?;
+    let mut rows = svd.vt.slice_move(s![..spec.rank, ..]);
+    for mut row in rows.rows_mut() {
+        let largest = row.iter().copied().fold(0.0f64, |max, x| if x.abs() > max.abs() { x } else { max });
+        if largest < 0.0 {
+            row.mapv_inplace(|x| -x);
+        }
+    }
+    Ok(rows.mapv(|x| x as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn strongest_directions_come_first_with_fixed_signs() {
+        let matrix = array![[0.0, -3.0, 0.0], [1.0, 0.0, 0.0]];
+        let spec = RouterSpec { rank: 2, subspace: RouterSubspace::PerTask };
+        let Ok(rows) = top_right_singular_vectors(&matrix, spec) else { panic!("full rank") };
+        let expected = array![[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
+        assert!((rows - expected).iter().all(|d: &f32| d.abs() < 1e-6));
+    }
+
+    #[test]
+    fn more_directions_than_the_matrix_has_are_an_error() {
+        let spec = RouterSpec { rank: 3, subspace: RouterSubspace::PerTask };
+        assert!(matches!(top_right_singular_vectors(&Array2::zeros((2, 5)), spec), Err(Problem::Rank(2))));
+    }
+}

@@ -1,0 +1,222 @@
+//! From a checked plan to a finished output directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+use skillweld_linalg::Threads;
+use skillweld_plugin_host::Method;
+use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash};
+use skillweld_tensor::{Dtype, convert};
+
+use crate::execute::{Control, HashBook, execute};
+use crate::measure::Measures;
+use crate::output::{Outputs, stem};
+use crate::plan::{Action, Plan};
+use crate::report::Report;
+use crate::router::{Subspace, subspaces};
+use crate::{MergeError, side_files};
+
+/// Version of `skillweld.json` and of the layout around it.
+pub(crate) const FORMAT_VERSION: u64 = 1;
+
+/// Name of the provenance file in a merged checkpoint.
+pub(crate) const PROVENANCE: &str = "skillweld.json";
+
+/// How the output is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Replace an existing output, at the moment the new one is complete.
+    pub force: bool,
+}
+
+impl Plan<'_> {
+    /// Merges and writes the merged checkpoint to `out`, which appears complete or not at all.
+    ///
+    /// # Errors
+    /// [`MergeError::Refused`] when a tensor cannot be merged; whatever fails on the way. Inputs and an earlier output
+    /// are then as they were.
+    pub fn run(&self, out: &Path, options: RunOptions, control: &Control<'_>) -> Result<Report, MergeError> {
+        self.check()?;
+        self.refuse_inputs_as_output(out)?;
+        let statistics = side_files::statistics(self)?;
+        let subspaces = match &self.expert {
+            Some(expert) => subspaces(self, expert, control.threads)?,
+            None => Vec::new(),
+        };
+        let dir = OutputDir::create(out, options.force)?;
+        let hashes = self.hash_book();
+        let measures = Measures::new(self.tensors.len());
+        let (outputs, rescaler_slots) = Outputs::create(dir.path(), self)?;
+        let rescalers = execute(self, &outputs, control, &hashes, &measures)?;
+        for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
+            outputs.write(*slot, 0, &rescaler.to_le_bytes())?;
+        }
+        let mut output_hashes = outputs.finish()?;
+        if !subspaces.is_empty() {
+            output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
+        }
+        side_files::copy(self, dir.path())?;
+        if let Some(statistics) = &statistics {
+            side_files::write_statistics(dir.path(), statistics)?;
+        }
+        let report = Report::new(self, &measures, rescalers.as_deref());
+        let provenance = self.provenance(&hashes, control.threads, &output_hashes, &report)?;
+        side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
+        control.check()?;
+        dir.commit()?;
+        Ok(report)
+    }
+
+    /// `--force` must not replace what is being read.
+    fn refuse_inputs_as_output(&self, out: &Path) -> Result<(), MergeError> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let Some(out_path) = real(out) else { return Ok(()) };
+        let inputs = self.models.all.iter().flat_map(|model| [model.path.as_path(), model.weights.dir()]);
+        match inputs.filter_map(real).find(|input| input.starts_with(&out_path)) {
+            None => Ok(()),
+            Some(input) => Err(MergeError::Merged {
+                path: out.to_owned(),
+                problem: format!("is or holds an input ({}); name another output", input.display()),
+            }),
+        }
+    }
+
+    /// Accounts for every input tensor.
+    fn hash_book(&self) -> HashBook {
+        let mut book = HashBook::default();
+        for (_, checkpoint) in self.input_checkpoints() {
+            checkpoint.keys().filter_map(|key| checkpoint.get(key)).for_each(|view| book.register(&view));
+        }
+        book
+    }
+
+    /// Every checkpoint that is read, with its place in the provenance: (model's index, what it is to the model).
+    fn input_checkpoints(&self) -> Vec<((usize, &'static str), &Checkpoint)> {
+        let mut all = Vec::new();
+        for (index, model) in self.models.all.iter().enumerate() {
+            all.push(((index, "weights"), &*model.weights));
+            let files = &model.files;
+            let parts = [
+                ("adapter", model.adapter.as_ref().map(|adapter| adapter.adapter.tensors())),
+                ("action_head", files.action_head.as_ref()),
+                ("proprio_projector", files.proprio_projector.as_ref()),
+                ("noisy_action_projector", files.noisy_action_projector.as_ref()),
+            ];
+            let parts = parts.into_iter().filter_map(|(what, part)| Some(((index, what), part?)));
+            // What the plan leaves out is no input.
+            all.extend(parts.filter(|((_, what), _)| *what == "adapter" || self.expert.is_some()));
+        }
+        all
+    }
+
+    /// Content hashes of all inputs; hashes now what the merge had no reason to read.
+    fn input_hashes(&self, book: &HashBook, threads: Threads) -> Result<Vec<((usize, &'static str), Hash)>, MergeError> {
+        let checkpoints = self.input_checkpoints();
+        let results: Vec<Mutex<Option<Hash>>> = checkpoints.iter().map(|_| Mutex::default()).collect();
+        threads.for_each(checkpoints.len(), || (), |(), i| {
+            let checkpoint = checkpoints[i].1;
+            let tensors = checkpoint.keys().filter_map(|key| {
+                let view = checkpoint.get(key)?;
+                Some((key, view.dtype(), view.shape(), book.finish(&view)))
+            });
+            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(content_hash(tensors));
+            Ok::<_, MergeError>(())
+        })?;
+        let hashes = results.into_iter().map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(checkpoints.iter().zip(hashes).filter_map(|((place, _), hash)| Some((*place, hash?))).collect())
+    }
+
+    /// What `skillweld.json` says: nothing that depends on time, machine or thread count.
+    fn provenance(
+        &self,
+        book: &HashBook,
+        threads: Threads,
+        outputs: &BTreeMap<&'static str, Hash>,
+        report: &Report,
+    ) -> Result<Value, MergeError> {
+        let mut inputs: Vec<Map<String, Value>> = self
+            .models
+            .all
+            .iter()
+            .enumerate()
+            .map(|(index, model)| {
+                let role = if self.recipe.base == Some(index) { "base" } else { "expert" };
+                let mut input = Map::new();
+                input.insert("name".to_owned(), json!(model.name));
+                input.insert("role".to_owned(), json!(role));
+                input.insert("path".to_owned(), json!(self.recipe.models[index].path));
+                input
+            })
+            .collect();
+        for ((index, what), hash) in self.input_hashes(book, threads)? {
+            inputs[index].insert(format!("{what}_blake3"), json!(hash.to_hex().as_str()));
+        }
+        let outputs: Map<String, Value> =
+            outputs.iter().map(|(stem, hash)| ((*stem).to_owned(), json!(hash.to_hex().as_str()))).collect();
+        let mut value = json!({
+            "format_version": FORMAT_VERSION,
+            "skillweld_version": env!("CARGO_PKG_VERSION"),
+            "tasks": self.tasks(),
+            "masked": self.masked,
+            "recipe": self.recipe.to_value(),
+            "inputs": inputs,
+            "methods": self.methods()?,
+            "outputs_blake3": outputs,
+            "report": report,
+        });
+        if let (Value::Object(map), Some(expert)) = (&mut value, &self.expert) {
+            map.insert("action_expert".to_owned(), json!({"blocks": expert.blocks, "head_blocks": expert.head_blocks}));
+            if let (Some(router), Some(block)) = (expert.router, expert.router_block()) {
+                let subspace = router.to_value()["subspace"].clone();
+                map.insert("router".to_owned(), json!({"rank": router.rank, "subspace": subspace, "block": block}));
+            }
+        }
+        Ok(value)
+    }
+
+    /// The methods used, with the hash of the library that each lives in.
+    fn methods(&self) -> Result<Vec<Value>, MergeError> {
+        let mut used: Vec<&Method> = Vec::new();
+        for tensor in &self.tensors {
+            let Action::Merge(merge) = &tensor.action else { continue };
+            for method in [Some(merge.method.method()), merge.mask.as_ref().map(|mask| mask.method())] {
+                used.extend(method.filter(|m| !used.iter().any(|u| (u.kind(), u.id()) == (m.kind(), m.id()))));
+            }
+        }
+        let describe = |method: &Method| {
+            let path = method.path();
+            let library = std::fs::read(path).map_err(StoreError::io("read", path))?;
+            Ok(json!({
+                "kind": method.kind().to_string(),
+                "id": method.id(),
+                "version": method.version(),
+                "plugin": path.file_name().map(|name| PathBuf::from(name).display().to_string()),
+                "plugin_blake3": blake3::hash(&library).to_hex().as_str(),
+            }))
+        };
+        used.into_iter().map(describe).collect()
+    }
+}
+
+/// Writes `router.safetensors`; gives its content hash.
+fn write_router(dir: &Path, subspaces: &[Subspace]) -> Result<Hash, MergeError> {
+    let spec = |subspace: &Subspace| TensorSpec {
+        name: subspace.name.clone(),
+        dtype: Dtype::F32,
+        shape: subspace.rows.shape().to_vec(),
+    };
+    let specs: Vec<TensorSpec> = subspaces.iter().map(spec).collect();
+    let writer = SafetensorsWriter::create(dir, stem::ROUTER, specs.clone(), &BTreeMap::new(), None)?;
+    let mut hashes = Vec::with_capacity(subspaces.len());
+    for (index, subspace) in subspaces.iter().enumerate() {
+        let values: Vec<f32> = subspace.rows.iter().copied().collect();
+        let mut bytes = vec![0; values.len() * 4];
+        convert::encode(Dtype::F32, &values, &mut bytes).map_err(MergeError::tensor(&subspace.name))?;
+        writer.write_at(index, 0, &bytes)?;
+        hashes.push(blake3::hash(&bytes));
+    }
+    writer.finish()?;
+    Ok(content_hash(specs.iter().zip(hashes).map(|(spec, hash)| (&*spec.name, spec.dtype, &*spec.shape, hash))))
+}

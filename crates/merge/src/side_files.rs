@@ -1,0 +1,152 @@
+//! Everything in a checkpoint that is not weights: configuration, tokenizer, statistics.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use skillweld_store::{CopyMode, ExpertFiles, StoreError, copy_file};
+
+use crate::MergeError;
+use crate::plan::Plan;
+use crate::run::PROVENANCE;
+
+const STATISTICS: &str = "dataset_statistics.json";
+const CONFIG: &str = "config.json";
+
+/// Copies the base model's (or the first model's) other files, the tokenizer from where the recipe says.
+pub(crate) fn copy(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
+    let model = &plan.models.all[plan.recipe.base.unwrap_or(0)];
+    let tokenizer = plan.recipe.locate_tokenizer()?;
+    let tokenizer = if tokenizer.is_dir() { tokenizer } else { tokenizer.parent().unwrap_or(Path::new("")).to_owned() };
+    copy_dir(model.weights.dir(), out, is_side_file)?;
+    copy_dir(&tokenizer, out, is_tokenizer)?;
+    patch_config(plan, out)
+}
+
+/// Copies the files of one folder that `wanted` names.
+fn copy_dir(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), MergeError> {
+    let files = ExpertFiles::discover(from)?;
+    for name in files.companions().filter(|name| wanted(name)) {
+        copy_file(&from.join(name), &to.join(name), CopyMode::Copy)?;
+    }
+    Ok(())
+}
+
+/// Files that belong to a model besides its weights, and not to this one copy of it.
+fn is_side_file(name: &str) -> bool {
+    let own = [STATISTICS, PROVENANCE].contains(&name) || name.starts_with("README");
+    !own && !is_tokenizer(name)
+}
+
+fn is_tokenizer(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+    ];
+    NAMES.contains(&name) || name.starts_with("chat_template.")
+}
+
+/// Says in `config.json` what the merge changed: dtype and number of layers.
+fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
+    let path = out.join(CONFIG);
+    let layers: Option<usize> = plan.recipe.slices.iter().map(|slice| slice.layer_count()).sum();
+    let dtype = plan.recipe.out_dtype.or(plan.recipe.dtype).filter(|_| !plan.masked);
+    if !path.is_file() || (layers.is_none() && dtype.is_none()) {
+        return Ok(());
+    }
+    let mut config = read_object(&path)?;
+    if let Some(layers) = layers {
+        let nested = config.get_mut("text_config").and_then(Value::as_object_mut);
+        let holder = match nested {
+            Some(text) if text.contains_key("num_hidden_layers") => text,
+            _ => &mut config,
+        };
+        holder.insert("num_hidden_layers".to_owned(), layers.into());
+        // One entry a layer, where the architecture lists them: stale after layers moved.
+        holder.remove("layer_types");
+    }
+    if let Some(name) = dtype.and_then(torch_name) {
+        for field in ["torch_dtype", "dtype"] {
+            if config.contains_key(field) {
+                config.insert(field.to_owned(), name.into());
+            }
+        }
+    }
+    write_json(&path, &Value::Object(config))
+}
+
+/// What configuration files call a dtype.
+fn torch_name(dtype: skillweld_tensor::Dtype) -> Option<&'static str> {
+    use skillweld_tensor::Dtype;
+    Some(match dtype {
+        Dtype::F64 => "float64",
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        Dtype::F8E4M3 => "float8_e4m3fn",
+        Dtype::F8E5M2 => "float8_e5m2",
+        _ => return None,
+    })
+}
+
+/// Statistics of every task under the task's name, as `dataset_statistics.json` of a single policy holds them under its
+/// dataset's.
+pub(crate) fn statistics(plan: &Plan<'_>) -> Result<Option<Map<String, Value>>, MergeError> {
+    let mut all = Map::new();
+    for index in plan.recipe.tasks() {
+        let model = &plan.models.all[index];
+        let Some(path) = &model.files.dataset_statistics else { continue };
+        let datasets = read_object(path)?;
+        // The dataset named like the task, or the only one; otherwise nobody can tell which is meant.
+        let own = datasets.get(&model.name).or_else(|| datasets.values().next().filter(|_| datasets.len() == 1));
+        let Some(own) = own else {
+            let names: Vec<&str> = datasets.keys().map(String::as_str).collect();
+            return Err(MergeError::Expert(format!(
+                "{} holds statistics of several datasets ({}); name the task (`name:` in the recipe) like the one it uses",
+                path.display(),
+                names.join(", ")
+            )));
+        };
+        all.insert(model.name.clone(), own.clone());
+    }
+    let tasks = plan.tasks();
+    match all.len() {
+        0 => Ok(None),
+        found if found == tasks.len() => Ok(Some(all)),
+        _ => {
+            let missing: Vec<&str> = tasks.into_iter().filter(|task| !all.contains_key(*task)).collect();
+            Err(MergeError::Expert(format!(
+                "no {STATISTICS} in the folder of {}, though other experts have one; each task needs its own",
+                missing.join(", ")
+            )))
+        }
+    }
+}
+
+/// Writes the statistics of every task.
+pub(crate) fn write_statistics(out: &Path, statistics: &Map<String, Value>) -> Result<(), MergeError> {
+    write_json(&out.join(STATISTICS), &Value::Object(statistics.clone()))
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError> {
+    let fail = |problem: String| MergeError::Merged { path: path.to_owned(), problem };
+    let text = fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(fail("must be a JSON object".to_owned())),
+        Err(e) => Err(fail(format!("is not valid JSON: {e}"))),
+    }
+}
+
+/// Writes pretty JSON with a final newline.
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), MergeError> {
+    let text = format!("{value:#}\n");
+    let len_bytes = text.len() as u64;
+    Ok(fs::write(path, text).map_err(StoreError::write(path, len_bytes))?)
+}
+
