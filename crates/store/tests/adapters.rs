@@ -24,7 +24,7 @@ fn problem<T: std::fmt::Debug>(result: Result<T, StoreError>) -> AdapterProblem 
 #[test]
 fn merged_weights_are_those_of_peft() {
     let base = Checkpoint::open(data("peft-tiny/base")).unwrap();
-    for name in ["plain", "rslora_patterns", "modules_to_save"] {
+    for name in ["plain", "rslora_patterns", "modules_to_save", "embedding"] {
         let adapter = Adapter::open(&data(&format!("peft-tiny/{name}"))).unwrap();
         let expected = Checkpoint::open(data(&format!("peft-tiny/{name}.expected.safetensors"))).unwrap();
         let targets = adapter.check_targets(&base).unwrap();

@@ -128,6 +128,25 @@ fn a_trainers_file_gives_its_state_dict_alone() {
 }
 
 #[test]
+fn shards_are_joined_by_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, tensor) in [("a", tensor(4, 0, &[2, 2], &[1, 2])), ("b", tensor(4, 1, &[3], &[1]))] {
+        // A dict of one tensor: the pickle of the tensor between key and SETITEM.
+        let tensor = tensor.strip_suffix(b".").unwrap();
+        let pickle = [b"}X\x01\0\0\0", name.as_bytes(), tensor, b"s."].concat();
+        let floats: Vec<u8> = [0f32, 1.0, 2.0, 3.0].into_iter().flat_map(f32::to_le_bytes).collect();
+        let file = archive(&[("x/data.pkl", &pickle), ("x/data/0", &floats)]);
+        fs::write(dir.path().join(format!("pytorch_model-{name}.bin")), file).unwrap();
+    }
+    let index = r#"{"weight_map":{"a":"pytorch_model-a.bin","b":"pytorch_model-b.bin"}}"#;
+    fs::write(dir.path().join("pytorch_model.bin.index.json"), index).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let values = |key: &str| checkpoint.get(key).unwrap().to_f32().unwrap().into_raw_vec_and_offset().0;
+    assert_eq!(values("a"), [0.0, 2.0, 1.0, 3.0]);
+    assert_eq!(values("b"), [1.0, 2.0, 3.0]);
+}
+
+#[test]
 fn what_could_run_code_is_refused_by_name() {
     let error = Checkpoint::open(data("torch/hostile.pt")).unwrap_err().to_string();
     assert!(error.contains("refused: the pickle asks for `posix.system`"), "{error}");

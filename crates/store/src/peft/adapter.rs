@@ -271,7 +271,9 @@ fn role(name: &str) -> Result<Role<'_>, AdapterProblem> {
         return Err(AdapterProblem::Unsupported { feature: format!("trainable tokens (`{name}`)") });
     }
     if let Some((module, parameter)) = own.split_once(".base_layer.") {
-        return Ok(Role::BaseLayer { key: format!("{module}.{parameter}") });
+        let key = format!("{module}.{parameter}");
+        // A bias is there because it was trained (`bias: lora_only`), a weight because it is an embedding's.
+        return Ok(if parameter == "bias" { Role::Replace { key } } else { Role::BaseLayer { key } });
     }
     // Older versions keep the wrapper and the adapter's name in the key.
     let key = match own.split_once(".modules_to_save.") {
