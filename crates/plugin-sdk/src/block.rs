@@ -94,9 +94,13 @@ impl<'a> Block<'a> {
     }
 
     /// Elements in this block.
-    #[allow(clippy::len_without_is_empty, reason = "the host never hands over an empty block")]
     pub fn len(&self) -> usize {
         self.call.len as usize
+    }
+
+    /// True for the block of a tensor without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Values of expert `k`: its task vector with [`Spec::task_vectors`](crate::Spec::task_vectors), else its weights.

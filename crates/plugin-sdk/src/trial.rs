@@ -275,7 +275,8 @@ impl<'a> Session<'a> {
         let from = |values: &Option<Vec<f32>>, offset: usize| {
             values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
         };
-        for offset in (0..tensor.len()).step_by(self.trial.block_len) {
+        // An empty tensor is one empty block.
+        for offset in (0..tensor.len().max(1)).step_by(self.trial.block_len) {
             let dense = |expert: &Vec<f32>| abi::Tensor {
                 dense: expert[offset..].as_ptr(),
                 b: core::ptr::null(),

@@ -25,7 +25,8 @@ impl MaskMethod for EmrMask {
     }
 
     fn observe(block: &Block<'_>, _pass: usize, sums: &mut [f64]) -> Result {
-        let numel = block.numel() as f64;
+        // A tensor without elements adds nothing, rather than 0 / 0.
+        let numel = block.numel().max(1) as f64;
         for (k, sums) in sums.chunks_exact_mut(2).enumerate() {
             let [own, masked] = magnitudes(block.expert(k), block.merged());
             sums[0] += own / numel;
@@ -85,6 +86,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use skillweld_plugin_sdk::trial::Trial;
+
+    #[test]
+    fn a_tensor_without_elements_adds_nothing_to_the_rescaler() {
+        let trial =
+            Trial::of::<EmrMask>().experts(&[&[]]).merged(&[]).experts(&[&[2.0, 4.0]]).merged(&[1.0, -1.0]);
+        assert_eq!(trial.rescalers(), [6.0]);
+    }
 
     proptest! {
         #[test]

@@ -23,7 +23,7 @@ impl MergeMethod for Slerp {
             .citation("Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985")
             .param(Param::number("t").describe("0 gives the first model, 1 the second"))
             .experts(2..=2)
-            .laws(laws::IDENTITY | laws::ENDPOINTS | laws::HOMOGENEOUS)
+            .laws(laws::IDENTITY | laws::ENDPOINTS)
             .propagates_non_finite()
     }
 
