@@ -93,6 +93,21 @@ fn every_dtype_stride_and_offset_reads_as_pytorch_reads_it() {
 }
 
 #[test]
+fn what_we_write_we_read() {
+    let expected = Checkpoint::open(data("peft-tiny/base")).unwrap();
+    let tensors: Vec<_> = expected.keys().map(|key| (key, expected.get(key).unwrap())).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pytorch_model.bin");
+    skillweld_store::write_torch_zip(&path, &tensors).unwrap();
+    let actual = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (key, tensor) in tensors {
+        assert_equal(key, actual.get(key).unwrap(), tensor);
+    }
+    assert_eq!(actual.content_hash(), expected.content_hash());
+}
+
+#[test]
 fn contiguous_tensors_are_borrowed_from_the_file() {
     let checkpoint = Checkpoint::open(data("torch/plain.pt")).unwrap();
     let address = |key: &str| checkpoint.get(key).unwrap().bytes().as_ptr();
