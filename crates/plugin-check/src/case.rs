@@ -76,6 +76,21 @@ impl Case {
         }
     }
 
+    /// The same values over and over along the first axis, for at least `numel` elements; an empty case stays empty.
+    pub(crate) fn tiled(&self, numel: usize) -> Self {
+        let times = numel.div_ceil(self.numel().max(1));
+        let mut shape = if self.shape.is_empty() { vec![1] } else { self.shape.clone() };
+        shape[0] *= times;
+        let experts = self.experts.iter().map(|expert| expert.repeat(times)).collect();
+        Self {
+            shape,
+            experts,
+            base: self.base.repeat(times),
+            merged: self.merged.repeat(times),
+            ..self.clone()
+        }
+    }
+
     /// The same case with other experts, τ being their sum.
     pub(crate) fn with_experts(&self, experts: Vec<Vec<f32>>) -> Self {
         let merged = if self.merged.is_empty() { Vec::new() } else { sum(&experts, self.numel()) };
@@ -139,10 +154,16 @@ impl fmt::Display for Case {
     }
 }
 
-/// The first few values.
-pub(crate) fn shortened(values: &[f32]) -> String {
-    const SHOWN: usize = 12;
+/// All values of a short tensor, the first few nonzero ones of a long one: shrinking turns what does not matter to zero.
+fn shortened(values: &[f32]) -> String {
+    const SHOWN: usize = 16;
+    if values.len() <= SHOWN {
+        return format!("{values:?}");
+    }
+    let nonzero: Vec<String> = (values.iter().enumerate().filter(|(_, x)| **x != 0.0))
+        .map(|(i, x)| format!("[{i}] = {x:?}"))
+        .collect();
     let more =
-        if values.len() > SHOWN { format!(" and {} more", values.len() - SHOWN) } else { String::new() };
-    format!("{:?}{more}", &values[..values.len().min(SHOWN)])
+        if nonzero.len() > SHOWN { format!(", and {} more", nonzero.len() - SHOWN) } else { String::new() };
+    format!("zero but for {}{more}", nonzero[..nonzero.len().min(SHOWN)].join(", "))
 }

@@ -113,6 +113,10 @@ fn candidates(spec: &ParamSpec, reach: Reach) -> Vec<Value> {
         ParamKind::Integer(range) => integers(*range).into_iter().map(|x| json!(x)).collect(),
     });
     values.retain(|value| spec.kind.encode(value).is_some());
+    if values.is_empty() {
+        // No value is allowed (whole numbers from 0.2 to 0.8): let the host say so.
+        values.push(Value::Null);
+    }
     values
 }
 
@@ -123,9 +127,10 @@ fn numbers(range: Range, reach: Reach) -> Vec<f64> {
     if reach == Reach::Wild {
         numbers.extend(wild.into_iter().filter(|x| x.is_finite()));
     }
-    // A narrow range may hold none of these.
-    let (low, high) = (range.min.max(-1e6), range.max.min(1e6));
+    // A range far off or narrow may hold none of these.
     if !numbers.iter().any(|&x| range.contains(x)) {
+        let high = if range.max.is_finite() { range.max } else { range.min + 1.0 };
+        let low = if range.min.is_finite() { range.min } else { high - 1.0 };
         numbers.extend([low.midpoint(high), high]);
     }
     numbers

@@ -31,9 +31,6 @@ fn check(subject: &Subject<'_>) -> Outcome {
         },
     );
     subject.for_all(&cases, |case| {
-        let output =
-            run(method, case, &Setup::default()).map_err(|error| Finding::Broken(error.to_string()))?;
-        debug_assert!(output.values.is_empty() || method.kind() == Kind::Mask);
-        Ok(())
+        run(method, case, &Setup::default()).map(drop).map_err(|error| Finding::Broken(error.to_string()))
     })
 }

@@ -21,8 +21,9 @@ fn check(subject: &Subject<'_>) -> Outcome {
         return outcome;
     }
     let method = subject.method;
-    // Scaling by 3 moves rounding about, which decides a comparison that is a near tie; by 1/4 it moves nothing.
-    let factors: &[f32] = if method.kind() == Kind::Mask { &[0.25] } else { &[0.25, 3.0] };
+    // Far enough to cross any threshold. Powers of two move no rounding; 3 does, which may decide a near tie in a mask.
+    let (small, large) = (2f32.powi(-20), 2f32.powi(20));
+    let factors: &[f32] = if method.kind() == Kind::Mask { &[small, large] } else { &[small, large, 3.0] };
     subject.for_all(&subject.cases(Values::Exact, Reach::Tame), |case| {
         let plain = run(method, case, &Setup::default())?;
         for &c in factors {
