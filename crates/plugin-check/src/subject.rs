@@ -47,7 +47,7 @@ impl Subject<'_> {
         let config = Config {
             cases: self.options.cases,
             failure_persistence: None,
-            max_shrink_iters: 20_000,
+            max_shrink_iters: 5000,
             ..Config::default()
         };
         let mut seed = [0; 32];
