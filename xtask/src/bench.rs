@@ -1,6 +1,48 @@
-//! Benches.
+//! Benches: criterion's, and whole merges against a peer.
+
+mod agree;
+mod inputs;
+mod measure;
+mod peer;
+mod recipes;
+mod report;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::plugins;
+use crate::process::{announce, cargo, run as run_command};
+
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_: &Args) -> anyhow::Result<()> {
-    Ok(())
+pub(crate) struct Args {
+    /// Measure whole merges against this program instead of running the criterion benches.
+    #[arg(long, value_enum)]
+    peer: Option<Peer>,
+    /// How often every merge runs, the contestants taking turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla); all by default.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Passed on to criterion: a filter, --quick, …
+    #[arg(last = true)]
+    criterion: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// mergekit 0.1.5 on the CPU, installed with pip.
+    Mergekit,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match args.peer {
+        Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
+        None => {
+            // The benches load the plugins as a merge does: from shared libraries.
+            plugins::build(true, &[])?;
+            announce("criterion");
+            run_command(cargo().args(["bench", "-p", "skillweld-benches", "--"]).args(&args.criterion))
+        }
+    }
 }

@@ -34,8 +34,8 @@ pub(crate) fn build(release: bool, with: &[&str]) -> Result<()> {
         build.args(["-p", &package.name]);
     }
     run_command(&mut build)?;
-    for folder in c_plugins()? {
-        build_c(&folder, &profile_dir(release))?;
+    for (folder, sources) in c_plugins()? {
+        build_c(&folder, &sources, &profile_dir(release))?;
     }
     Ok(())
 }
@@ -45,32 +45,34 @@ pub(crate) fn profile_dir(release: bool) -> PathBuf {
     target_dir().join(if release { "release" } else { "debug" })
 }
 
-/// Folders of plugins in plain C: those without a manifest of cargo.
-pub(crate) fn c_plugins() -> Result<Vec<PathBuf>> {
+/// Folders of plugins in plain C with their sources: those that hold C files and no manifest of cargo.
+fn c_plugins() -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
     let plugins = root().join("plugins");
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(&plugins).with_context(|| format!("cannot list {}", plugins.display()))? {
-        let folder = entry?.path();
+    let mut found = Vec::new();
+    for folder in entries(&plugins)? {
         if folder.is_dir() && !folder.join("Cargo.toml").exists() {
-            folders.push(folder);
+            let mut sources = entries(&folder)?;
+            sources.retain(|path| path.extension().is_some_and(|extension| extension == "c"));
+            if !sources.is_empty() {
+                found.push((folder, sources));
+            }
         }
     }
-    folders.sort();
-    Ok(folders)
+    Ok(found)
 }
 
-/// Compiles all C files of `plugins/NAME` into `libskillweld_plugin_NAME.so`.
-fn build_c(folder: &Path, into: &Path) -> Result<()> {
+/// What lies in a folder, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let list = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut paths = list.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Compiles the sources of `plugins/NAME` into `libskillweld_plugin_NAME.so`.
+fn build_c(folder: &Path, sources: &[PathBuf], into: &Path) -> Result<()> {
     let name =
         folder.file_name().context("a plugin folder without a name")?.to_string_lossy().replace('-', "_");
-    let mut sources = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "c") {
-            sources.push(path);
-        }
-    }
-    sources.sort();
     let prefix = std::env::consts::DLL_PREFIX;
     let suffix = std::env::consts::DLL_SUFFIX;
     let library = into.join(format!("{prefix}skillweld_plugin_{name}{suffix}"));
@@ -81,6 +83,6 @@ fn build_c(folder: &Path, into: &Path) -> Result<()> {
     compile.args(["-std=c99", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]);
     // Contracted products would give other bits than the Rust plugins on processors with fused multiply-add.
     compile.args(["-ffp-contract=off", "-I", "crates/plugin-abi/include", "-o"]).arg(&fresh);
-    run_command(compile.args(&sources).arg("-lm"))?;
+    run_command(compile.args(sources).arg("-lm"))?;
     fs::rename(&fresh, &library).with_context(|| format!("cannot place {}", library.display()))
 }

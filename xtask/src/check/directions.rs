@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-merge", &["simd", "tensor", "linalg", "store", "plugin-abi", "plugin-host"]),
     ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge"]),
     ("skillweld-synth", &["simd", "tensor", "store"]),
-    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "merge", "synth"]),
+    ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
 ];
 

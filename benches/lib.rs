@@ -1,0 +1,58 @@
+//! What the benches share. Each group streams blocks out of buffers larger than any cache, as a merge does, and has a
+//! `memcpy` row that copies the same bytes in the same blocks: that row is what 1.0 means on this machine.
+
+#![allow(clippy::expect_used, reason = "a bench that cannot run stops")]
+
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Throughput};
+use skillweld_plugin_host::Registry;
+use skillweld_synth::Noise;
+
+/// Elements a block, as the executor cuts tensors.
+pub const BLOCK: usize = 1 << 16;
+
+/// Elements a buffer: 256 MiB of f32, and even in 8-bit types more than a processor's cache.
+pub const LEN: usize = 1 << 26;
+
+/// `len` random weights, never zeros: pages must be real and branches unpredictable.
+pub fn random(name: &str, len: usize) -> Vec<f32> {
+    Noise::new(0, name).take(len, 0.02)
+}
+
+/// Sets the group's throughput to the bytes of `inputs` and adds the row that copies them, `block` values at a time.
+pub fn memcpy_row<T: Copy + Default>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    inputs: &[&[T]],
+    block: usize,
+) {
+    let bytes: usize = inputs.iter().map(|input| size_of_val(*input)).sum();
+    group.throughput(Throughput::Bytes(bytes as u64));
+    let mut copy = vec![T::default(); block];
+    group.bench_function("memcpy", |bencher| {
+        bencher.iter(|| {
+            for source in inputs.iter().flat_map(|input| input.chunks(block)) {
+                copy[..source.len()].copy_from_slice(source);
+                black_box(&mut copy);
+            }
+        });
+    });
+}
+
+/// The plugins that `cargo xtask plugins --release` built, through the same boundary as in a merge.
+///
+/// # Panics
+/// When there are none.
+pub fn plugins() -> Registry {
+    let bench = std::env::current_exe().expect("a bench knows where it lies");
+    let release = bench.ancestors().nth(2).expect("benches lie in target/release/deps");
+    let registry =
+        Registry::discover_in(&[], &[release.to_owned()]).expect("an unforced search path cannot fail");
+    assert!(
+        registry.iter().len() > 0,
+        "no plugins in {}: run `cargo xtask plugins --release`",
+        release.display()
+    );
+    registry
+}

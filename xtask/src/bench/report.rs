@@ -1,0 +1,172 @@
+//! What is kept of a run: `benches/runs/DATE-MACHINE/mergekit.{json,md}`.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::measure::Cost;
+use crate::doctor;
+use crate::process::{announce, command, output, root};
+
+/// All runs of one contestant on one recipe.
+pub(crate) struct Row {
+    recipe: String,
+    contestant: String,
+    costs: Vec<Cost>,
+}
+
+impl Row {
+    pub(crate) fn new(recipe: &str, contestant: &str) -> Self {
+        Self { recipe: recipe.into(), contestant: contestant.into(), costs: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, cost: Cost) {
+        self.costs.push(cost);
+    }
+
+    /// The median of one quantity.
+    fn median(&self, quantity: impl Fn(&Cost) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.costs.iter().map(quantity).collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        match values.len() {
+            0 => f64::NAN,
+            count if count % 2 == 0 => (values[middle - 1] + values[middle]) / 2.0,
+            _ => values[middle],
+        }
+    }
+
+    fn wall_s(&self) -> f64 {
+        self.median(|cost| cost.wall_s)
+    }
+
+    fn cpu_s(&self) -> f64 {
+        self.median(|cost| cost.cpu_s)
+    }
+
+    fn anonymous_mb(&self) -> f64 {
+        self.costs.iter().map(|cost| cost.anonymous_mb).fold(0.0, f64::max)
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (wall, cpu, memory) = (self.wall_s(), self.cpu_s(), self.anonymous_mb());
+        write!(f, "{:44} {wall:8.3} s wall {cpu:8.2} s cpu {memory:7.0} MB anonymous", self.contestant)
+    }
+}
+
+pub(crate) struct Report {
+    rounds: usize,
+    date: String,
+    processor: String,
+    cores: usize,
+    commit: String,
+    pub(crate) rows: Vec<Row>,
+    /// Recipe and how outputs compare.
+    pub(crate) agreements: Vec<(&'static str, String)>,
+}
+
+impl Report {
+    pub(crate) fn new(rounds: usize) -> Result<Self> {
+        let line = |program: &str, args: &[&str]| -> Result<String> {
+            Ok(output(command(program).args(args))?.trim().to_owned())
+        };
+        Ok(Self {
+            rounds,
+            date: line("date", &["-u", "+%Y-%m-%d"])?,
+            processor: doctor::processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            commit: line("git", &["describe", "--always", "--dirty"])?,
+            rows: Vec::new(),
+            agreements: Vec::new(),
+        })
+    }
+
+    /// Prints the table and keeps it.
+    pub(crate) fn write(&self) -> Result<()> {
+        let machine: String =
+            self.processor.to_lowercase().split(|c: char| !c.is_alphanumeric()).collect::<Vec<_>>().join("-");
+        let dir = root().join(format!("benches/runs/{}-{machine}-{}-cores", self.date, self.cores));
+        fs::create_dir_all(&dir)?;
+        let markdown = self.markdown();
+        announce("results");
+        println!("{markdown}");
+        fs::write(dir.join("mergekit.md"), markdown)?;
+        fs::write(dir.join("mergekit.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
+        println!("kept in {}", dir.display());
+        Ok(())
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "# Skillweld against mergekit 0.1.5\n\n\
+             `cargo xtask bench --peer mergekit --rounds {}` at {}, {}, {} on {} cores.\n\n\
+             Inputs: base and four dense fine-tunes of Qwen2.5-0.5B's shape, bf16, warm page cache. Every program runs the \
+             same recipe, in turns; medians over rounds, the highest memory seen. `f32` and `bf16` name the dtype that \
+             mergekit computes in (bf16 is what its users get from `dtype: bfloat16`); Skillweld always computes in f32. \
+             mergekit runs on the CPU, with its defaults and with `--lazy-unpickle --async-write --write-threads 2 \
+             --num-threads 2`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
+             >/dev/null; cp OUTPUT COPY; sync COPY`. **Ratios may be compared between machines, seconds may not.**\n",
+            self.rounds, self.commit, self.date, self.processor, self.cores
+        );
+        let mut recipe = "";
+        for row in &self.rows {
+            if row.recipe != recipe {
+                recipe = &row.recipe;
+                let _ = write!(text, "\n## {recipe}\n\n");
+                if let Some((_, agreement)) = self.agreements.iter().find(|(name, _)| *name == recipe) {
+                    let _ = write!(text, "{}{}.\n\n", agreement[..1].to_uppercase(), &agreement[1..]);
+                }
+                let _ = writeln!(text, "| | wall time | CPU time | memory | wall | CPU | anonymous |");
+                text += "|---|--:|--:|--:|--:|--:|--:|\n";
+            }
+            let reference = self.reference(recipe);
+            let _ = writeln!(
+                text,
+                "| {} | {:.2}× | {:.2}× | {:.2}× | {:.3} s | {:.2} s | {:.0} MB |",
+                row.contestant,
+                row.wall_s() / reference.wall_s(),
+                row.cpu_s() / reference.cpu_s(),
+                row.anonymous_mb() / reference.anonymous_mb(),
+                row.wall_s(),
+                row.cpu_s(),
+                row.anonymous_mb(),
+            );
+        }
+        text
+    }
+
+    /// What a recipe's ratios are against: Skillweld's row, or the first.
+    fn reference(&self, recipe: &str) -> &Row {
+        let mut rows = self.rows.iter().filter(|row| row.recipe == recipe);
+        let ours = rows.clone().find(|row| row.contestant == "skillweld");
+        ours.or_else(|| rows.next()).unwrap_or(&self.rows[0])
+    }
+
+    fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            json!({
+                "recipe": row.recipe,
+                "contestant": row.contestant,
+                "wall_ratio": row.wall_s() / self.reference(&row.recipe).wall_s(),
+                "wall_s": row.costs.iter().map(|cost| cost.wall_s).collect::<Vec<_>>(),
+                "cpu_s": row.costs.iter().map(|cost| cost.cpu_s).collect::<Vec<_>>(),
+                "anonymous_mb": row.costs.iter().map(|cost| cost.anonymous_mb).collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "command": format!("cargo xtask bench --peer mergekit --rounds {}", self.rounds),
+            "date": self.date,
+            "commit": self.commit,
+            "processor": self.processor,
+            "cores": self.cores,
+            "note": "ratios may be compared between machines, seconds may not",
+            "agreement": self.agreements.iter().map(|(name, text)| (name.to_string(), json!(text))).collect::<serde_json::Map<_, _>>(),
+            "rows": rows.collect::<Vec<_>>(),
+        })
+    }
+}
