@@ -19,12 +19,12 @@ pub(crate) const LAW: Law = Law {
 
 const THREADS: usize = 4;
 /// Calls of each thread, and elements of each call: enough for the threads to meet inside the method.
-const REPEATS: usize = 8;
+const REPEATS: usize = 100;
 const NUMEL: usize = 2000;
 
 fn check(subject: &Subject<'_>) -> Outcome {
     // A case here is as long as many elsewhere, and a race does not care for its values.
-    let options = CheckOptions { cases: subject.options.cases.div_ceil(4), ..*subject.options };
+    let options = CheckOptions { cases: subject.options.cases.div_ceil(8), ..*subject.options };
     let subject = &Subject { method: subject.method, options: &options };
     let cases = subject.cases(Values::Exact, Reach::Wild);
     subject.for_all(&cases, |case| {
