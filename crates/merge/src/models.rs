@@ -41,7 +41,7 @@ pub(crate) struct BoundAdapter {
 }
 
 /// An expert's other files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SideFiles {
     pub(crate) action_head: Option<Checkpoint>,
     pub(crate) proprio_projector: Option<Checkpoint>,
@@ -59,7 +59,11 @@ impl BoundAdapter {
 }
 
 impl SideFiles {
+    /// A model that is one file has no others: what lies beside it may belong to anyone.
     fn open(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.is_dir() {
+            return Ok(Self::default());
+        }
         let files = ExpertFiles::discover(dir)?;
         Ok(Self {
             action_head: files.action_head()?,

@@ -17,14 +17,17 @@ const CONFIG: &str = "config.json";
 pub(crate) fn copy(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
     let model = &plan.models.all[plan.recipe.base.unwrap_or(0)];
     let tokenizer = plan.recipe.locate_tokenizer()?;
-    let tokenizer = if tokenizer.is_dir() { tokenizer } else { tokenizer.parent().unwrap_or(Path::new("")).to_owned() };
-    copy_dir(model.weights.dir(), out, is_side_file)?;
+    copy_dir(model.weights.path(), out, is_side_file)?;
     copy_dir(&tokenizer, out, is_tokenizer)?;
     patch_config(plan, out)
 }
 
 /// Copies the files of one folder that `wanted` names.
 fn copy_dir(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), MergeError> {
+    if !from.is_dir() {
+        // A model that is one file comes without configuration.
+        return Ok(());
+    }
     let files = ExpertFiles::discover(from)?;
     for name in files.companions().filter(|name| wanted(name)) {
         copy_file(&from.join(name), &to.join(name), CopyMode::Copy)?;

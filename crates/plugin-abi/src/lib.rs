@@ -294,7 +294,7 @@ pub struct Call {
     /// Mask methods, in `run`: `expert_count` pointers to `ceil(len / 8)` zeroed bytes; element 8j + i of the block is
     /// bit i of byte j. Else null.
     pub masks: *const *mut u8,
-    /// `plan.scratch_per_element * len` values, uninitialised content. Null when none was asked for.
+    /// `plan.scratch_per_element * len` values of unspecified content. Null when none was asked for.
     pub scratch: *mut f32,
     /// Length of `scratch`.
     pub scratch_len: u64,

@@ -26,8 +26,8 @@ impl LowRank {
             });
         }
         // Row-major storage is what the plugin boundary and the GEMM rely on.
-        let (b, a) = (b.as_standard_layout().into_owned(), a.as_standard_layout().into_owned());
-        Ok(Self { b, a })
+        let row_major = |x: Array2<f32>| if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
+        Ok(Self { b: row_major(b), a: row_major(a) })
     }
 
     /// B, m × r, row-major.

@@ -1,0 +1,76 @@
+//! What the tests of this crate share: run a recipe, read tensors back.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use skillweld_linalg::Threads;
+use skillweld_merge::recipe::Recipe;
+use skillweld_merge::{Control, MergeError, Models, Plan, Report, RunOptions};
+use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_store::Checkpoint;
+
+/// A control that nobody watches.
+pub fn control(threads: usize) -> Control<'static> {
+    Control { threads: Threads::new(NonZeroUsize::new(threads).unwrap()), hooks: HostHooks::SILENT, advance: &|_| {} }
+}
+
+/// Runs a recipe with relative paths starting at `folder`.
+pub fn merge(folder: &Path, recipe: &str, out: &Path, threads: usize) -> Result<Report, MergeError> {
+    let file = folder.join("recipe.yaml");
+    std::fs::write(&file, recipe).unwrap();
+    let recipe = Recipe::read(&file)?;
+    let models = Models::open(&recipe)?;
+    let registry = Registry::discover(&[])?;
+    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(
+        out,
+        RunOptions { force: false },
+        &control(threads),
+    )
+}
+
+/// Test data that comes with the crate.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// The fixtures made by the official implementations, which lie beside the project where it is developed.
+pub fn fixture(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures").join(name);
+    if !path.is_dir() {
+        println!("skipped: no fixture {name} beside the project");
+    }
+    path.is_dir().then_some(path)
+}
+
+/// One tensor as f32.
+pub fn tensor(checkpoint: &Checkpoint, key: &str) -> ArrayD<f32> {
+    checkpoint.get(key).unwrap_or_else(|| panic!("no tensor {key}")).to_f32().unwrap()
+}
+
+/// Largest difference over largest magnitude.
+pub fn relative_error(actual: &ArrayD<f32>, expected: &ArrayD<f32>) -> f32 {
+    assert_eq!(actual.shape(), expected.shape());
+    let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let error = actual.iter().zip(expected).fold(0.0f32, |m, (a, e)| m.max((a - e).abs()));
+    if largest == 0.0 { error } else { error / largest }
+}
+
+/// Every file below a folder with its bytes, by relative path.
+pub fn files(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
