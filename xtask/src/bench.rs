@@ -19,9 +19,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     peer: Option<Peer>,
     /// How often every merge runs, the contestants taking turns.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla); all by default.
+    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla), without keeping the results.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Passed on to criterion: a filter, --quick, …

@@ -1,17 +1,21 @@
 //! The release binary and all plugins.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::plugins;
 use crate::process::announce;
 
-/// The package of the binary `skillweld`.
-pub(crate) const BINARY_PACKAGE: &str = "skillweld-cli";
-
 pub(crate) fn run() -> Result<()> {
-    plugins::build(true, &[BINARY_PACKAGE])?;
-    let folder = plugins::profile_dir(true);
+    let skillweld = release()?;
     announce("done");
-    println!("{} finds the plugins beside itself", folder.join("skillweld").display());
+    println!("{} finds the plugins beside itself", skillweld.display());
     Ok(())
+}
+
+/// Builds binary and plugins, optimised, and returns the binary's path.
+pub(crate) fn release() -> Result<PathBuf> {
+    plugins::build(true, &["-p", "skillweld-cli"])?;
+    Ok(plugins::profile_dir(true).join("skillweld"))
 }

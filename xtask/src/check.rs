@@ -35,6 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("files are short and say in their names what they hold", layout::files(&files)),
         ("unsafe code stays in its crates", layout::unsafe_code(&files)),
         ("ARCHITECTURE.md and the crates name one another", documents::architecture(&members, &files)),
+        ("README.md names every plugin", documents::plugins(&files)),
         ("links between documents lead somewhere", documents::links(&files)),
         ("no path of a machine is written down", documents::machine_paths(&files)),
         ("the lock file fits the manifests", documents::lock_file()),

@@ -1,14 +1,12 @@
 //! The main job on an embedded default: four small experts in, one merged checkpoint out.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 
+use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
-use crate::{build, plugins};
 
 /// One expert with whole weights among adapters: any mix merges.
 const FORMS: [ExpertForm; 4] =
@@ -32,7 +30,7 @@ router: { rank: 8, subspace: per_task }
 ";
 
 pub(crate) fn run() -> Result<()> {
-    plugins::build(true, &[build::BINARY_PACKAGE])?;
+    let skillweld = build::release()?;
 
     let dir = target_dir().join("demo");
     announce("four experts in the form that training leaves them");
@@ -53,27 +51,17 @@ pub(crate) fn run() -> Result<()> {
 
     let (merged, task) = (dir.join("merged"), dir.join("merged-goal"));
     announce("the plan");
-    run_command(skillweld("merge").arg(&recipe).arg(&merged).arg("--dry-run"))?;
+    run_command(command(&skillweld).arg("merge").arg(&recipe).arg(&merged).arg("--dry-run"))?;
     announce("the merge");
-    run_command(skillweld("merge").arg(&recipe).arg(&merged))?;
+    run_command(command(&skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     announce("what came out");
-    run_command(skillweld("inspect").arg(&merged))?;
+    run_command(command(&skillweld).arg("inspect").arg(&merged))?;
     announce("one task as a plain checkpoint");
-    run_command(skillweld("materialize").arg(&merged).args(["--task", "goal"]).arg(&task))?;
+    run_command(command(&skillweld).arg("materialize").arg(&merged).args(["--task", "goal"]).arg(&task))?;
 
     announce("done");
     println!("merged checkpoint  {}", merged.display());
     println!("its task `goal`    {}", task.display());
-    println!("try: {} inspect {} --json", binary().display(), dir.join("spatial").display());
+    println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());
     Ok(())
-}
-
-fn binary() -> PathBuf {
-    plugins::profile_dir(true).join("skillweld")
-}
-
-fn skillweld(subcommand: &str) -> Command {
-    let mut command = command(binary());
-    command.arg(subcommand);
-    command
 }

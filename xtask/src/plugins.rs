@@ -19,17 +19,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build(args.release, &[])
 }
 
-/// Builds every plugin, together with the packages `with` in one go of cargo.
-pub(crate) fn build(release: bool, with: &[&str]) -> Result<()> {
+/// Builds every plugin, in one go of cargo with what the arguments `also` name.
+pub(crate) fn build(release: bool, also: &[&str]) -> Result<()> {
     announce(if release { "plugins, optimised" } else { "plugins" });
     let mut build = cargo();
     build.arg("build");
     if release {
         build.arg("--release");
     }
-    for name in with {
-        build.args(["-p", name]);
-    }
+    build.args(also);
     for package in packages::members()?.iter().filter(|p| p.is_plugin()) {
         build.args(["-p", &package.name]);
     }

@@ -6,8 +6,9 @@ use crate::process::{announce, cargo, run as run_command};
 use crate::{plugins, setup};
 
 pub(crate) fn run() -> Result<()> {
-    // Tests load the plugins as a user does: from shared libraries beside the binary.
-    plugins::build(false, &["skillweld-cli"])?;
+    // Tests load the plugins as a user does: from shared libraries beside the binary. The whole workspace at once, so that
+    // dependencies get the features that they have in the tests.
+    plugins::build(false, &["--workspace"])?;
     announce("tests of the LAPACK backend");
     if std::env::var_os("CI").is_some()
         && let Err(error) = setup::install_openblas()

@@ -12,7 +12,7 @@ use super::measure::{Cost, measure};
 use super::recipes::{Agreement, MERGEVLA, PEER, Recipe};
 use super::report::{Report, Row};
 use crate::process::{announce, command, output, target_dir};
-use crate::{build, plugins, setup};
+use crate::{build, setup};
 
 /// Start-ups of `skillweld --version` that the median is taken of.
 const START_UPS: usize = 21;
@@ -22,10 +22,9 @@ pub(crate) fn run(rounds: usize, only: &[String]) -> Result<()> {
         let known = PEER.iter().chain([&MERGEVLA]).any(|recipe| recipe.name == name);
         ensure!(known, "no recipe `{name}`; see `cargo xtask bench --help`");
     }
-    plugins::build(true, &[build::BINARY_PACKAGE])?;
     let bench = Bench {
+        skillweld: build::release()?,
         mergekit: setup::install_mergekit()?,
-        skillweld: plugins::profile_dir(true).join("skillweld"),
         inputs: Inputs::prepare()?,
         out: target_dir().join("bench-out"),
         rounds,
@@ -54,12 +53,12 @@ pub(crate) fn run(rounds: usize, only: &[String]) -> Result<()> {
     }
     report.rows.push(version);
     fs::remove_dir_all(&bench.out)?;
-    report.write()
+    report.publish(only.is_empty())
 }
 
 struct Bench {
-    mergekit: PathBuf,
     skillweld: PathBuf,
+    mergekit: PathBuf,
     inputs: Inputs,
     out: PathBuf,
     rounds: usize,
@@ -161,7 +160,8 @@ impl Bench {
         let mut merge = command(&self.mergekit);
         // mergekit's relative paths start at the working directory.
         merge.current_dir(&self.inputs.dir).env("HF_HUB_OFFLINE", "1");
-        merge.arg(recipe).arg(out).args(["--quiet"]).args(more);
+        // Its model card would ask a hub for the models' names.
+        merge.arg(recipe).arg(out).args(["--quiet", "--no-write-model-card"]).args(more);
         merge
     }
 
@@ -178,7 +178,10 @@ fn compare(recipe: &Recipe, inputs: &Inputs, ours: &Path, theirs: &Path) -> Resu
         Agreement::OneUlp => {
             let Distance { values, different, max_ulps, tensor } = agree::distance(ours, theirs)?;
             ensure!(max_ulps <= 1, "outputs differ by {max_ulps} bf16 steps in `{tensor}`");
-            format!("outputs agree: {different} of {values} values differ, by one bf16 step")
+            match different {
+                0 => format!("outputs are equal: all {values} values"),
+                _ => format!("outputs agree: {different} of {values} values differ, by one bf16 step"),
+            }
         }
         Agreement::Statistics => {
             let base = inputs.weights("base");

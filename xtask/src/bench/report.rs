@@ -86,18 +86,22 @@ impl Report {
         })
     }
 
-    /// Prints the table and keeps it.
-    pub(crate) fn write(&self) -> Result<()> {
-        let machine: String =
-            self.processor.to_lowercase().split(|c: char| !c.is_alphanumeric()).collect::<Vec<_>>().join("-");
-        let dir = root().join(format!("benches/runs/{}-{machine}-{}-cores", self.date, self.cores));
-        fs::create_dir_all(&dir)?;
+    /// Prints the tables and, for a complete run, keeps them.
+    pub(crate) fn publish(&self, complete: bool) -> Result<()> {
         let markdown = self.markdown();
         announce("results");
         println!("{markdown}");
-        fs::write(dir.join("mergekit.md"), markdown)?;
-        fs::write(dir.join("mergekit.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
-        println!("kept in {}", dir.display());
+        if complete {
+            let processor = self.processor.to_lowercase();
+            let words: Vec<_> =
+                processor.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            let machine = format!("{}-{}-cores", words.join("-"), self.cores);
+            let dir = root().join("benches/runs").join(format!("{}-{machine}", self.date));
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("mergekit.md"), markdown)?;
+            fs::write(dir.join("mergekit.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
+            println!("kept in {}", dir.display());
+        }
         Ok(())
     }
 
@@ -109,7 +113,7 @@ impl Report {
              same recipe, in turns; medians over rounds, the highest memory seen. `f32` and `bf16` name the dtype that \
              mergekit computes in (bf16 is what its users get from `dtype: bfloat16`); Skillweld always computes in f32. \
              mergekit runs on the CPU, with its defaults and with `--lazy-unpickle --async-write --write-threads 2 \
-             --num-threads 2`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
+             --num-threads 2`, always with `--quiet --no-write-model-card`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
              >/dev/null; cp OUTPUT COPY; sync COPY`. **Ratios may be compared between machines, seconds may not.**\n",
             self.rounds, self.commit, self.date, self.processor, self.cores
         );
@@ -127,11 +131,11 @@ impl Report {
             let reference = self.reference(recipe);
             let _ = writeln!(
                 text,
-                "| {} | {:.2}× | {:.2}× | {:.2}× | {:.3} s | {:.2} s | {:.0} MB |",
+                "| {} | {} | {} | {} | {:.3} s | {:.2} s | {:.0} MB |",
                 row.contestant,
-                row.wall_s() / reference.wall_s(),
-                row.cpu_s() / reference.cpu_s(),
-                row.anonymous_mb() / reference.anonymous_mb(),
+                ratio(row.wall_s(), reference.wall_s()),
+                ratio(row.cpu_s(), reference.cpu_s()),
+                ratio(row.anonymous_mb(), reference.anonymous_mb()),
                 row.wall_s(),
                 row.cpu_s(),
                 row.anonymous_mb(),
@@ -169,4 +173,9 @@ impl Report {
             "rows": rows.collect::<Vec<_>>(),
         })
     }
+}
+
+/// `a` over `b`, where `b` is more than the clock's resolution.
+fn ratio(a: f64, b: f64) -> String {
+    if b > 0.0 { format!("{:.2}×", a / b) } else { "–".into() }
 }

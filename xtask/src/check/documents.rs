@@ -36,6 +36,21 @@ pub(crate) fn architecture(members: &[Package], files: &[Tracked]) -> Vec<String
     violations
 }
 
+/// README.md names every plugin by its folder.
+pub(crate) fn plugins(files: &[Tracked]) -> Vec<String> {
+    let Some(readme) = files.iter().find(|file| file.path == "README.md") else {
+        return vec!["README.md is missing".into()];
+    };
+    let below = |file: &Tracked| {
+        file.path.strip_prefix("plugins/")?.split_once('/').map(|(folder, _)| folder.to_owned())
+    };
+    // A folder with sources: some only hold what the tests of several plugins share.
+    let sources = files.iter().filter(|file| file.path.ends_with(".c") || file.path.ends_with("/Cargo.toml"));
+    let folders: BTreeSet<String> = sources.filter_map(below).collect();
+    let missing = folders.iter().filter(|folder| !readme.text.contains(&format!("plugins/{folder}")));
+    missing.map(|folder| format!("README.md does not name plugins/{folder}")).collect()
+}
+
 /// Relative links in Markdown lead to files.
 pub(crate) fn links(files: &[Tracked]) -> Vec<String> {
     let mut violations = Vec::new();
