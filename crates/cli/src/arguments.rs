@@ -1,0 +1,74 @@
+//! What stands on the command line.
+
+use std::num::NonZeroUsize;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
+
+use skillweld_linalg::Threads;
+
+use crate::{completions, inspect, materialize, merge, plugins};
+
+const EXAMPLES: &str = "\
+Examples:
+  skillweld merge recipe.yaml merged --dry-run        what would happen to every tensor
+  skillweld merge recipe.yaml merged                  merge
+  skillweld inspect merged                            what is in a checkpoint
+  skillweld materialize merged --task goal out        one task as a plain checkpoint
+  skillweld plugins list                              the merge methods at hand
+
+Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage; 130 interrupted.";
+
+/// Merge expert checkpoints of one base model into one.
+#[derive(Parser)]
+#[command(name = "skillweld", version, after_help = EXAMPLES, max_term_width = 110, styles = STYLES)]
+pub(crate) struct Arguments {
+    /// When to use colour; NO_COLOR in the environment also turns it off.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// `--threads`, the same for every command that computes.
+#[derive(clap::Args)]
+pub(crate) struct ThreadCount {
+    /// Threads to work with [default: one for every core]. The result does not depend on it.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl ThreadCount {
+    pub(crate) fn get(&self) -> Threads {
+        self.threads.map_or_else(Threads::available, Threads::new)
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Merge(merge::Args),
+    Inspect(inspect::Args),
+    Materialize(materialize::Args),
+    #[command(subcommand)]
+    Plugins(plugins::Command),
+    Completions(completions::Args),
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// The parser; `color` decides about its own help and errors.
+pub(crate) fn command(color: ColorChoice) -> clap::Command {
+    Arguments::command().color(color)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command(clap::ColorChoice::Auto).debug_assert();
+    }
+}

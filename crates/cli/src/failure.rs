@@ -1,0 +1,45 @@
+//! The last words of a command that failed.
+
+use std::process::ExitCode;
+
+use crate::console::{Console, Tone, paint};
+use crate::interrupt;
+
+/// Prints the error on one line, causes included, and says what the process exits with.
+pub(crate) fn report(error: &anyhow::Error, console: Console) -> ExitCode {
+    if interrupt::requested() {
+        eprintln!("{}", paint(console.error_colour, Tone::Warning, "stopped; nothing was written"));
+        return ExitCode::from(interrupt::EXIT_CODE);
+    }
+    eprintln!("{} {}", paint(console.error_colour, Tone::Bad, "error:"), sentence(error));
+    ExitCode::FAILURE
+}
+
+/// The messages of the error and its causes; a cause that its consequence already quotes is not said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let error = anyhow::anyhow!("no such file");
+        assert_eq!(sentence(&error), "no such file");
+        assert_eq!(sentence(&error.context("cannot read x")), "cannot read x: no such file");
+        let quoting = anyhow::anyhow!("inner").context("cannot read x: inner").context("recipe");
+        assert_eq!(sentence(&quoting), "recipe: cannot read x: inner");
+    }
+}

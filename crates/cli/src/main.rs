@@ -1,0 +1,57 @@
+//! The program `skillweld`: expert checkpoints in, one merged checkpoint out. One file a command; this crate alone
+//! prints, and knows nothing of how merging works.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to people is what this crate is for")]
+
+mod arguments;
+mod completions;
+mod console;
+mod failure;
+mod figures;
+mod inspect;
+mod interrupt;
+mod keys;
+mod materialize;
+mod merge;
+mod plugins;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+
+use arguments::{Arguments, Command};
+use console::Console;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As wished.
+    Done,
+    /// It did its work and found something that must not be: a refused tensor, a broken law.
+    Bad,
+}
+
+fn main() -> ExitCode {
+    let matches = arguments::command(console::colour_asked_for()).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let console = Console::new(arguments.color);
+    match run(&arguments.command, console) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::FAILURE,
+        Err(error) => failure::report(&error, console),
+    }
+}
+
+fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Merge(args) => merge::run(args, console),
+        Command::Inspect(args) => inspect::run(args, console),
+        Command::Materialize(args) => materialize::run(args, console),
+        Command::Plugins(command) => plugins::run(command, console),
+        Command::Completions(args) => completions::run(args),
+    }
+}

@@ -1,0 +1,121 @@
+//! `skillweld merge`.
+
+mod plan_page;
+mod report_page;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::ensure;
+use serde_json::json;
+use skillweld_merge::recipe::Recipe;
+use skillweld_merge::{Control, Models, Plan, RunOptions};
+use skillweld_plugin_host::HostHooks;
+
+use crate::Outcome;
+use crate::arguments::ThreadCount;
+use crate::console::{Console, print_json};
+use crate::interrupt;
+use crate::plugins::{PluginLog, Search};
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  skillweld merge recipe.yaml merged --dry-run          the plan: what happens to every tensor
+  skillweld merge recipe.yaml merged --force            replace an earlier output once the new one is complete
+  skillweld merge recipe.yaml merged --plugin ./my.so   with a merge method of your own
+  skillweld merge recipe.yaml merged --json | jq .report.masks.selfish_ratio
+
+A recipe in the MergeVLA way (paths start at the recipe's folder):
+  merge_method: ties
+  base_model: base
+  models:
+    - {name: spatial, model: experts/spatial}
+    - {name: goal, model: experts/goal}
+  parameters: {density: 1.0, normalize: false, scope: global}
+  mask: {method: tall, lambda: 0.6}
+  action_expert: {head_blocks: 1}
+
+Recipes of mergekit with local paths run as they are.";
+
+/// Merge the models of a recipe.
+///
+/// The output appears complete or not at all: a merge that fails, is stopped or killed leaves the inputs and an earlier
+/// output as they were.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The recipe, a YAML file.
+    recipe: PathBuf,
+    /// The directory to write.
+    out: PathBuf,
+    /// Print what would happen to every tensor, and write nothing; exit code 1 if a tensor is refused.
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace OUT if it is there.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    threads: ThreadCount,
+    #[command(flatten)]
+    search: Search,
+    /// One JSON document on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+    /// Say nothing unless something is wrong.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    interrupt::install()?;
+    let progress = Progress::new(args.quiet);
+    let log = PluginLog::new(console, args.quiet);
+    let hooks = HostHooks {
+        log: &|level, text| progress.suspend(|| log.line(level, text)),
+        progress: &|_| {},
+        cancelled: &interrupt::requested,
+    };
+
+    let recipe = Recipe::read(&args.recipe)?;
+    let registry = args.search.discover(console, args.quiet)?;
+    let models = Models::open(&recipe)?;
+    let plan = Plan::new(&recipe, &models, &registry, hooks)?;
+    let summary = plan.summary();
+    let refused = summary.tensors.iter().any(|tensor| tensor.reason.is_some());
+
+    if args.dry_run {
+        if args.json {
+            print_json(&summary)?;
+        } else if !args.quiet {
+            plan_page::whole(&summary, console).print()?;
+        }
+        return Ok(if refused { Outcome::Bad } else { Outcome::Done });
+    }
+    if !args.quiet && !args.json {
+        plan_page::compact(&summary, console).print()?;
+    }
+    ensure!(!interrupt::requested(), "stopped");
+
+    let threads = args.threads.get();
+    progress.start(plan.work(), plan_page::bytes_per_element(&summary));
+    let control = Control { threads, hooks, advance: &|elements| progress.advance(elements) };
+    let result = plan.run(&args.out, RunOptions { force: args.force }, &control);
+    progress.finish();
+    let report = result?;
+
+    let elapsed = started.elapsed();
+    if args.json {
+        print_json(&json!({
+            "output": args.out.canonicalize().unwrap_or_else(|_| args.out.clone()),
+            "elapsed_s": elapsed.as_secs_f64(),
+            "threads": threads.count(),
+            "tasks": summary.tasks,
+            "report": report,
+        }))?;
+    } else if !args.quiet {
+        report_page::page(&report, &summary, (&args.out, elapsed), console).print()?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,118 @@
+//! A plan on paper.
+
+use skillweld_merge::{PlanLine, PlanSummary};
+use skillweld_tensor::Dtype;
+
+use crate::console::{Console, Page, Tone, cell, count, number, table};
+use crate::{figures, keys};
+
+/// Totals, notes and what is refused.
+pub(crate) fn compact(summary: &PlanSummary, console: Console) -> Page {
+    let mut page = Page::new(console);
+    head(summary, &mut page);
+    totals(summary, &mut page);
+    refused(summary, &mut page);
+    page
+}
+
+/// The same, and every key.
+pub(crate) fn whole(summary: &PlanSummary, console: Console) -> Page {
+    let mut page = Page::new(console);
+    head(summary, &mut page);
+    totals(summary, &mut page);
+    all_keys(summary, &mut page);
+    refused(summary, &mut page);
+    page
+}
+
+/// Mean size of a planned element in the output.
+pub(crate) fn bytes_per_element(summary: &PlanSummary) -> f64 {
+    let elements: u64 = summary.tensors.iter().map(elements).sum();
+    let bytes: u64 = summary.tensors.iter().map(bytes).sum();
+    if elements == 0 { 0.0 } else { bytes as f64 / elements as f64 }
+}
+
+fn elements(line: &PlanLine) -> u64 {
+    line.shape.iter().map(|&n| n as u64).product()
+}
+
+fn bytes(line: &PlanLine) -> u64 {
+    let bits = Dtype::parse_lenient(&line.dtype).map_or(0, Dtype::bits) as u64;
+    (elements(line) * bits).div_ceil(8)
+}
+
+fn head(summary: &PlanSummary, page: &mut Page) {
+    let method = match &summary.mask {
+        Some(mask) => format!("{} with {mask} masks", summary.method),
+        None => summary.method.clone(),
+    };
+    let method = page.paint(Tone::Name, method);
+    let tasks = format!("{} models: {}", summary.tasks.len(), summary.tasks.join(", "));
+    page.heading("Plan", format!("{method}, {}, {tasks}", summary.family));
+}
+
+fn tone(action: &str) -> Tone {
+    match action {
+        "merged" => Tone::Good,
+        "refused" => Tone::Bad,
+        "copied" => Tone::Faint,
+        _ => Tone::Plain,
+    }
+}
+
+fn totals(summary: &PlanSummary, page: &mut Page) {
+    let mut rows: Vec<((&str, &str), [u64; 3])> = Vec::new();
+    for line in &summary.tensors {
+        let group = (line.part, line.action);
+        let added = [1, elements(line), bytes(line)];
+        match rows.iter_mut().find(|(other, _)| *other == group) {
+            Some((_, sums)) => sums.iter_mut().zip(added).for_each(|(sum, added)| *sum += added),
+            None => rows.push((group, added)),
+        }
+    }
+    rows.sort_by_key(|((part, _), [_, _, bytes])| (*part != "model", std::cmp::Reverse(*bytes)));
+    let mut table = table(["part", "action", "tensors", "elements", "size"]);
+    for ((part, action), [tensors, elements, bytes]) in rows {
+        let size = number(figures::bytes(bytes as f64));
+        let elements = number(figures::elements(elements));
+        table.add_row([cell(Tone::Plain, part), cell(tone(action), action), count(tensors), elements, size]);
+    }
+    page.table(table);
+    for note in &summary.notes {
+        let label = page.paint(Tone::Name, "note:");
+        page.line(format!("  {label} {note}"));
+    }
+}
+
+fn all_keys(summary: &PlanSummary, page: &mut Page) {
+    page.heading("Tensors", format!("{} of them", figures::count(summary.tensors.len() as u64)));
+    let lines = summary.tensors.iter();
+    let groups = keys::group(lines.map(|line| {
+        (line.key.as_str(), (line.part, line.action, line.dtype.as_str(), line.shape.as_slice(), line.modality.as_str()))
+    }));
+    let mut table = table(["key", "tensors", "dtype", "shape", "modality", "action"]);
+    if let Some(keys) = table.column_mut(0) {
+        keys.set_delimiter('.');
+    }
+    for group in groups {
+        let (_, action, dtype, shape, modality) = group.common;
+        let columns = [cell(Tone::Plain, &group), count(group.members), cell(Tone::Plain, dtype)];
+        let rest = [figures::shape(shape), modality.to_owned()].map(|text| cell(Tone::Plain, text));
+        table.add_row(columns.into_iter().chain(rest).chain([cell(tone(action), action)]));
+    }
+    page.table(table);
+}
+
+fn refused(summary: &PlanSummary, page: &mut Page) {
+    let refused = summary.tensors.iter().filter_map(|line| Some((line.key.as_str(), line.reason.as_deref()?)));
+    let groups = keys::group(refused);
+    if groups.is_empty() {
+        return;
+    }
+    page.heading("Refused", "nothing can be merged until these are mended");
+    let mut table = table(["key", "tensors", "reason"]);
+    for group in groups {
+        table.add_row([cell(Tone::Bad, &group), count(group.members), cell(Tone::Plain, group.common)]);
+    }
+    page.table(table);
+}

@@ -1,0 +1,113 @@
+//! `skillweld plugins inspect`.
+
+use skillweld_plugin_host::{Kind, Method, ParamSpec, Registry};
+
+use super::Search;
+use super::describe::{description, experts, flags_of, laws_of};
+use crate::Outcome;
+use crate::console::{Console, Page, Tone, cell, print_json, table};
+
+/// Describe a method: parameters, laws, citation, and how to write it in a recipe.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The method's name in recipes.
+    id: String,
+    /// The mask method of that name, where a merge method has it too.
+    #[arg(long)]
+    mask: bool,
+    #[command(flatten)]
+    search: Search,
+    /// Everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
+    let registry = args.search.discover(console, args.json)?;
+    let method = find(&registry, &args.id, args.mask)?;
+    if args.json {
+        print_json(&description(method))?;
+    } else {
+        page(method, console).print()?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The merge method, or the mask method where it is asked for or the only one of that name.
+fn find<'r>(registry: &'r Registry, id: &str, mask: bool) -> anyhow::Result<&'r Method> {
+    if mask {
+        return Ok(registry.mask(id)?);
+    }
+    match (registry.merge(id), registry.mask(id)) {
+        (Ok(method), _) | (Err(_), Ok(method)) => Ok(method),
+        (Err(error), Err(_)) => Err(error.into()),
+    }
+}
+
+fn page(method: &Method, console: Console) -> Page {
+    let mut page = Page::new(console);
+    page.heading(method.id(), method.summary());
+    let or_none = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let inputs = if method.takes_task_vectors() { "task vectors of" } else { "weights of" };
+    let base = if method.needs_base_model() { "; needs a base model" } else { "" };
+    let mut facts = vec![
+        ("kind", format!("{} method, version {}", method.kind(), method.version())),
+        ("takes", format!("{inputs} {} experts{base}", experts(method))),
+        ("flags", or_none(flags_of(method))),
+        ("laws", or_none(laws_of(method))),
+    ];
+    if let Some(mask) = method.mask() {
+        facts.push(("mask", format!("{mask}, unless a recipe names another")));
+    }
+    if !method.citation().is_empty() {
+        facts.push(("cite", method.citation().to_owned()));
+    }
+    facts.push(("plugin", method.path().display().to_string()));
+    let mut list = table([]);
+    for (name, fact) in facts {
+        list.add_row([cell(Tone::Faint, name), cell(Tone::Plain, fact)]);
+    }
+    page.table(list);
+    if !method.params().is_empty() {
+        page.heading("Parameters", "");
+        page.table(parameters(method.params()));
+    }
+    page.heading("In a recipe", "");
+    page.line(recipe(method));
+    page
+}
+
+fn parameters(params: &[ParamSpec]) -> comfy_table::Table {
+    let mut table = table(["name", "value", "default", "set", "meaning"]);
+    for param in params {
+        let default = match &param.default {
+            Some(value) => cell(Tone::Plain, value),
+            None => cell(Tone::Warning, "required"),
+        };
+        table.add_row([
+            cell(Tone::Name, &param.name),
+            cell(Tone::Plain, &param.kind),
+            default,
+            cell(Tone::Plain, if param.per_expert { "per model" } else { "once" }),
+            cell(Tone::Plain, &param.description),
+        ]);
+    }
+    table
+}
+
+/// The lines that choose the method, with every default written out.
+fn recipe(method: &Method) -> String {
+    let parameters: Vec<String> = method
+        .params()
+        .iter()
+        .map(|param| format!("{}: {}", param.name, param.default.as_ref().map_or("…".to_owned(), ToString::to_string)))
+        .collect();
+    match method.kind() {
+        Kind::Merge if parameters.is_empty() => format!("  merge_method: {}", method.id()),
+        Kind::Merge => format!("  merge_method: {}\n  parameters: {{{}}}", method.id(), parameters.join(", ")),
+        Kind::Mask => {
+            let all: Vec<String> = std::iter::once(format!("method: {}", method.id())).chain(parameters).collect();
+            format!("  mask: {{{}}}", all.join(", "))
+        }
+    }
+}

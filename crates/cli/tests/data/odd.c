@@ -1,0 +1,51 @@
+/* The mean of the task vectors, with one oddity from the compiler's command line: SLOW sleeps in every call, CRASH
+ * reads through a null pointer, WRONG counts the first expert twice, CHATTY logs and prints. */
+#define _POSIX_C_SOURCE 199309L
+#include "skillweld_plugin.h"
+#include <stdio.h>
+#include <time.h>
+
+#ifdef SLOW
+#define FLAGS (SKW_TASK_VECTORS | SKW_ELEMENTWISE | SKW_DETERMINISTIC)
+#else
+#define FLAGS (SKW_ELEMENTWISE | SKW_DETERMINISTIC)
+#endif
+
+static int32_t run(const skw_call *call) {
+#ifdef SLOW
+    struct timespec wait = {0, 30 * 1000 * 1000};
+    nanosleep(&wait, NULL);
+#endif
+#ifdef CRASH
+    volatile float *nowhere = NULL;
+    if (call->len > 100) call->out[0] = *nowhere;
+#endif
+#ifdef CHATTY
+    printf("no newline here");
+    fflush(stdout);
+    skw_str line = SKW_STR("a word of warning");
+    call->host->log(call->host->context, 2, line);
+#endif
+    for (uint64_t i = 0; i < call->len; i++) {
+        float sum = 0;
+        for (uint64_t k = 0; k < call->expert_count; k++) sum += skw_expert(call, k)->dense[i];
+#ifdef WRONG
+        sum += skw_expert(call, 0)->dense[i];
+#endif
+        call->out[i] = sum / (float)call->expert_count;
+    }
+    return SKW_OK;
+}
+
+static const skw_method odd = {
+    sizeof(skw_method), SKW_KIND_MERGE, SKW_STR("odd"), SKW_STR("1.0.0"), SKW_STR("mean, for tests"), SKW_STR(""),
+    SKW_STR("{\"type\":\"object\",\"properties\":{}}"), SKW_STR(""), 1, 0, FLAGS, SKW_LAW_PERMUTATION, NULL, NULL, run,
+    NULL};
+
+static const skw_method *method(uint32_t index) {
+    (void)index;
+    return &odd;
+}
+
+SKW_EXPORT const skw_plugin skillweld_plugin_v1 = {
+    SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, 1, 0, method};

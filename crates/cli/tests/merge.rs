@@ -1,0 +1,154 @@
+//! `skillweld merge`: what it writes, prints, refuses and exits with.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
+mod support;
+
+use std::fs;
+
+use support::{Bench, contents, run, skillweld};
+
+#[test]
+fn experts_become_one_checkpoint() {
+    let bench = Bench::action_models();
+    let (recipe, out) = (bench.action_recipe(), bench.join("merged"));
+    let ran = run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str()]).succeeded();
+    for words in ["Plan", "ties with tall masks", "Masks", "selfish ratio", "Action expert", "per task", "Merged"] {
+        assert!(ran.out.contains(words), "`{words}` is not in\n{}", ran.out);
+    }
+    assert!(ran.out.contains(&out.display().to_string()), "{}", ran.out);
+    assert!(!ran.out.contains('\x1b'), "colour in a file: {}", ran.out);
+    for file in ["skillweld.json", "masks.safetensors", "action_expert.safetensors", "router.safetensors", "config.json"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    assert!(!bench.names().iter().any(|name| name.contains("partial")), "{:?}", bench.names());
+}
+
+#[test]
+fn json_is_one_document_and_the_threads_change_no_byte() {
+    let bench = Bench::action_models();
+    let recipe = bench.action_recipe();
+    let outs = ["1", "3"].map(|threads| {
+        let out = bench.join(&format!("merged{threads}"));
+        let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--json".as_ref()];
+        let ran = run(args.into_iter().chain(["--threads".as_ref(), threads.as_ref()])).succeeded();
+        let document = ran.json();
+        assert_eq!(document["output"], out.canonicalize().unwrap().to_str().unwrap());
+        assert_eq!(document["threads"], threads.parse::<u64>().unwrap());
+        assert!(document["elapsed_s"].as_f64().unwrap() > 0.0);
+        let ratio = document["report"]["masks"]["selfish_ratio"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&ratio), "{ratio}");
+        assert_eq!(document["report"]["action_expert"].as_array().unwrap().len(), 28); // 24 blocks, 4 layers
+        contents(&out).into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes)).collect::<Vec<_>>()
+    });
+    assert_eq!(outs[0], outs[1]);
+}
+
+#[test]
+fn quiet_says_nothing() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
+    let ran = run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--quiet".as_ref()]).succeeded();
+    assert_eq!((ran.out.as_str(), ran.error.as_str()), ("", ""));
+    assert!(out.join("model.safetensors").is_file());
+}
+
+#[test]
+fn a_dry_run_shows_every_key_and_writes_nothing() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("task_arithmetic", ""), bench.join("merged"));
+    let before = bench.names();
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--dry-run".as_ref()];
+    let ran = run(args).succeeded();
+    for words in ["model.layers.{0..1}.mlp.up_proj.weight", "96 × 32", "bf16", "merged", "26 of them"] {
+        assert!(ran.out.to_lowercase().contains(words), "`{words}` is not in\n{}", ran.out);
+    }
+    let summary = run(args.into_iter().chain(["--json".as_ref()])).succeeded().json();
+    assert_eq!(summary["method"], "task_arithmetic");
+    assert_eq!(summary["tensors"].as_array().unwrap().len(), 26);
+    assert_eq!(bench.names(), before);
+}
+
+#[test]
+fn refused_tensors_are_listed_and_exit_with_one() {
+    let bench = Bench::new();
+    let mut spec = skillweld_synth::Qwen2Spec::tiny();
+    spec.write_base(&bench.join("base")).unwrap();
+    spec.write_expert(&bench.join("expert0"), 0, skillweld_synth::ExpertForm::Full).unwrap();
+    spec.model.vocab += 8;
+    spec.write_expert(&bench.join("expert1"), 1, skillweld_synth::ExpertForm::Full).unwrap();
+    let (recipe, out) = (bench.language_recipe("task_arithmetic", ""), bench.join("merged"));
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str()];
+    let dry = run(args.into_iter().chain(["--dry-run".as_ref()]));
+    assert_eq!(dry.code, Some(1), "{}{}", dry.out, dry.error);
+    for words in ["Refused", "model.embed_tokens.weight", "vocabulary"] {
+        assert!(dry.out.contains(words), "`{words}` is not in\n{}", dry.out);
+    }
+    let summary = run(args.into_iter().chain(["--dry-run".as_ref(), "--json".as_ref()]));
+    assert_eq!(summary.code, Some(1));
+    assert!(summary.json()["tensors"].as_array().unwrap().iter().any(|line| line["action"] == "refused"));
+    run(args).failed_with(&["cannot be merged", "model.embed_tokens.weight"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_existing_output_is_replaced_only_by_force() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("mine"), "precious").unwrap();
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str()];
+    run(args).failed_with(&["already exists", "--force"]);
+    assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "precious");
+    run(args.into_iter().chain(["--force".as_ref()])).succeeded();
+    assert!(!out.join("mine").exists());
+    assert!(out.join("model.safetensors").is_file());
+    run(args.into_iter().take(2).chain([bench.join("base").as_os_str(), "--force".as_ref()]))
+        .failed_with(&["is or holds an input"]);
+}
+
+#[test]
+fn wrong_recipes_are_refused_with_the_right_word() {
+    let bench = Bench::language_models();
+    let out = bench.join("merged");
+    let merge = |recipe: &std::path::Path| run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str()]);
+    merge(&bench.language_recipe("ties", "parameters: {densty: 0.1}\n")).failed_with(&["densty", "`density`"]);
+    merge(&bench.language_recipe("ties", "paramters: {density: 0.1}\n")).failed_with(&["paramters", "`parameters`"]);
+    merge(&bench.language_recipe("ties", "parameters: {density: 7}\n")).failed_with(&["density", "7"]);
+    merge(&bench.language_recipe("tise", "")).failed_with(&["`tise`", "ties"]);
+    merge(&bench.recipe("merge_method: linear\nmodels:\n  - model: nowhere\n")).failed_with(&["nowhere"]);
+    merge(&bench.join("no.yaml")).failed_with(&["cannot read the recipe", "no.yaml"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_plugin_named_on_the_command_line_counts_first_and_may_speak() {
+    let bench = Bench::language_models();
+    let (plugin, out) = (bench.odd_plugin(&["CHATTY"]), bench.join("merged"));
+    let recipe = bench.language_recipe("odd", "");
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str()];
+    run(args).failed_with(&["no merge method is called `odd`"]);
+    let ran = run(args.into_iter().chain(["--plugin".as_ref(), plugin.as_os_str()])).succeeded();
+    assert_eq!(ran.error.matches("a word of warning").count(), 1, "{}", ran.error);
+    run(args.into_iter().chain(["--plugin".as_ref(), "nowhere.so".as_ref()])).failed_with(&["nowhere.so"]);
+}
+
+#[test]
+fn colour_comes_when_asked_for() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--dry-run".as_ref()];
+    let coloured = |when: &str| {
+        let output = skillweld().args(args).args(["--color", when]).env("NO_COLOR", "1").output().unwrap();
+        output.stdout.contains(&b'\x1b')
+    };
+    assert_eq!(["always", "auto", "never"].map(coloured), [true, false, false]);
+}
+
+#[test]
+fn wrong_usage_exits_with_two() {
+    for args in [&["merge"][..], &["merge", "a", "b", "--threads", "0"], &["marge"], &[]] {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.error);
+        assert!(ran.error.contains("--help") || ran.error.contains("Usage"), "{}", ran.error);
+    }
+}

@@ -1,0 +1,125 @@
+//! Merges that are stopped, killed, or run out of disk: nothing half-written, nothing lost.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Bench, Ran, contents, run, skillweld};
+
+/// A merge that takes seconds, caught in the middle.
+struct Running {
+    bench: Bench,
+    child: Child,
+}
+
+impl Running {
+    fn start(force: bool, prepare: impl FnOnce(&Bench)) -> Self {
+        let bench = Bench::language_models();
+        let plugin = bench.odd_plugin(&["SLOW"]);
+        let recipe = bench.language_recipe("odd", "");
+        prepare(&bench);
+        let mut command = skillweld();
+        command.arg("merge").arg(recipe).arg(bench.join("merged")).arg("--plugin").arg(plugin);
+        command.args(["--threads", "1"]).args(force.then_some("--force"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut running = Self { bench, child };
+        let started = Instant::now();
+        while running.partial().is_none() {
+            assert!(running.child.try_wait().unwrap().is_none(), "it ended too soon");
+            assert!(started.elapsed() < Duration::from_secs(60), "it never began to write");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        running
+    }
+
+    /// The hidden folder that it writes to.
+    fn partial(&self) -> Option<String> {
+        self.bench.names().into_iter().find(|name| name.starts_with(".merged.partial"))
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn end(self) -> (Bench, std::process::ExitStatus, Ran) {
+        let output = self.child.wait_with_output().unwrap();
+        (self.bench, output.status, output.into())
+    }
+}
+
+#[test]
+fn the_first_signal_stops_cleanly() {
+    for signal in ["INT", "TERM"] {
+        let running = Running::start(false, |_| ());
+        running.signal(signal);
+        let asked = Instant::now();
+        let (bench, _, ran) = running.end();
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(ran.code, Some(130), "{}", ran.error);
+        assert_eq!(ran.error, "stopped; nothing was written\n");
+        assert_eq!(bench.names(), ["base", "expert0", "expert1", "odd.so", "recipe.yaml"]);
+    }
+}
+
+#[test]
+fn a_kill_leaves_inputs_and_the_earlier_output_and_the_next_run_cleans_up() {
+    let running = Running::start(true, |bench| {
+        fs::create_dir(bench.join("merged")).unwrap();
+        fs::write(bench.join("merged/mine"), "precious").unwrap();
+    });
+    let inputs = |bench: &Bench| ["base", "expert0", "expert1"].map(|name| contents(&bench.join(name)));
+    let before = inputs(&running.bench);
+    running.signal("KILL");
+    let (bench, status, _) = running.end();
+    assert_eq!(status.signal(), Some(9));
+    assert!(bench.names().iter().any(|name| name.starts_with(".merged.partial")), "{:?}", bench.names());
+    assert!(inputs(&bench) == before, "an input has changed");
+    assert_eq!(fs::read_to_string(bench.join("merged/mine")).unwrap(), "precious");
+
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
+    run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--force".as_ref()]).succeeded();
+    assert!(bench.join("merged/model.safetensors").is_file());
+    assert_eq!(bench.names(), ["base", "expert0", "expert1", "merged", "odd.so", "recipe.yaml"]);
+}
+
+/// A file system of its own, so small that a merge cannot fit.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, size: &str) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "skillweld-test"]).arg(at);
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_leaves_nothing() {
+    // Too small for the weights, and just too small for what comes after them.
+    for (size, file) in [("64k", "model.safetensors"), ("116k", "merged")] {
+        let bench = Bench::language_models();
+        let (recipe, disk) = (bench.language_recipe("linear", ""), bench.join("disk"));
+        let Some(_mounted) = SmallDisk::mount(&disk, size) else {
+            println!("skipped: this user may not mount a small file system");
+            return;
+        };
+        let out = disk.join("merged");
+        let ran = run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str()]);
+        ran.failed_with(&["space left", file]);
+        assert_eq!(support::names(&disk), Vec::<String>::new());
+    }
+}
