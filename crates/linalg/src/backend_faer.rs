@@ -29,9 +29,8 @@ pub trait Element: NdFloat + faer::traits::RealField {
 
     #[doc(hidden)]
     fn compute_eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
-        let eigen = view(&a)
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|_| no_convergence("eigendecomposition", a))?;
+        let eigen =
+            view(&a).self_adjoint_eigen(Side::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
         let values = eigen.S().column_vector();
         Ok(Eigh { values: Array1::from_shape_fn(values.nrows(), |i| values[i]), vectors: own(eigen.U()) })
     }

@@ -7,14 +7,14 @@
 //! Every routine here runs on the calling thread. Parallelism is over tensors and blocks, by [`Threads::for_each`], so
 //! that results never depend on the number of threads.
 
-mod decompose;
-mod error;
 #[cfg(not(feature = "lapack"))]
 #[path = "backend_faer.rs"]
 mod backend;
 #[cfg(feature = "lapack")]
 #[path = "backend_lapack.rs"]
 mod backend;
+mod decompose;
+mod error;
 mod gemm;
 mod threads;
 

@@ -79,10 +79,14 @@ mod tests {
     fn every_index_runs_exactly_once() {
         for count in [1, 2, 7] {
             let seen = Mutex::new(vec![0; 100]);
-            let result = threads(count).for_each(100, || (), |(), i| {
-                seen.lock().unwrap()[i] += 1;
-                Ok::<_, ()>(())
-            });
+            let result = threads(count).for_each(
+                100,
+                || (),
+                |(), i| {
+                    seen.lock().unwrap()[i] += 1;
+                    Ok::<_, ()>(())
+                },
+            );
             assert_eq!(result, Ok(()));
             assert!(seen.into_inner().unwrap().iter().all(|&n| n == 1));
         }
@@ -91,10 +95,14 @@ mod tests {
     #[test]
     fn the_first_error_by_index_wins_and_work_stops() {
         let started = AtomicUsize::new(0);
-        let result = threads(3).for_each(1_000_000, || (), |(), i| {
-            started.fetch_add(1, Ordering::Relaxed);
-            if i >= 5 { Err(i) } else { Ok(()) }
-        });
+        let result = threads(3).for_each(
+            1_000_000,
+            || (),
+            |(), i| {
+                started.fetch_add(1, Ordering::Relaxed);
+                if i >= 5 { Err(i) } else { Ok(()) }
+            },
+        );
         assert_eq!(result, Err(5));
         assert!(started.into_inner() < 1000);
     }

@@ -7,7 +7,8 @@ use skillweld_linalg::{LinalgError, eigh, gemm, qr, thin_svd};
 
 fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
     (1..max, 1..max).prop_flat_map(|(m, n)| {
-        proptest::collection::vec(-1.0..1.0f64, m * n).prop_map(move |v| Array2::from_shape_vec((m, n), v).unwrap())
+        proptest::collection::vec(-1.0..1.0f64, m * n)
+            .prop_map(move |v| Array2::from_shape_vec((m, n), v).unwrap())
     })
 }
 
@@ -90,7 +91,10 @@ fn known_singular_values() {
 #[test]
 fn bad_input_is_an_error() {
     let nan = Array2::from_elem((3, 2), f64::NAN);
-    assert!(matches!(thin_svd(nan.view()), Err(LinalgError::NoConvergence { operation: "SVD", rows: 3, cols: 2 })));
+    assert!(matches!(
+        thin_svd(nan.view()),
+        Err(LinalgError::NoConvergence { operation: "SVD", rows: 3, cols: 2 })
+    ));
     assert!(matches!(eigh(Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
     let empty = thin_svd(Array2::<f32>::zeros((0, 4)).view()).unwrap();
     assert_eq!((empty.u.dim(), empty.s.len(), empty.vt.dim()), ((0, 0), 0, (0, 4)));

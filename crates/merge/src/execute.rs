@@ -135,8 +135,11 @@ impl<'a> Executor<'a> {
             return Ok(Vec::new());
         };
         same_plan(&all, |merge| Some(&merge.method))?;
-        let units: Vec<_> =
-            all.iter().enumerate().flat_map(|(job, work)| slabs(job, work.tensor.numel(), work.whole())).collect();
+        let units: Vec<_> = all
+            .iter()
+            .enumerate()
+            .flat_map(|(job, work)| slabs(job, work.tensor.numel(), work.whole()))
+            .collect();
         let plan = first.merge.method.plan();
         totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, at, sums| {
             let unit = &units[unit];
@@ -145,7 +148,11 @@ impl<'a> Executor<'a> {
     }
 
     /// Totals of the merge method for one tensor: those of all tensors, or its own.
-    fn totals_of(&self, work: &Worked<'_>, threads: Threads) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
+    fn totals_of(
+        &self,
+        work: &Worked<'_>,
+        threads: Threads,
+    ) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
         let plan = work.merge.method.plan();
         if plan.scope == Scope::Global || plan.passes() == 0 {
             return Ok(self.merge_totals.as_slice().into());
@@ -231,7 +238,11 @@ impl<'a> Executor<'a> {
     }
 
     /// Totals of the mask method for one tensor.
-    fn mask_totals_of(&self, work: &Worked<'_>, threads: Threads) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
+    fn mask_totals_of(
+        &self,
+        work: &Worked<'_>,
+        threads: Threads,
+    ) -> Result<std::borrow::Cow<'_, [f64]>, MergeError> {
         let plan = match &work.merge.mask {
             Some(mask) if mask.plan().scope == Scope::Tensor => mask.plan(),
             _ => return Ok(self.mask_totals.as_slice().into()),

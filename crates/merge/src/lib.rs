@@ -13,7 +13,10 @@
 
 mod error;
 mod execute;
+mod inspect;
+mod materialize;
 mod measure;
+mod merged;
 mod models;
 mod output;
 mod plan;
@@ -26,6 +29,14 @@ mod source;
 
 pub use error::MergeError;
 pub use execute::Control;
+pub use inspect::{
+    AdapterInfo, Alias, CheckpointKind, Inspection, MergedInfo, MergedTask, SideFile, TensorInfo, Totals,
+    inspect,
+};
+pub use materialize::{MaterializeReport, materialize};
+pub use merged::{
+    ExpertPart, Mask, MergedCheckpoint, RouterSubspace, Scratch, TaskVector, TaskWeight, Weight,
+};
 pub use models::Models;
 pub use plan::{Plan, PlanLine, PlanSummary};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};

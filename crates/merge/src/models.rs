@@ -87,7 +87,8 @@ impl Models {
             let (path, adapter) = recipe.locate(i)?;
             let found = Found::at(path, adapter, base_path.as_deref())?;
             let weights = opened.open(&found.weights)?;
-            let adapter = found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
+            let adapter =
+                found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
             let files = SideFiles::open(&found.side_files)?;
             all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files });
         }
@@ -167,7 +168,9 @@ impl Model {
     pub(crate) fn source(&self, key: &str) -> Option<Source<'_>> {
         let stored_key = self.weights.resolve(key);
         let stored = stored_key.and_then(|key| self.weights.get(key));
-        let Some(BoundAdapter { adapter, targets }) = &self.adapter else { return stored.map(Source::Stored) };
+        let Some(BoundAdapter { adapter, targets }) = &self.adapter else {
+            return stored.map(Source::Stored);
+        };
         let target = targets.get(key).or_else(|| targets.get(stored_key?));
         let Some(target) = target else { return stored.map(Source::Stored) };
         if adapter.rank(target).is_some() {

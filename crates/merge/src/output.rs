@@ -92,7 +92,8 @@ impl Layout {
                 }
                 slots.value = Some(self.add(stem::TASK_VECTOR, key.clone(), *dtype, shape));
                 let mask_shape = [BitMask::byte_len(tensor.numel())];
-                let mask = |task: &&str| self.add(stem::MASKS, format!("{task}/{key}"), Dtype::U8, &mask_shape);
+                let mask =
+                    |task: &&str| self.add(stem::MASKS, format!("{task}/{key}"), Dtype::U8, &mask_shape);
                 slots.masks = tasks.iter().map(mask).collect();
             }
             Action::Copy(_) | Action::Merge(_) | Action::Average(_) => {
@@ -113,7 +114,8 @@ impl Outputs {
     pub(crate) fn create(dir: &Path, plan: &Plan<'_>) -> Result<(Self, Vec<Slot>), MergeError> {
         let tasks = plan.tasks();
         let mut layout = Layout::default();
-        let slots: Vec<Slots> = plan.tensors.iter().map(|tensor| layout.place(plan, tensor, &tasks)).collect();
+        let slots: Vec<Slots> =
+            plan.tensors.iter().map(|tensor| layout.place(plan, tensor, &tasks)).collect();
         let mut rescalers = Vec::new();
         if plan.is_rescaled() {
             let name = |task: &&str| format!("{task}/{RESCALER}");

@@ -54,7 +54,9 @@ impl<'a> Plan<'a> {
     /// The mask method gives each task a factor for its masked task vector.
     pub(crate) fn is_rescaled(&self) -> bool {
         self.tensors.iter().any(|tensor| match &tensor.action {
-            Action::Merge(merge) => merge.mask.as_ref().is_some_and(|mask| mask.method().has(flags::EMITS_MASKS)),
+            Action::Merge(merge) => {
+                merge.mask.as_ref().is_some_and(|mask| mask.method().has(flags::EMITS_MASKS))
+            }
             _ => false,
         })
     }

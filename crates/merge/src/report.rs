@@ -104,19 +104,26 @@ impl MaskReport {
             }
         }
         // Names sort `10` before `2`; readers count.
-        layers.sort_by_key(|(name, _)| LayerKey::parse(name).map(|layer| (layer.stack.to_owned(), layer.index)));
+        layers.sort_by_key(|(name, _)| {
+            LayerKey::parse(name).map(|layer| (layer.stack.to_owned(), layer.index))
+        });
         total.kept.resize(tasks.len(), 0);
         let agreement = pairs(tasks.len()).zip(&total.both).map(|((i, j), &both)| {
             let either = total.kept[i] + total.kept[j] - both;
             // Two empty masks agree.
             if either == 0 { 1.0 } else { both as f64 / either as f64 }
         });
-        let named = |values: &[f32]| tasks.iter().map(|t| (*t).to_owned()).zip(values.iter().copied()).collect();
+        let named =
+            |values: &[f32]| tasks.iter().map(|t| (*t).to_owned()).zip(values.iter().copied()).collect();
         Self {
             elements: total.numel,
             selfish_ratio: share(total.selfish, total.numel),
             kept_by_none: share(total.none, total.numel),
-            kept: tasks.iter().zip(&total.kept).map(|(t, &k)| ((*t).to_owned(), share(k, total.numel))).collect(),
+            kept: tasks
+                .iter()
+                .zip(&total.kept)
+                .map(|(t, &k)| ((*t).to_owned(), share(k, total.numel)))
+                .collect(),
             agreement: by_pair(tasks, agreement),
             rescalers: rescalers.map(named),
             layers: layers.into_iter().map(LayerReport::new).collect(),
@@ -142,7 +149,10 @@ fn block_distances(plan: &Plan<'_>, measures: &Measures, tasks: &[&str]) -> Vec<
     type Order = (bool, usize, String);
     let mut sums: BTreeMap<Order, Distances> = BTreeMap::new();
     for (index, tensor) in plan.tensors.iter().enumerate() {
-        let Some(key) = tensor.key.strip_prefix("model.").filter(|_| tensor.part == Part::ActionExpert) else { continue };
+        let Some(key) = tensor.key.strip_prefix("model.").filter(|_| tensor.part == Part::ActionExpert)
+        else {
+            continue;
+        };
         let Some(distances) = measures.distances(index) else { continue };
         let order = match block_index(&tensor.key) {
             Some(block) => (false, block, block.to_string()),
@@ -153,8 +163,11 @@ fn block_distances(plan: &Plan<'_>, measures: &Measures, tasks: &[&str]) -> Vec<
     let block = |((outside, index, block), distances): (Order, Distances)| {
         let relative = distances.relative();
         let mean = relative.iter().sum::<f64>() / relative.len().max(1) as f64;
-        let per_task =
-            if outside { block == "layer_norm2" || block == "fc2" } else { index >= expert.blocks - expert.head_blocks };
+        let per_task = if outside {
+            block == "layer_norm2" || block == "fc2"
+        } else {
+            index >= expert.blocks - expert.head_blocks
+        };
         BlockDistances { block, per_task, pairs: by_pair(tasks, relative.into_iter()), mean }
     };
     sums.into_iter().map(block).collect()

@@ -26,7 +26,11 @@ const PROJECTIONS: [(&str, &str); 2] = [("adapter", "v_adapter"), ("task", "v_ta
 ///
 /// # Errors
 /// A value projection is missing, is no matrix, or has fewer singular vectors than `router.rank`.
-pub(crate) fn subspaces(plan: &Plan<'_>, expert: &ExpertPlan, threads: Threads) -> Result<Vec<Subspace>, MergeError> {
+pub(crate) fn subspaces(
+    plan: &Plan<'_>,
+    expert: &ExpertPlan,
+    threads: Threads,
+) -> Result<Vec<Subspace>, MergeError> {
     let (Some(spec), Some(block)) = (expert.router, expert.router_block()) else { return Ok(Vec::new()) };
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
     let mut jobs = Vec::new();
@@ -36,14 +40,22 @@ pub(crate) fn subspaces(plan: &Plan<'_>, expert: &ExpertPlan, threads: Threads) 
         for model in &experts {
             let view = model.files.action_head.as_ref().and_then(|head| head.get(&key));
             let matrix = view.as_ref().map(|view| matrix(&key, view)).transpose()?.ok_or_else(|| {
-                MergeError::Expert(format!("the router needs `{key}`, which the action head of {} lacks", model.name))
+                MergeError::Expert(format!(
+                    "the router needs `{key}`, which the action head of {} lacks",
+                    model.name
+                ))
             })?;
             matrices.push(matrix);
         }
         match spec.subspace {
             RouterSubspace::PerTask => {
                 for (model, matrix) in experts.iter().zip(matrices) {
-                    jobs.push((vec![format!("{}/{suffix}", model.name)], model.name.clone(), key.clone(), matrix));
+                    jobs.push((
+                        vec![format!("{}/{suffix}", model.name)],
+                        model.name.clone(),
+                        key.clone(),
+                        matrix,
+                    ));
                 }
             }
             RouterSubspace::Merged => {
@@ -55,19 +67,25 @@ pub(crate) fn subspaces(plan: &Plan<'_>, expert: &ExpertPlan, threads: Threads) 
         }
     }
     let results: Vec<Mutex<Vec<Subspace>>> = jobs.iter().map(|_| Mutex::default()).collect();
-    threads.for_each(jobs.len(), || (), |(), i| {
-        let (names, model, key, matrix) = &jobs[i];
-        let rows = top_right_singular_vectors(matrix, spec).map_err(|problem| match problem {
-            Problem::Rank(available) => MergeError::Expert(format!(
-                "router.rank is {}, but `{key}` of {model} has only {available} singular vectors",
-                spec.rank
-            )),
-            Problem::Linalg(source) => MergeError::Linalg { key: key.clone(), model: model.clone(), source },
-        })?;
-        let subspaces = names.iter().map(|name| Subspace { name: name.clone(), rows: rows.clone() });
-        *results[i].lock().unwrap_or_else(PoisonError::into_inner) = subspaces.collect();
-        Ok::<_, MergeError>(())
-    })?;
+    threads.for_each(
+        jobs.len(),
+        || (),
+        |(), i| {
+            let (names, model, key, matrix) = &jobs[i];
+            let rows = top_right_singular_vectors(matrix, spec).map_err(|problem| match problem {
+                Problem::Rank(available) => MergeError::Expert(format!(
+                    "router.rank is {}, but `{key}` of {model} has only {available} singular vectors",
+                    spec.rank
+                )),
+                Problem::Linalg(source) => {
+                    MergeError::Linalg { key: key.clone(), model: model.clone(), source }
+                }
+            })?;
+            let subspaces = names.iter().map(|name| Subspace { name: name.clone(), rows: rows.clone() });
+            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = subspaces.collect();
+            Ok::<_, MergeError>(())
+        },
+    )?;
     Ok(results.into_iter().flat_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 

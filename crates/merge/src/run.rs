@@ -112,19 +112,28 @@ impl Plan<'_> {
     }
 
     /// Content hashes of all inputs; hashes now what the merge had no reason to read.
-    fn input_hashes(&self, book: &HashBook, threads: Threads) -> Result<Vec<((usize, &'static str), Hash)>, MergeError> {
+    fn input_hashes(
+        &self,
+        book: &HashBook,
+        threads: Threads,
+    ) -> Result<Vec<((usize, &'static str), Hash)>, MergeError> {
         let checkpoints = self.input_checkpoints();
         let results: Vec<Mutex<Option<Hash>>> = checkpoints.iter().map(|_| Mutex::default()).collect();
-        threads.for_each(checkpoints.len(), || (), |(), i| {
-            let checkpoint = checkpoints[i].1;
-            let tensors = checkpoint.keys().filter_map(|key| {
-                let view = checkpoint.get(key)?;
-                Some((key, view.dtype(), view.shape(), book.finish(&view)))
-            });
-            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(content_hash(tensors));
-            Ok::<_, MergeError>(())
-        })?;
-        let hashes = results.into_iter().map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner));
+        threads.for_each(
+            checkpoints.len(),
+            || (),
+            |(), i| {
+                let checkpoint = checkpoints[i].1;
+                let tensors = checkpoint.keys().filter_map(|key| {
+                    let view = checkpoint.get(key)?;
+                    Some((key, view.dtype(), view.shape(), book.finish(&view)))
+                });
+                *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(content_hash(tensors));
+                Ok::<_, MergeError>(())
+            },
+        )?;
+        let hashes =
+            results.into_iter().map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(checkpoints.iter().zip(hashes).filter_map(|((place, _), hash)| Some((*place, hash?))).collect())
     }
 
@@ -167,10 +176,16 @@ impl Plan<'_> {
             "report": report,
         });
         if let (Value::Object(map), Some(expert)) = (&mut value, &self.expert) {
-            map.insert("action_expert".to_owned(), json!({"blocks": expert.blocks, "head_blocks": expert.head_blocks}));
+            map.insert(
+                "action_expert".to_owned(),
+                json!({"blocks": expert.blocks, "head_blocks": expert.head_blocks}),
+            );
             if let (Some(router), Some(block)) = (expert.router, expert.router_block()) {
                 let subspace = router.to_value()["subspace"].clone();
-                map.insert("router".to_owned(), json!({"rank": router.rank, "subspace": subspace, "block": block}));
+                map.insert(
+                    "router".to_owned(),
+                    json!({"rank": router.rank, "subspace": subspace, "block": block}),
+                );
             }
         }
         Ok(value)
@@ -182,7 +197,9 @@ impl Plan<'_> {
         for tensor in &self.tensors {
             let Action::Merge(merge) = &tensor.action else { continue };
             for method in [Some(merge.method.method()), merge.mask.as_ref().map(|mask| mask.method())] {
-                used.extend(method.filter(|m| !used.iter().any(|u| (u.kind(), u.id()) == (m.kind(), m.id()))));
+                used.extend(
+                    method.filter(|m| !used.iter().any(|u| (u.kind(), u.id()) == (m.kind(), m.id()))),
+                );
             }
         }
         let describe = |method: &Method| {
@@ -218,5 +235,7 @@ fn write_router(dir: &Path, subspaces: &[Subspace]) -> Result<Hash, MergeError> 
         hashes.push(blake3::hash(&bytes));
     }
     writer.finish()?;
-    Ok(content_hash(specs.iter().zip(hashes).map(|(spec, hash)| (&*spec.name, spec.dtype, &*spec.shape, hash))))
+    Ok(content_hash(
+        specs.iter().zip(hashes).map(|(spec, hash)| (&*spec.name, spec.dtype, &*spec.shape, hash)),
+    ))
 }

@@ -106,7 +106,8 @@ pub(crate) fn statistics(plan: &Plan<'_>) -> Result<Option<Map<String, Value>>, 
         let Some(path) = &model.files.dataset_statistics else { continue };
         let datasets = read_object(path)?;
         // The dataset named like the task, or the only one; otherwise nobody can tell which is meant.
-        let own = datasets.get(&model.name).or_else(|| datasets.values().next().filter(|_| datasets.len() == 1));
+        let own =
+            datasets.get(&model.name).or_else(|| datasets.values().next().filter(|_| datasets.len() == 1));
         let Some(own) = own else {
             let names: Vec<&str> = datasets.keys().map(String::as_str).collect();
             return Err(MergeError::Expert(format!(
@@ -152,4 +153,3 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), MergeError> {
     let len_bytes = text.len() as u64;
     Ok(fs::write(path, text).map_err(StoreError::write(path, len_bytes))?)
 }
-

@@ -80,7 +80,6 @@ pub(crate) fn product_block(factors: &LowRank, offset: usize, out: &mut [f32], r
     out.copy_from_slice(&rows[offset - first_row * n..][..out.len()]);
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,12 +14,18 @@ fn merged(fixture: &Path) -> tempfile::TempDir {
     for expert in ["expert0", "expert1"] {
         let folder = dir.path().join(expert);
         std::fs::create_dir(&folder).unwrap();
-        std::fs::copy(support::data("merge-tiny").join(format!("{expert}.safetensors")), folder.join("model.safetensors"))
-            .unwrap();
+        std::fs::copy(
+            support::data("merge-tiny").join(format!("{expert}.safetensors")),
+            folder.join("model.safetensors"),
+        )
+        .unwrap();
         let head = format!("{expert}--action_head--checkpoint.pt");
         std::fs::copy(fixture.join(&head), folder.join("action_head--1000_checkpoint.pt")).unwrap();
-        std::fs::copy(fixture.join("proprio_projector--checkpoint.pt"), folder.join("proprio_projector--1000_checkpoint.pt"))
-            .unwrap();
+        std::fs::copy(
+            fixture.join("proprio_projector--checkpoint.pt"),
+            folder.join("proprio_projector--1000_checkpoint.pt"),
+        )
+        .unwrap();
     }
     let base = support::data("merge-tiny").join("base.safetensors");
     let recipe = format!(
@@ -94,7 +100,8 @@ fn router_subspaces_are_the_published_ones_up_to_sign() {
             // One of the published subspaces is this one, row by row, with either sign.
             let is_published = |key: &&&str| {
                 let published = matrix(&official, key);
-                let published = if published.dim() == rows.dim() { published } else { published.reversed_axes() };
+                let published =
+                    if published.dim() == rows.dim() { published } else { published.reversed_axes() };
                 rows.rows().into_iter().zip(published.rows()).all(|(a, b)| {
                     let sign = a.dot(&b).signum();
                     a.iter().zip(b).all(|(a, b)| (a - sign * b).abs() <= 1e-5)

@@ -12,8 +12,9 @@ const EXPERTS: usize = 3;
 fn merged(method: &str) -> (tempfile::TempDir, Checkpoint) {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| data("merge-tiny").join(name).display().to_string();
-    let models: String =
-        (0..EXPERTS).map(|k| format!("  - {{model: {}, name: \"{k}\"}}\n", at(&format!("expert{k}.safetensors")))).collect();
+    let models: String = (0..EXPERTS)
+        .map(|k| format!("  - {{model: {}, name: \"{k}\"}}\n", at(&format!("expert{k}.safetensors"))))
+        .collect();
     let recipe = format!("base_model: {}\nmodels:\n{models}{method}\n", at("base.safetensors"));
     let out = dir.path().join("merged");
     merge(dir.path(), &recipe, &out, 2).unwrap();
@@ -47,7 +48,10 @@ fn assert_masks(dir: &tempfile::TempDir, expected: &Checkpoint, name: &str, lamb
             for (i, (t, t_k)) in tau.iter().zip(&tau_k).enumerate() {
                 if mask.get(i) != (bools.bytes()[i] == 1) {
                     let (left, right) = (t_k.abs(), lambda * (t - t_k).abs());
-                    assert!((left - right).abs() <= 1e-6 * left.max(right), "{name} {key}[{i}]: {left} > {right}");
+                    assert!(
+                        (left - right).abs() <= 1e-6 * left.max(right),
+                        "{name} {key}[{i}]: {left} > {right}"
+                    );
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use skillweld_merge::recipe::{
-    KnownParameter, LayerKey, Lookup, Modality, ParamValue, ParameterKind, Recipe, RecipeError,
+    KnownParameter, LayerKey, Lookup, MaskChoice, Modality, ParamValue, ParameterKind, Recipe, RecipeError,
     RouterSubspace, Tokenizer, layer_fraction,
 };
 use skillweld_tensor::Dtype;

@@ -15,7 +15,8 @@ fn header() -> String {
 fn define(name: &str) -> u64 {
     let header = header();
     let line = header.lines().find_map(|l| l.strip_prefix(&format!("#define {name} ")));
-    let text = line.unwrap_or_else(|| panic!("{name} is not in the header")).split("/*").next().unwrap().trim();
+    let text =
+        line.unwrap_or_else(|| panic!("{name} is not in the header")).split("/*").next().unwrap().trim();
     if let Some(shift) = text.strip_prefix("(1ull << ") {
         return 1 << shift.trim_end_matches(')').parse::<u32>().unwrap();
     }

@@ -23,7 +23,9 @@ pub enum TensorError {
         shape: Vec<usize>,
     },
     /// The dtype is stored and copied but has no arithmetic here.
-    #[error("{dtype} tensors are copied, never computed with; merge needs one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2")]
+    #[error(
+        "{dtype} tensors are copied, never computed with; merge needs one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2"
+    )]
     NotComputable {
         /// The offending dtype.
         dtype: Dtype,

@@ -26,7 +26,8 @@ impl LowRank {
             });
         }
         // Row-major storage is what the plugin boundary and the GEMM rely on.
-        let row_major = |x: Array2<f32>| if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
+        let row_major =
+            |x: Array2<f32>| if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
         Ok(Self { b: row_major(b), a: row_major(a) })
     }
 

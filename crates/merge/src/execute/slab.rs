@@ -57,12 +57,16 @@ impl Executor<'_> {
         work: impl Fn(&mut Buffers, &Range<usize>) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
         let units: Vec<_> = slabs(0, tensor.numel(), false).collect();
-        threads.for_each(units.len(), || self.pool.take(), |buffers, i| {
-            self.control.check()?;
-            work(buffers, &units[i].range)?;
-            (self.control.advance)(units[i].range.len() as u64);
-            Ok(())
-        })
+        threads.for_each(
+            units.len(),
+            || self.pool.take(),
+            |buffers, i| {
+                self.control.check()?;
+                work(buffers, &units[i].range)?;
+                (self.control.advance)(units[i].range.len() as u64);
+                Ok(())
+            },
+        )
     }
 
     /// Copies a slab as it is, or converts it where the output has another dtype.
@@ -84,7 +88,9 @@ impl Executor<'_> {
         let bytes = &mut buffers.outputs.bytes;
         bytes.resize(to.len(), 0);
         let name = MergeError::tensor(&tensor.key);
-        view.decode_block(slab.start, values).and_then(|()| convert::encode(tensor.dtype, values, bytes)).map_err(name)?;
+        view.decode_block(slab.start, values)
+            .and_then(|()| convert::encode(tensor.dtype, values, bytes))
+            .map_err(name)?;
         self.check_range(tensor, "copy", values, tensor.dtype, slab.start)?;
         self.outputs.write(slot, to.start, bytes)
     }
@@ -112,7 +118,11 @@ impl Executor<'_> {
             if !self.plan.recipe.allow_non_finite && !convert::all_finite(values) {
                 let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
                 let model = self.plan.tasks()[k].to_owned();
-                return Err(MergeError::NonFinite { key: tensor.key.clone(), model, element: slab.start + first });
+                return Err(MergeError::NonFinite {
+                    key: tensor.key.clone(),
+                    model,
+                    element: slab.start + first,
+                });
             }
         }
         let experts = inputs.experts.iter().take(sources.len()).map(|expert| &expert[..slab.len()]);
@@ -148,12 +158,16 @@ impl Executor<'_> {
         let totals = self.totals_of(&work, threads)?;
         let mask_totals = self.mask_totals_of(&work, threads)?;
         let units: Vec<_> = slabs(index, work.tensor.numel(), work.whole()).collect();
-        threads.for_each(units.len(), || self.pool.take(), |buffers, i| {
-            self.control.check()?;
-            self.merge_slab(index, &work, &units[i].range, buffers, (&totals, &mask_totals))?;
-            (self.control.advance)(units[i].range.len() as u64);
-            Ok(())
-        })
+        threads.for_each(
+            units.len(),
+            || self.pool.take(),
+            |buffers, i| {
+                self.control.check()?;
+                self.merge_slab(index, &work, &units[i].range, buffers, (&totals, &mask_totals))?;
+                (self.control.advance)(units[i].range.len() as u64);
+                Ok(())
+            },
+        )
     }
 
     fn merge_slab(

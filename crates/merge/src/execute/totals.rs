@@ -23,14 +23,18 @@ pub(crate) fn totals(
     let mut totals = Vec::with_capacity(plan.totals_len());
     for (pass, &len) in plan.sums_len.iter().enumerate() {
         let lanes: Vec<Mutex<Vec<f64>>> = (0..LANES.min(count)).map(|_| Mutex::default()).collect();
-        threads.for_each(lanes.len(), || pool.take(), |buffers, lane| {
-            let mut sums = vec![0.0; len];
-            for unit in (lane..count).step_by(LANES) {
-                add(buffers, unit, (pass, &totals), &mut sums)?;
-            }
-            *lanes[lane].lock().unwrap_or_else(PoisonError::into_inner) = sums;
-            Ok::<_, MergeError>(())
-        })?;
+        threads.for_each(
+            lanes.len(),
+            || pool.take(),
+            |buffers, lane| {
+                let mut sums = vec![0.0; len];
+                for unit in (lane..count).step_by(LANES) {
+                    add(buffers, unit, (pass, &totals), &mut sums)?;
+                }
+                *lanes[lane].lock().unwrap_or_else(PoisonError::into_inner) = sums;
+                Ok::<_, MergeError>(())
+            },
+        )?;
         let lanes = lanes.into_iter().map(|lane| lane.into_inner().unwrap_or_else(PoisonError::into_inner));
         totals.append(&mut sum(len, lanes));
     }

@@ -38,7 +38,8 @@ impl Worked<'_> {
         experts.resize_with(count.max(experts.len()), Vec::new);
         products.resize_with(count.max(products.len()), Vec::new);
         if factors.as_ref().is_none_or(|(key, _)| *key != self.tensor.key) {
-            let decoded: Result<_, _> = self.merge.sources.iter().map(|(source, _)| source.factors()).collect();
+            let decoded: Result<_, _> =
+                self.merge.sources.iter().map(|(source, _)| source.factors()).collect();
             *factors = Some((self.tensor.key.clone(), decoded?));
         }
         let factors = factors.iter().flat_map(|(_, factors)| factors);
@@ -66,7 +67,8 @@ impl Worked<'_> {
                 continue;
             }
             let out = sized(&mut experts[k], block.len());
-            let product = source.is_adapted().then(|| &products[k][block.start - slab.start..block.end - slab.start]);
+            let product =
+                source.is_adapted().then(|| &products[k][block.start - slab.start..block.end - slab.start]);
             let on_base = self.merge.on_task_vectors() && source.is_on(self.merge.base.as_ref());
             match product {
                 Some(product) if on_base => out.copy_from_slice(product),
@@ -126,12 +128,13 @@ impl Worked<'_> {
         call: impl FnOnce(&BlockInputs<'_>) -> T,
     ) -> T {
         let factors = inputs.factors.iter().flat_map(|(_, factors)| factors);
-        let experts = self.merge.sources.iter().zip(&inputs.experts).zip(factors).map(|(((source, _), values), factors)| {
-            match factors.as_ref().filter(|_| self.passes_factors(source)) {
+        let experts = self.merge.sources.iter().zip(&inputs.experts).zip(factors).map(
+            |(((source, _), values), factors)| match factors.as_ref().filter(|_| self.passes_factors(source))
+            {
                 Some(factors) => ExpertBlock::LowRank(factors),
                 None => ExpertBlock::Dense(&values[..block.len()]),
-            }
-        });
+            },
+        );
         call(&BlockInputs {
             key: &self.tensor.key,
             shape: self.tensor.shape,

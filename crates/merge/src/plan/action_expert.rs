@@ -55,11 +55,15 @@ pub(super) fn plan<'a>(
     let with_head = experts.iter().filter(|model| model.files.action_head.is_some()).count();
     if spec.is_none() && !masked {
         if with_head > 0 {
-            notes.push("action heads are left out; write `action_expert: {head_blocks: 1}` to merge them".to_owned());
+            notes.push(
+                "action heads are left out; write `action_expert: {head_blocks: 1}` to merge them".to_owned(),
+            );
         }
         return Ok(None);
     }
-    let Some(heads) = all_parts(&experts, "action_head--*checkpoint.pt", spec.is_some(), |m| m.files.action_head.as_ref())? else {
+    let Some(heads) =
+        all_parts(&experts, "action_head--*checkpoint.pt", spec.is_some(), |m| m.files.action_head.as_ref())?
+    else {
         if context.recipe.router.is_some() {
             return Err(MergeError::Expert("`router` needs action experts, and no model has one".to_owned()));
         }
@@ -87,8 +91,14 @@ pub(super) fn plan<'a>(
     };
     add(tensors, &heads, &experts, "", is_head);
     for (prefix, pattern, part) in [
-        ("proprio_projector.", "proprio_projector--*checkpoint.pt", (|m| m.files.proprio_projector.as_ref()) as PartOf),
-        ("noisy_action_projector.", "noisy_action_projector--*checkpoint.pt", |m| m.files.noisy_action_projector.as_ref()),
+        (
+            "proprio_projector.",
+            "proprio_projector--*checkpoint.pt",
+            (|m| m.files.proprio_projector.as_ref()) as PartOf,
+        ),
+        ("noisy_action_projector.", "noisy_action_projector--*checkpoint.pt", |m| {
+            m.files.noisy_action_projector.as_ref()
+        }),
     ] {
         if let Some(parts) = all_parts(&experts, pattern, false, part)? {
             add(tensors, &parts, &experts, prefix, |_| false);
@@ -107,15 +117,22 @@ fn all_parts<'a>(
     part: PartOf,
 ) -> Result<Option<Vec<&'a Checkpoint>>, MergeError> {
     let parts: Vec<_> = experts.iter().map(|model| part(model)).collect();
-    let missing: Vec<&str> =
-        experts.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(model, _)| model.name.as_str()).collect();
+    let missing: Vec<&str> = experts
+        .iter()
+        .zip(&parts)
+        .filter(|(_, part)| part.is_none())
+        .map(|(model, _)| model.name.as_str())
+        .collect();
     if missing.is_empty() {
         return Ok(Some(parts.into_iter().flatten().collect()));
     }
     if missing.len() == experts.len() && !required {
         return Ok(None);
     }
-    Err(MergeError::Expert(format!("no file `{pattern}` in the folder of {}; every expert needs one", missing.join(", "))))
+    Err(MergeError::Expert(format!(
+        "no file `{pattern}` in the folder of {}; every expert needs one",
+        missing.join(", ")
+    )))
 }
 
 /// Plans every key of one part: per task where `is_head` says so, else averaged.
@@ -136,7 +153,9 @@ fn add<'a>(
             let missing: Vec<&str> = missing.map(|(model, _)| model.name.as_str()).collect();
             Action::Refuse(format!("missing in the action expert of {}", missing.join(", ")))
         } else if let Err(reason) = agree_in_shape(&sources) {
-            Action::Refuse(format!("{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"))
+            Action::Refuse(format!(
+                "{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"
+            ))
         } else if is_head(key) {
             Action::PerTask(views.clone())
         } else if first.dtype().is_computable() {
@@ -144,7 +163,10 @@ fn add<'a>(
         } else if views.iter().all(|view| view.bytes() == first.bytes()) {
             Action::Copy(*first)
         } else {
-            Action::Refuse(format!("{} tensors are copied, never averaged, and this one differs", first.dtype()))
+            Action::Refuse(format!(
+                "{} tensors are copied, never averaged, and this one differs",
+                first.dtype()
+            ))
         };
         tensors.push(PlannedTensor {
             key: format!("{prefix}{key}"),

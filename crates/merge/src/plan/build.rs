@@ -9,7 +9,10 @@ use super::check::{agree_in_shape, identical};
 use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
 use crate::MergeError;
 use crate::models::Models;
-use crate::recipe::{self, KnownParameter, LayerKey, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe, Slice, layer_fraction};
+use crate::recipe::{
+    self, KnownParameter, LayerKey, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe, Slice,
+    layer_fraction,
+};
 use crate::source::Source;
 
 /// What the rules need to know.
@@ -136,7 +139,10 @@ impl<'a> Context<'a> {
     fn is_alias(&self, slice: &Slice, key: &str) -> bool {
         let weights = |source: &recipe::Source| &self.models.all[source.model].weights;
         let canonical = slice.sources.iter().find_map(|source| {
-            weights(source).aliases().find(|(alias, _)| *alias == key).map(|(_, canonical)| canonical.to_owned())
+            weights(source)
+                .aliases()
+                .find(|(alias, _)| *alias == key)
+                .map(|(_, canonical)| canonical.to_owned())
         });
         canonical.is_some_and(|canonical| {
             slice.sources.iter().any(|source| !weights(source).keys().any(|k| k == key))
@@ -153,7 +159,9 @@ impl<'a> Context<'a> {
         (first, last): (bool, bool),
     ) -> Result<Vec<OutputKey<'a>>, MergeError> {
         let source = &slice.sources[0];
-        let (Some(range), model) = (&source.layers, &self.models.all[source.model]) else { return Ok(Vec::new()) };
+        let (Some(range), model) = (&source.layers, &self.models.all[source.model]) else {
+            return Ok(Vec::new());
+        };
         let mut keys = Vec::new();
         let mut found = BTreeSet::new();
         for key in model.keys() {
@@ -161,7 +169,13 @@ impl<'a> Context<'a> {
                 let is_embedding = key.contains("embed") || key.contains("wte") || key.contains("wpe");
                 if if is_embedding { first } else { last } {
                     let source_keys = vec![key.to_owned(); slice.sources.len()];
-                    keys.push(OutputKey { key: key.to_owned(), slice: index, source_keys, layer_fraction: 0.0, slices: slice });
+                    keys.push(OutputKey {
+                        key: key.to_owned(),
+                        slice: index,
+                        source_keys,
+                        layer_fraction: 0.0,
+                        slices: slice,
+                    });
                 }
                 continue;
             };
@@ -218,7 +232,11 @@ impl<'a> Context<'a> {
             action,
         };
         let Some(any) = any else {
-            return Ok(planned(skillweld_tensor::Dtype::F32, &[], Action::Refuse("no model has it".to_owned())));
+            return Ok(planned(
+                skillweld_tensor::Dtype::F32,
+                &[],
+                Action::Refuse("no model has it".to_owned()),
+            ));
         };
         let stored = base.as_ref().unwrap_or(any).stored();
         let (shape, stored_dtype) = (stored.shape(), stored.dtype());
@@ -242,7 +260,9 @@ impl<'a> Context<'a> {
         if !all.iter().all(|source| source.stored().dtype().is_computable()) {
             return match same() {
                 true => Ok(planned(stored_dtype, shape, Action::Copy(stored))),
-                false => refuse(format!("{stored_dtype} tensors are copied, never merged, and this one differs between models")),
+                false => refuse(format!(
+                    "{stored_dtype} tensors are copied, never merged, and this one differs between models"
+                )),
             };
         }
         if is_normalisation_buffer(&key) {
@@ -262,7 +282,8 @@ impl<'a> Context<'a> {
             return Ok(planned(dtype, shape, Action::Copy(stored)));
         }
         let bound = self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?;
-        let mask = self.mask.map(|mask| self.bind_mask(mask, &key, experts.len(), layer_fraction)).transpose()?;
+        let mask =
+            self.mask.map(|mask| self.bind_mask(mask, &key, experts.len(), layer_fraction)).transpose()?;
         let merge = Merge {
             base: base.as_ref().filter(|_| self.method.needs_base_model()).map(Source::stored),
             sources: present.into_iter().zip(experts.iter().map(|&i| name(i))).collect(),
@@ -271,7 +292,11 @@ impl<'a> Context<'a> {
             seed: tensor_seed(self.recipe.seed, &key),
         };
         if merge.method.method().has(flags::MATRIX) && shape.len() != 2 {
-            return Ok(planned(dtype, shape, Action::Average(merge.sources.into_iter().map(|(s, _)| s).collect())));
+            return Ok(planned(
+                dtype,
+                shape,
+                Action::Average(merge.sources.into_iter().map(|(s, _)| s).collect()),
+            ));
         }
         Ok(planned(dtype, shape, Action::Merge(Box::new(merge))))
     }
@@ -294,7 +319,13 @@ impl<'a> Context<'a> {
         })
     }
 
-    fn bind_mask(&self, mask: &Method, key: &str, experts: usize, layer_fraction: f64) -> Result<Bound, MergeError> {
+    fn bind_mask(
+        &self,
+        mask: &Method,
+        key: &str,
+        experts: usize,
+        layer_fraction: f64,
+    ) -> Result<Bound, MergeError> {
         mask.bind(experts, &self.hooks, |spec, _| {
             Ok(self.recipe.mask_parameter(&known_parameter(spec), key, layer_fraction)?.map(to_json))
         })

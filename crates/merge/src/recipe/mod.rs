@@ -165,7 +165,8 @@ impl Recipe {
                 }
             }
         }
-        let mask = top.get("mask").map(|(node, path)| MaskSpec::parse(node, &path)).transpose()?.unwrap_or_default();
+        let mask =
+            top.get("mask").map(|(node, path)| MaskSpec::parse(node, &path)).transpose()?.unwrap_or_default();
         if let (Some(mask), None) = (mask.spec(), base) {
             let problem = "masks select entries of task vectors, so they need a `base_model`".to_owned();
             return Err(RecipeError::Conflict { place: mask.place.clone(), problem });

@@ -14,7 +14,11 @@ use skillweld_store::Checkpoint;
 
 /// A control that nobody watches.
 pub fn control(threads: usize) -> Control<'static> {
-    Control { threads: Threads::new(NonZeroUsize::new(threads).unwrap()), hooks: HostHooks::SILENT, advance: &|_| {} }
+    Control {
+        threads: Threads::new(NonZeroUsize::new(threads).unwrap()),
+        hooks: HostHooks::SILENT,
+        advance: &|_| {},
+    }
 }
 
 /// Runs a recipe with relative paths starting at `folder`.

@@ -116,7 +116,8 @@ impl Adapter {
     }
 
     /// Checks every target against `base` and says which stored tensor it is: base key → key of this adapter. The two
-    /// differ only where the base stores a tied weight under its other name.
+    /// differ only where the base stores a tied weight under its other name. A tensor saved whole that the base lacks
+    /// (such as `action_queries.weight`, trained from scratch) is added under its own key.
     ///
     /// # Errors
     /// [`StoreError::Adapter`] with [`AdapterProblem::WrongTarget`] for a key that the base lacks (the nearest is
@@ -124,6 +125,11 @@ impl Adapter {
     pub fn check_targets(&self, base: &Checkpoint) -> Result<BTreeMap<String, &str>, StoreError> {
         let mut bound: BTreeMap<String, &str> = BTreeMap::new();
         for (key, target) in &self.targets {
+            if target.replace.is_some() && base.resolve(key).is_none() {
+                // A module that the base does not have was trained from scratch and saved whole.
+                bound.insert(key.clone(), key);
+                continue;
+            }
             let stored = self
                 .check_target(base, key, target)
                 .map_err(|problem| StoreError::Adapter { dir: self.dir.clone(), problem })?;

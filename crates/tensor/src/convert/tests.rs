@@ -46,9 +46,8 @@ mod reference {
             super::super::decode(dtype, &[code], &mut decoded).unwrap();
             (f64::from(decoded[0]) - magnitude).abs()
         };
-        let best = (0..=max_finite).min_by(|&a, &b| {
-            distance(a).partial_cmp(&distance(b)).unwrap().then((a % 2).cmp(&(b % 2)))
-        });
+        let best = (0..=max_finite)
+            .min_by(|&a, &b| distance(a).partial_cmp(&distance(b)).unwrap().then((a % 2).cmp(&(b % 2))));
         sign | best.unwrap()
     }
 }
@@ -96,7 +95,8 @@ fn fp8_known_values() {
 }
 
 fn any_bits() -> impl Strategy<Value = Vec<f32>> {
-    let near_f16 = (-20i32..18, 0u32..1 << 23).prop_map(|(e, m)| f32::from_bits(((e + 127) as u32) << 23 | m));
+    let near_f16 =
+        (-20i32..18, 0u32..1 << 23).prop_map(|(e, m)| f32::from_bits(((e + 127) as u32) << 23 | m));
     let value = prop_oneof![any::<u32>().prop_map(f32::from_bits), near_f16];
     proptest::collection::vec(value, 0..70)
 }

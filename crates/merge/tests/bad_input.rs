@@ -1,0 +1,172 @@
+//! Bad input gives a clear error that names the thing and the remedy; earlier output stays as it was.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use skillweld_merge::MergeError;
+use skillweld_store::{SafetensorsWriter, TensorSpec};
+use skillweld_tensor::{Dtype, convert};
+use support::merge;
+
+/// A checkpoint of f32 tensors in a folder of its own.
+fn checkpoint(root: &Path, name: &str, tensors: &[(&str, &[usize], &[f32])]) -> PathBuf {
+    let dir = root.join(name);
+    std::fs::create_dir(&dir).unwrap();
+    let specs = tensors.iter().map(|(name, shape, _)| TensorSpec {
+        name: (*name).to_owned(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+    });
+    let writer = SafetensorsWriter::create(&dir, "model", specs.collect(), &BTreeMap::new(), None).unwrap();
+    for (index, (_, _, values)) in tensors.iter().enumerate() {
+        let mut bytes = vec![0; values.len() * 4];
+        convert::encode(Dtype::F32, values, &mut bytes).unwrap();
+        writer.write_at(index, 0, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    dir
+}
+
+const RECIPE: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: a}, {model: b}]\n";
+
+/// Merges `base`, `a` and `b` and gives the error; nothing may be left of the output.
+fn failure(root: &Path, recipe: &str) -> MergeError {
+    let out = root.join("merged");
+    let error = merge(root, recipe, &out, 2).unwrap_err();
+    assert!(!out.exists(), "an output was left behind");
+    let left: Vec<_> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("partial"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    error
+}
+
+fn three(root: &Path, b: &[(&str, &[usize], &[f32])]) {
+    checkpoint(root, "base", &[("w", &[2, 2], &[0.0, 1.0, 2.0, 3.0])]);
+    checkpoint(root, "a", &[("w", &[2, 2], &[1.0, 1.0, 2.0, 3.0])]);
+    checkpoint(root, "b", b);
+}
+
+#[test]
+fn shapes_that_differ_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[3, 2], &[0.0; 6])]);
+    let text = failure(dir.path(), RECIPE).to_string();
+    assert!(text.contains("w: shapes [2, 2] and [3, 2] differ (a different vocabulary?"), "{text}");
+}
+
+#[test]
+fn a_missing_key_is_named_with_the_model_that_lacks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("v", &[2, 2], &[0.0; 4])]);
+    let text = failure(dir.path(), RECIPE).to_string();
+    assert!(text.contains("w: missing in b"), "{text}");
+    assert!(text.contains("v: missing in a"), "{text}");
+}
+
+#[test]
+fn nan_and_infinity_are_refused_unless_the_recipe_allows_them() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let dir = tempfile::tempdir().unwrap();
+        three(dir.path(), &[("w", &[2, 2], &[0.0, 1.0, bad, 3.0])]);
+        let error = failure(dir.path(), RECIPE);
+        assert!(
+            matches!(&error, MergeError::NonFinite { key, model, element: 2 } if key == "w" && model == "b"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("allow_non_finite: true"));
+        let allowed = format!("{RECIPE}allow_non_finite: true\n");
+        merge(dir.path(), &allowed, &dir.path().join("merged"), 1).unwrap();
+    }
+}
+
+#[test]
+fn a_result_that_the_dtype_cannot_hold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0, 1.0, 2.0, 70000.0])]);
+    let text = failure(dir.path(), &format!("{RECIPE}out_dtype: float16\n")).to_string();
+    assert!(text.contains("tensor `w`") && text.contains("F16 cannot hold, first at element 3"), "{text}");
+}
+
+#[test]
+fn unknown_methods_and_parameters_get_the_nearest_name() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
+    let text = failure(dir.path(), &RECIPE.replace("task_arithmetic", "task_aritmetic")).to_string();
+    assert!(text.contains("task_arithmetic"), "{text}");
+    let text = failure(dir.path(), &format!("{RECIPE}parameters: {{wieght: 1}}\n")).to_string();
+    assert!(text.contains("wieght") && text.contains("weight"), "{text}");
+}
+
+#[test]
+fn a_parameter_out_of_range_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
+    let recipe = RECIPE.replace("task_arithmetic", "ties") + "parameters: {density: 1.5}\n";
+    let text = failure(dir.path(), &recipe).to_string();
+    assert!(text.contains("density") && text.contains("1.5"), "{text}");
+}
+
+#[test]
+fn task_vectors_need_a_base() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
+    let error = failure(dir.path(), "merge_method: ties\nmodels: [{model: a}, {model: b}]\n");
+    assert!(matches!(error, MergeError::NoBase { .. }), "{error}");
+}
+
+#[test]
+fn masks_need_task_vectors() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
+    let text =
+        failure(dir.path(), &(RECIPE.replace("task_arithmetic", "linear") + "mask: tall\n")).to_string();
+    assert!(text.contains("merges weights"), "{text}");
+}
+
+#[test]
+fn an_existing_output_stays_unless_forced_and_an_input_is_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
+    let out = dir.path().join("merged");
+    merge(dir.path(), RECIPE, &out, 1).unwrap();
+    let before = support::files(&out);
+    let error = merge(dir.path(), RECIPE, &out, 1).unwrap_err();
+    assert!(error.to_string().contains("exists"), "{error}");
+    assert_eq!(support::files(&out), before);
+    let error = merge(dir.path(), RECIPE, &dir.path().join("a"), 1).unwrap_err();
+    assert!(error.to_string().contains("input"), "{error}");
+}
+
+#[test]
+fn a_router_asking_for_more_directions_than_there_are_is_refused_before_anything_is_written() {
+    use skillweld_synth::{ExpertForm, PrismaticSpec};
+    let dir = tempfile::tempdir().unwrap();
+    let written = PrismaticSpec::tiny().write_all(dir.path(), &[ExpertForm::Adapter; 2]).unwrap();
+    let models: String =
+        written.experts.iter().map(|(_, path)| format!("  - {{model: {}}}\n", path.display())).collect();
+    let recipe = |rest: &str| {
+        format!(
+            "merge_method: ties\nbase_model: {}\nmodels:\n{models}mask: tall\n{rest}",
+            written.base.display()
+        )
+    };
+    let text = failure(dir.path(), &recipe("router: {rank: 4000}\n")).to_string();
+    assert!(text.contains("router.rank is 4000"), "{text}");
+    let text = failure(dir.path(), &recipe("action_expert: {head_blocks: 200}\n")).to_string();
+    assert!(text.contains("head_blocks is 200"), "{text}");
+    std::fs::remove_file(
+        std::fs::read_dir(&written.experts[1].1)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .find(|p| p.file_name().unwrap().to_string_lossy().starts_with("action_head"))
+            .unwrap(),
+    )
+    .unwrap();
+    let text = failure(dir.path(), &recipe("")).to_string();
+    assert!(text.contains("action_head--*checkpoint.pt"), "{text}");
+}
