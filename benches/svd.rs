@@ -21,10 +21,10 @@ fn svd(criterion: &mut Criterion) {
         group.sample_size(10);
         memcpy_row(&mut group, &[values], values.len());
         group.bench_function(format!("thin SVD, {BACKEND}"), |bencher| {
-            bencher.iter(|| black_box(thin_svd(matrix).expect("finite values decompose")));
+            bencher.iter(|| black_box(thin_svd(&matrix).expect("finite values decompose")));
         });
         group.bench_function(format!("QR, {BACKEND}"), |bencher| {
-            bencher.iter(|| black_box(qr(matrix).expect("finite values decompose")));
+            bencher.iter(|| black_box(qr(&matrix).expect("finite values decompose")));
         });
         group.finish();
     }

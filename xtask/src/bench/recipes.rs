@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 /// How outputs of two programs are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agreement {
-    /// Every value within one unit of the output dtype's last place.
-    OneUlp,
+    /// Every value within one step of the output dtype, but for cancellation.
+    OneStep,
     /// The method draws random numbers: shares and sizes agree, values do not.
     Statistics,
 }
@@ -29,28 +29,28 @@ pub(crate) const PEER: &[Recipe] = &[
     Recipe {
         name: "linear",
         models: EXPERTS,
-        agreement: Agreement::OneUlp,
+        agreement: Agreement::OneStep,
         head: "merge_method: linear",
         per_model: "weight: 0.25",
     },
     Recipe {
         name: "slerp",
         models: &["expert0", "expert1"],
-        agreement: Agreement::OneUlp,
+        agreement: Agreement::OneStep,
         head: "merge_method: slerp\nbase_model: expert0\nparameters: { t: 0.4 }",
         per_model: "",
     },
     Recipe {
         name: "task_arithmetic",
         models: WITH_BASE,
-        agreement: Agreement::OneUlp,
+        agreement: Agreement::OneStep,
         head: "merge_method: task_arithmetic\nbase_model: base",
         per_model: "weight: 0.4",
     },
     Recipe {
         name: "ties",
         models: WITH_BASE,
-        agreement: Agreement::OneUlp,
+        agreement: Agreement::OneStep,
         head: "merge_method: ties\nbase_model: base\nparameters: { normalize: true }",
         per_model: "weight: 1.0, density: 0.2",
     },
@@ -67,7 +67,7 @@ pub(crate) const PEER: &[Recipe] = &[
 pub(crate) const MERGEVLA: Recipe = Recipe {
     name: "mergevla",
     models: WITH_BASE,
-    agreement: Agreement::OneUlp,
+    agreement: Agreement::OneStep,
     head: "merge_method: task_arithmetic\nbase_model: base\nmask: { method: tall, lambda: 0.6 }",
     per_model: "weight: 0.4",
 };
