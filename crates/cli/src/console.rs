@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets,
+};
 
 use crate::figures;
 
@@ -116,7 +118,10 @@ pub(crate) fn count(value: u64) -> Cell {
 pub(crate) fn table<'h>(headings: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(headings.into_iter().map(|heading| cell(Tone::Faint, heading)));
+    let headings: Vec<Cell> = headings.into_iter().map(|heading| cell(Tone::Faint, heading)).collect();
+    if !headings.is_empty() {
+        table.set_header(headings);
+    }
     table
 }
 
@@ -128,6 +133,10 @@ pub(crate) struct Page {
 
 /// How far tables stand from the left edge, in columns.
 const INDENT: u16 = 2;
+/// Between two columns of a table.
+const GAP: u16 = 2;
+/// Columns up to this width are never wrapped: numbers, bars, single words. Wider ones share what is left.
+const NARROW: u16 = 26;
 
 impl Page {
     pub(crate) fn new(console: Console) -> Self {
@@ -152,10 +161,53 @@ impl Page {
         self.line(format!("{heading}  {about}").trim_end());
     }
 
+    /// Names and what is to be said about each; those with nothing to say are left out.
+    pub(crate) fn facts<'n>(&mut self, facts: impl IntoIterator<Item = (&'n str, String)>) {
+        let mut list = table([]);
+        for (name, fact) in facts.into_iter().filter(|(_, fact)| !fact.is_empty()) {
+            list.add_row([cell(Tone::Faint, name), cell(Tone::Plain, fact)]);
+        }
+        self.table(list);
+    }
+
     /// A table, indented. Cells wrap at the terminal's width; in a file they do not wrap at all.
-    pub(crate) fn table(&mut self, mut table: Table) {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+    pub(crate) fn table(&mut self, table: Table) {
+        for line in self.lines_of(table) {
+            self.indented(&line);
+        }
+    }
+
+    /// A table with long names in front, which stand on lines of their own where the terminal is too narrow.
+    pub(crate) fn table_of_names(&mut self, headings: &[&str], rows: Vec<(String, Vec<Cell>)>) {
+        let name_width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let mut rest = table(headings.iter().skip(1).copied());
+        rest.add_rows(rows.iter().map(|(_, cells)| cells.clone()));
+        let rest_width: u16 = rest.column_max_content_widths().iter().map(|width| width + GAP).sum();
+        let needed = usize::from(INDENT + GAP + rest_width) + name_width;
+        if rest.width().is_none_or(|width| needed <= width.into()) {
+            let mut whole = table(headings.iter().copied());
+            for (name, cells) in rows {
+                whole.add_row(std::iter::once(cell(Tone::Plain, name)).chain(cells));
+            }
+            return self.table(whole);
+        }
+        // One line a row: where columns wrap even without the names, let the terminal cut them.
+        rest.set_content_arrangement(ContentArrangement::Disabled);
+        let mut lines = self.lines_of(rest).into_iter();
+        lines.next().iter().for_each(|heading| self.indented(&format!("  {heading}")));
+        for ((name, _), line) in rows.iter().zip(lines) {
+            self.indented(name);
+            self.indented(&format!("  {line}"));
+        }
+    }
+
+    fn lines_of(&self, mut table: Table) -> Vec<String> {
+        let widths = table.column_max_content_widths();
+        for (column, width) in table.column_iter_mut().zip(widths) {
+            column.set_padding((0, GAP));
+            if width <= NARROW {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         if let Some(width) = table.width() {
             table.set_width(width.saturating_sub(INDENT));
@@ -165,11 +217,12 @@ impl Page {
         } else {
             table.force_no_tty();
         }
-        for line in table.lines() {
-            let line = format!("{:indent$}{line}", "", indent = usize::from(INDENT));
-            self.text.push_str(line.trim_end());
-            self.text.push('\n');
-        }
+        table.lines().collect()
+    }
+
+    fn indented(&mut self, line: &str) {
+        let line = format!("{:indent$}{line}", "", indent = usize::from(INDENT));
+        self.line(line.trim_end());
     }
 
     /// Writes it all to standard output.

@@ -66,7 +66,10 @@ fn head(inspection: &Inspection, page: &mut Page) {
         _ => "checkpoint",
     };
     let family = inspection.family.as_deref().unwrap_or("unknown family");
-    page.heading(&inspection.path.display().to_string(), format!("{}, {family}", page.paint(Tone::Name, kind)));
+    page.heading(
+        &inspection.path.display().to_string(),
+        format!("{}, {family}", page.paint(Tone::Name, kind)),
+    );
     let Totals { tensors, elements, bytes } = inspection.total;
     page.line(format!(
         "  {} tensors, {} elements, {}",
@@ -95,15 +98,6 @@ fn totals(heading: &str, groups: &BTreeMap<String, Totals>, page: &mut Page) {
     page.table(table);
 }
 
-/// Rows of a name and what is to be said about it.
-fn facts(rows: Vec<(&str, String)>, page: &mut Page) {
-    let mut list = table([]);
-    for (name, fact) in rows.into_iter().filter(|(_, fact)| !fact.is_empty()) {
-        list.add_row([cell(Tone::Faint, name), cell(Tone::Plain, fact)]);
-    }
-    page.table(list);
-}
-
 fn about_adapter(adapter: &AdapterInfo, page: &mut Page) {
     let ranks = adapter.ranks.iter().map(|(rank, count)| match adapter.scales.get(rank) {
         Some(scale) => format!("{rank} on {count} weights (scale {scale:.3})"),
@@ -111,7 +105,7 @@ fn about_adapter(adapter: &AdapterInfo, page: &mut Page) {
     });
     let targets = adapter.targets.iter().map(|(name, count)| format!("{name} ×{count}"));
     let alpha = adapter.alpha.map(|alpha| alpha.to_string()).unwrap_or_default();
-    let rows = vec![
+    let rows = [
         ("base", adapter.base_model.clone().unwrap_or_default()),
         ("rank", ranks.collect::<Vec<_>>().join(", ")),
         ("alpha", if adapter.rslora { format!("{alpha}, over √rank (rsLoRA)") } else { alpha }),
@@ -119,7 +113,7 @@ fn about_adapter(adapter: &AdapterInfo, page: &mut Page) {
         ("saved whole", adapter.modules_to_save.join(", ")),
     ];
     page.heading("LoRA adapter", "");
-    facts(rows, page);
+    page.facts(rows);
     if let Some(problem) = &adapter.problem {
         page.line(format!("  {} {problem}", page.paint(Tone::Bad, "cannot be merged:")));
     }
@@ -142,24 +136,37 @@ fn about_merged(merged: &MergedInfo, page: &mut Page) {
     let selfish = match (merged.selfish_ratio, merged.kept_by_none) {
         (Some(selfish), Some(none)) => {
             let elements = figures::elements(merged.masked_elements);
-            format!("{} of {elements} kept by exactly one task, {} by none", figures::percent(selfish), figures::percent(none))
+            format!(
+                "{} of {elements} kept by exactly one task, {} by none",
+                figures::percent(selfish),
+                figures::percent(none)
+            )
         }
         _ => String::new(),
     };
     let head = match merged.head_blocks {
         0 => String::new(),
-        blocks => format!("last {blocks} blocks of the action expert"),
+        1 => "the last block of the action expert".to_owned(),
+        blocks => format!("the last {blocks} blocks of the action expert"),
     };
     let base = if merged.needs_base { "not part of it: name it with --base" } else { "" };
     let router = merged.router_rank.map(|rank| format!("subspaces of rank {rank}")).unwrap_or_default();
-    facts(vec![("masks", selfish), ("per task", head), ("router", router), ("pretrained model", base.to_owned())], page);
+    page.facts([
+        ("masks", selfish),
+        ("per task", head),
+        ("router", router),
+        ("pretrained model", base.to_owned()),
+    ]);
 }
 
 /// Files beside the weights, data sets, tied weights.
 fn beside(inspection: &Inspection, page: &mut Page) {
     let files = inspection.side_files.iter().map(|side| {
         let size = figures::bytes(side.total.bytes as f64);
-        (side.part.as_str(), format!("{} ({} tensors, {size})", side.file, figures::count(side.total.tensors)))
+        (
+            side.part.as_str(),
+            format!("{} ({} tensors, {size})", side.file, figures::count(side.total.tensors)),
+        )
     });
     let tied = inspection.aliases.iter().map(|alias| format!("{} is {}", alias.name, alias.key));
     let mut rows: Vec<(&str, String)> = files.collect();
@@ -167,7 +174,7 @@ fn beside(inspection: &Inspection, page: &mut Page) {
     rows.push(("tied weights", tied.collect::<Vec<_>>().join(", ")));
     if rows.iter().any(|(_, fact)| !fact.is_empty()) {
         page.heading("Beside the weights", "");
-        facts(rows, page);
+        page.facts(rows);
     }
 }
 
@@ -178,21 +185,18 @@ fn all_keys(inspection: &Inspection, page: &mut Page) {
         let rest = (tensor.dtype.as_str(), tensor.shape.as_slice(), tensor.modality.as_str(), tensor.bytes);
         (tensor.key.as_str(), (tensor.file.as_str(), rest))
     }));
-    let mut table = table(["key", "tensors", "dtype", "shape", "modality", "size", "file"]);
-    if let Some(keys) = table.column_mut(0) {
-        keys.set_delimiter('.');
-    }
-    for group in groups {
+    let headings = ["key", "tensors", "dtype", "shape", "modality", "size", "file"];
+    let rows = groups.iter().map(|group| {
         let (file, (dtype, shape, modality, bytes)) = group.common;
-        table.add_row([
-            cell(Tone::Plain, &group),
+        let cells = vec![
             count(group.members),
             cell(Tone::Plain, dtype),
             cell(Tone::Plain, figures::shape(shape)),
             cell(Tone::Plain, modality),
             number(figures::bytes((bytes * group.members) as f64)),
             cell(Tone::Faint, file),
-        ]);
-    }
-    page.table(table);
+        ];
+        (group.to_string(), cells)
+    });
+    page.table_of_names(&headings, rows.collect());
 }

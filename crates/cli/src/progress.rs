@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::figures;
 
@@ -12,7 +12,7 @@ pub(crate) struct Progress {
 }
 
 /// Wide enough to see it move, narrow enough for 80 columns with all that stands beside it.
-const TEMPLATE: &str = "  {bar:30.green/8} {percent:>3}%  {done}  {rate}  {left}";
+const TEMPLATE: &str = "  {bar:24.green/8} {percent:>3}%  {done}  {rate}  {left}";
 
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
@@ -34,7 +34,7 @@ impl Progress {
             // The last bytes are on their way to the disk once all elements are done.
             let _ = match state.len() == Some(state.pos()) {
                 true => write!(out, "writing"),
-                false => write!(out, "{} left", HumanDuration(state.eta())),
+                false => write!(out, "{} left", figures::duration(state.eta())),
             };
         };
         self.bar.set_length(elements);

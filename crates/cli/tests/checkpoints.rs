@@ -39,7 +39,10 @@ fn a_model_and_a_file_are_described() {
 fn an_expert_shows_its_adapter_and_what_lies_beside_it() {
     let bench = Bench::action_models();
     let expert = inspect(&bench.join("spatial"), &[]).succeeded();
-    assert_says(&expert, &["expert", "rank", "8 on", "up_proj", "action_queries", "action_head--10000_checkpoint.pt"]);
+    assert_says(
+        &expert,
+        &["expert", "rank", "8 on", "up_proj", "action_queries", "action_head--10000_checkpoint.pt"],
+    );
     let json = inspect(&bench.join("spatial"), &["--json"]).succeeded().json();
     assert_eq!(json["adapter"]["alpha"], 16.0);
     assert_eq!(json["statistics"], serde_json::json!(["libero_spatial_no_noops"]));
@@ -65,15 +68,21 @@ fn a_merged_checkpoint_shows_tasks_and_gives_each_as_a_plain_one() {
     }
 
     let out = bench.join("plain");
-    let args = ["materialize".as_ref(), merged.as_os_str(), "--task".as_ref(), "object".as_ref(), out.as_os_str()];
+    let args =
+        ["materialize".as_ref(), merged.as_os_str(), "--task".as_ref(), "object".as_ref(), out.as_os_str()];
     let ran = run(args).succeeded();
-    assert_says(&ran, &["object", "tensors", "action_head--object_checkpoint.pt", &out.display().to_string()]);
+    assert_says(
+        &ran,
+        &["object", "tensors", "action_head--object_checkpoint.pt", &out.display().to_string()],
+    );
     let plain = inspect(&out, &["--json"]).succeeded().json();
     let base = inspect(&bench.join("base"), &["--json"]).succeeded().json();
     let of_model = |json: &Value| {
         let tensors = json["tensors"].as_array().unwrap().iter();
         let model = tensors.filter(|tensor| tensor["file"].as_str().unwrap().ends_with("safetensors"));
-        model.map(|tensor| tensor["key"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
+        model
+            .map(|tensor| tensor["key"].as_str().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
     };
     let mut expected = of_model(&base);
     expected.insert("action_queries.weight".to_owned());
@@ -86,6 +95,12 @@ fn a_merged_checkpoint_shows_tasks_and_gives_each_as_a_plain_one() {
     run(args.map(|word: &OsStr| if word == "object" { OsStr::new("objekt") } else { word }))
         .failed_with(&["`objekt`", "`object`"]);
     let base = bench.join("base");
-    run(["materialize".as_ref(), base.as_os_str(), "--task".as_ref(), "x".as_ref(), bench.join("y").as_os_str()])
-        .failed_with(&["not a merged checkpoint"]);
+    run([
+        "materialize".as_ref(),
+        base.as_os_str(),
+        "--task".as_ref(),
+        "x".as_ref(),
+        bench.join("y").as_os_str(),
+    ])
+    .failed_with(&["not a merged checkpoint"]);
 }

@@ -33,7 +33,11 @@ fn a_bad_plugin_is_reported_and_skipped() {
         .unwrap()
         .into();
     let ran = ran.succeeded();
-    assert!(ran.error.contains("warning: skipped") && ran.error.contains("libskillweld_plugin_bad.so"), "{}", ran.error);
+    assert!(
+        ran.error.contains("warning: skipped") && ran.error.contains("libskillweld_plugin_bad.so"),
+        "{}",
+        ran.error
+    );
 }
 
 #[test]
@@ -42,7 +46,8 @@ fn a_method_is_described() {
     for words in ["merge method", "density", "task vectors", "merge_method: ties", "Yadav"] {
         assert!(ran.out.contains(words), "`{words}` is not in\n{}", ran.out);
     }
-    let describe = |args: &[&str]| run(["plugins", "inspect"].iter().chain(args).chain(&["--json"])).succeeded().json();
+    let describe =
+        |args: &[&str]| run(["plugins", "inspect"].iter().chain(args).chain(&["--json"])).succeeded().json();
     assert_eq!(describe(&["emr"])["kind"], "merge");
     assert_eq!(describe(&["emr", "--mask"])["kind"], "mask");
     assert_eq!(describe(&["tall"])["kind"], "mask");
@@ -51,7 +56,11 @@ fn a_method_is_described() {
 }
 
 fn check(plugin: &Path, more: &[&str]) -> Ran {
-    run(["plugins", "check"].iter().map(AsRef::as_ref).chain([plugin.as_os_str()]).chain(more.iter().map(AsRef::as_ref)))
+    run(["plugins", "check"]
+        .iter()
+        .map(AsRef::as_ref)
+        .chain([plugin.as_os_str()])
+        .chain(more.iter().map(AsRef::as_ref)))
 }
 
 #[test]
@@ -100,7 +109,8 @@ fn a_crash_is_reported_and_harms_nobody() {
 fn a_new_plugin_builds_and_passes_as_it_is() {
     let bench = Bench::new();
     let dir = bench.join("methods");
-    let ran = run(["plugins".as_ref(), "new".as_ref(), "my_merge".as_ref(), "--dir".as_ref(), dir.as_os_str()]);
+    let ran =
+        run(["plugins".as_ref(), "new".as_ref(), "my_merge".as_ref(), "--dir".as_ref(), dir.as_os_str()]);
     let ran = ran.succeeded();
     let folder = dir.join("my_merge");
     assert!(ran.out.contains(&format!("cd {}", folder.canonicalize().unwrap().display())), "{}", ran.out);
@@ -126,10 +136,12 @@ fn a_new_plugin_builds_and_passes_as_it_is() {
 
     let merge = Bench::language_models();
     let (recipe, out) = (merge.language_recipe("my_merge", ""), merge.join("merged"));
-    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--plugin".as_ref(), library.as_os_str()];
+    let args =
+        ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--plugin".as_ref(), library.as_os_str()];
     run(args).succeeded();
 
-    let again = run(["plugins".as_ref(), "new".as_ref(), "my_merge".as_ref(), "--dir".as_ref(), dir.as_os_str()]);
+    let again =
+        run(["plugins".as_ref(), "new".as_ref(), "my_merge".as_ref(), "--dir".as_ref(), dir.as_os_str()]);
     again.failed_with(&["already exists"]);
     run(["plugins", "new", "My Merge"]).failed_with(&["cannot name a method"]);
 }

@@ -9,7 +9,8 @@ use support::{run, skillweld};
 
 #[test]
 fn help_has_examples_and_exit_codes() {
-    for command in [&["--help"][..], &["merge", "--help"], &["inspect", "--help"], &["materialize", "--help"]] {
+    for command in [&["--help"][..], &["merge", "--help"], &["inspect", "--help"], &["materialize", "--help"]]
+    {
         let ran = run(command).succeeded();
         assert!(ran.out.contains("Examples:") && ran.out.contains("Usage:"), "{command:?}: {}", ran.out);
         assert!(ran.out.lines().all(|line| line.chars().count() <= 110), "{command:?}: {}", ran.out);
@@ -33,8 +34,12 @@ fn completions_know_every_command() {
 
 #[test]
 fn a_reader_who_leaves_early_is_no_failure() {
-    let mut child =
-        skillweld().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = skillweld()
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());

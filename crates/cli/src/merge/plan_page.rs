@@ -42,13 +42,14 @@ fn bytes(line: &PlanLine) -> u64 {
 }
 
 fn head(summary: &PlanSummary, page: &mut Page) {
-    let method = match &summary.mask {
-        Some(mask) => format!("{} with {mask} masks", summary.method),
-        None => summary.method.clone(),
-    };
-    let method = page.paint(Tone::Name, method);
-    let tasks = format!("{} models: {}", summary.tasks.len(), summary.tasks.join(", "));
-    page.heading("Plan", format!("{method}, {}, {tasks}", summary.family));
+    page.heading("Plan", "");
+    let masks = summary.mask.as_ref().map(|mask| format!(" with {mask} masks")).unwrap_or_default();
+    page.facts([
+        ("method", format!("{}{masks}", summary.method)),
+        ("family", summary.family.clone()),
+        ("models", summary.tasks.join(", ")),
+    ]);
+    page.line("");
 }
 
 fn tone(action: &str) -> Tone {
@@ -88,23 +89,29 @@ fn all_keys(summary: &PlanSummary, page: &mut Page) {
     page.heading("Tensors", format!("{} of them", figures::count(summary.tensors.len() as u64)));
     let lines = summary.tensors.iter();
     let groups = keys::group(lines.map(|line| {
-        (line.key.as_str(), (line.part, line.action, line.dtype.as_str(), line.shape.as_slice(), line.modality.as_str()))
+        (
+            line.key.as_str(),
+            (line.part, line.action, line.dtype.as_str(), line.shape.as_slice(), line.modality.as_str()),
+        )
     }));
-    let mut table = table(["key", "tensors", "dtype", "shape", "modality", "action"]);
-    if let Some(keys) = table.column_mut(0) {
-        keys.set_delimiter('.');
-    }
-    for group in groups {
+    let row = |group: &keys::Group<(&str, &str, &str, &[usize], &str)>| {
         let (_, action, dtype, shape, modality) = group.common;
-        let columns = [cell(Tone::Plain, &group), count(group.members), cell(Tone::Plain, dtype)];
-        let rest = [figures::shape(shape), modality.to_owned()].map(|text| cell(Tone::Plain, text));
-        table.add_row(columns.into_iter().chain(rest).chain([cell(tone(action), action)]));
-    }
-    page.table(table);
+        let cells = vec![
+            count(group.members),
+            cell(Tone::Plain, dtype),
+            cell(Tone::Plain, figures::shape(shape)),
+            cell(Tone::Plain, modality),
+            cell(tone(action), action),
+        ];
+        (group.to_string(), cells)
+    };
+    let headings = ["key", "tensors", "dtype", "shape", "modality", "action"];
+    page.table_of_names(&headings, groups.iter().map(row).collect());
 }
 
 fn refused(summary: &PlanSummary, page: &mut Page) {
-    let refused = summary.tensors.iter().filter_map(|line| Some((line.key.as_str(), line.reason.as_deref()?)));
+    let refused =
+        summary.tensors.iter().filter_map(|line| Some((line.key.as_str(), line.reason.as_deref()?)));
     let groups = keys::group(refused);
     if groups.is_empty() {
         return;

@@ -34,9 +34,9 @@ pub(crate) fn page(
 pub(crate) fn masks(report: &MaskReport, tasks: &[String], page: &mut Page) {
     let selfish = page.paint(Tone::Strong, figures::percent(report.selfish_ratio));
     let about = format!(
-        "{selfish} of {} elements kept by exactly one task (selfish ratio), {} by none",
-        figures::elements(report.elements),
-        figures::percent(report.kept_by_none)
+        "{selfish} selfish (kept by exactly one task), {} kept by none, of {}",
+        figures::percent(report.kept_by_none),
+        figures::elements(report.elements)
     );
     page.heading("Masks", about);
     let mut headings = vec!["task", "kept", ""];
@@ -48,8 +48,11 @@ pub(crate) fn masks(report: &MaskReport, tasks: &[String], page: &mut Page) {
     let mut table = table(headings);
     for task in tasks {
         let kept = report.kept.get(task).copied().unwrap_or(0.0);
-        let mut row =
-            vec![cell(Tone::Name, task), number(figures::percent(kept)), cell(Tone::Good, figures::bar(kept, BAR / 2))];
+        let mut row = vec![
+            cell(Tone::Name, task),
+            number(figures::percent(kept)),
+            cell(Tone::Good, figures::bar(kept, BAR / 2)),
+        ];
         if let Some(rescalers) = &report.rescalers {
             row.push(number(rescalers.get(task).map_or_else(String::new, |factor| format!("{factor:.3}"))));
         }
@@ -61,10 +64,8 @@ pub(crate) fn masks(report: &MaskReport, tasks: &[String], page: &mut Page) {
 
 /// Jaccard index of two tasks' masks.
 fn agreement(report: &MaskReport, task: &str, other: &str) -> Cell {
-    let pair = report
-        .agreement
-        .iter()
-        .find(|(a, b, _)| (a == task && b == other) || (a == other && b == task));
+    let pair =
+        report.agreement.iter().find(|(a, b, _)| (a == task && b == other) || (a == other && b == task));
     match pair {
         Some((.., agreement)) => number(format!("{agreement:.2}")),
         None => cell(Tone::Faint, "–").set_alignment(comfy_table::CellAlignment::Right),
@@ -124,7 +125,8 @@ fn action_expert(blocks: &[BlockDistances], page: &mut Page) {
     let most = blocks.iter().map(|block| block.mean).fold(f64::MIN_POSITIVE, f64::max);
     let mut table = table(["block", "distance", "", ""]);
     for block in blocks {
-        let (tone, kept) = if block.per_task { (Tone::Warning, "per task") } else { (Tone::Good, "averaged") };
+        let (tone, kept) =
+            if block.per_task { (Tone::Warning, "per task") } else { (Tone::Good, "averaged") };
         let name = if block.block.bytes().all(|byte| byte.is_ascii_digit()) {
             number(&block.block)
         } else {

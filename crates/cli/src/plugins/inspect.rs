@@ -50,24 +50,16 @@ fn page(method: &Method, console: Console) -> Page {
     let or_none = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let inputs = if method.takes_task_vectors() { "task vectors of" } else { "weights of" };
     let base = if method.needs_base_model() { "; needs a base model" } else { "" };
-    let mut facts = vec![
+    let mask = method.mask().map(|mask| format!("{mask}, unless a recipe names another"));
+    page.facts([
         ("kind", format!("{} method, version {}", method.kind(), method.version())),
         ("takes", format!("{inputs} {} experts{base}", experts(method))),
         ("flags", or_none(flags_of(method))),
         ("laws", or_none(laws_of(method))),
-    ];
-    if let Some(mask) = method.mask() {
-        facts.push(("mask", format!("{mask}, unless a recipe names another")));
-    }
-    if !method.citation().is_empty() {
-        facts.push(("cite", method.citation().to_owned()));
-    }
-    facts.push(("plugin", method.path().display().to_string()));
-    let mut list = table([]);
-    for (name, fact) in facts {
-        list.add_row([cell(Tone::Faint, name), cell(Tone::Plain, fact)]);
-    }
-    page.table(list);
+        ("mask", mask.unwrap_or_default()),
+        ("cite", method.citation().to_owned()),
+        ("plugin", method.path().display().to_string()),
+    ]);
     if !method.params().is_empty() {
         page.heading("Parameters", "");
         page.table(parameters(method.params()));
@@ -97,17 +89,17 @@ fn parameters(params: &[ParamSpec]) -> comfy_table::Table {
 
 /// The lines that choose the method, with every default written out.
 fn recipe(method: &Method) -> String {
-    let parameters: Vec<String> = method
-        .params()
-        .iter()
-        .map(|param| format!("{}: {}", param.name, param.default.as_ref().map_or("…".to_owned(), ToString::to_string)))
-        .collect();
-    match method.kind() {
-        Kind::Merge if parameters.is_empty() => format!("  merge_method: {}", method.id()),
-        Kind::Merge => format!("  merge_method: {}\n  parameters: {{{}}}", method.id(), parameters.join(", ")),
-        Kind::Mask => {
-            let all: Vec<String> = std::iter::once(format!("method: {}", method.id())).chain(parameters).collect();
-            format!("  mask: {{{}}}", all.join(", "))
-        }
+    let (choice, parameters) = match method.kind() {
+        Kind::Merge => (format!("  merge_method: {}", method.id()), "  parameters:"),
+        Kind::Mask => (format!("  mask:\n    method: {}", method.id()), ""),
+    };
+    let mut lines = vec![choice];
+    if !parameters.is_empty() && !method.params().is_empty() {
+        lines.push(parameters.to_owned());
     }
+    for param in method.params() {
+        let default = param.default.as_ref().map_or_else(|| "…".to_owned(), ToString::to_string);
+        lines.push(format!("    {}: {default}", param.name));
+    }
+    lines.join("\n")
 }

@@ -84,7 +84,9 @@ fn check_id(id: &str) -> Result<()> {
     let starts_well = id.starts_with(|first: char| first.is_ascii_lowercase());
     let all_allowed = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !starts_well || !all_allowed || id.ends_with('_') || id.contains("__") {
-        bail!("`{id}` cannot name a method: write words of a-z and 0-9 with `_` between them, such as my_merge");
+        bail!(
+            "`{id}` cannot name a method: write words of a-z and 0-9 with `_` between them, such as my_merge"
+        );
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ pub(crate) fn root_above(dir: &Path) -> Option<PathBuf> {
 }
 
 fn is_sdk(dir: &Path) -> bool {
-    fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|text| text.contains("name = \"skillweld-plugin-sdk\""))
+    fs::read_to_string(dir.join("Cargo.toml"))
+        .is_ok_and(|text| text.contains("name = \"skillweld-plugin-sdk\""))
 }
 
 /// The SDK that a crate in `dir` is to use: the one asked for, that of the tree around it, that of the tree around this
@@ -40,7 +41,8 @@ pub(crate) fn find_sdk(asked_for: Option<&Path>, dir: &Path) -> Result<PathBuf> 
 /// A line edit, so that comments and order stay as they are.
 pub(crate) fn add_member(root: &Path, member: &str) -> Result<bool> {
     let manifest = root.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let text =
+        fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
     let Some(changed) = with_member(&text, member) else { return Ok(false) };
     fs::write(&manifest, changed).with_context(|| format!("cannot write {}", manifest.display()))?;
     Ok(true)
