@@ -1,4 +1,5 @@
 //! One task's checkpoint is Θ₀ + rescaler · M ⊙ τ, rounded once, whoever wrote the merged checkpoint.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 mod merged_support;
 mod support;

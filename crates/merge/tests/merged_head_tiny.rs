@@ -48,7 +48,7 @@ fn heads_shared_blocks_and_router_are_found_under_their_published_names() {
             // The top right singular vectors of the expert before merging, up to sign.
             let value = tensor(expert, &format!("model.mlp_resnet_blocks.22.{projection}.weight"));
             let value = value.into_dimensionality::<Ix2>().unwrap();
-            let top = thin_svd(value.view()).unwrap().vt;
+            let top = thin_svd(&value.view()).unwrap().vt;
             for (row, singular) in rows.outer_iter().zip(top.outer_iter()) {
                 assert!((row.dot(&singular).abs() - 1.0).abs() < 1e-5, "{projection} of {task}");
             }

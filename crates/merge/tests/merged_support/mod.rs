@@ -1,6 +1,7 @@
 //! A small merged checkpoint in Skillweld's layout, written tensor by tensor, so that tests can spoil one of them.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
