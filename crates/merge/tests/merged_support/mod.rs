@@ -71,6 +71,11 @@ impl Files {
         self.tensors.entry("masks").or_default().insert(name, (Dtype::U8, vec![bytes.len()], bytes));
     }
 
+    /// Sets a field of `skillweld.json`.
+    pub fn set(&mut self, field: &str, value: Value) {
+        self.json.get_mut("skillweld.json").unwrap()[field] = value;
+    }
+
     pub fn remove(&mut self, stem: &str, name: &str) {
         self.tensors.get_mut(stem).unwrap().remove(name).unwrap();
     }
