@@ -6,12 +6,13 @@ use skillweld_tensor::Dtype;
 use crate::console::{Console, Page, Tone, cell, count, number, table};
 use crate::{figures, keys};
 
-/// Totals, notes and what is refused.
+/// Totals, notes and what is refused, and a blank line before what comes of it.
 pub(crate) fn compact(summary: &PlanSummary, console: Console) -> Page {
     let mut page = Page::new(console);
     head(summary, &mut page);
     totals(summary, &mut page);
     refused(summary, &mut page);
+    page.line("");
     page
 }
 

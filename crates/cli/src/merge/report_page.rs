@@ -19,7 +19,6 @@ pub(crate) fn page(
     console: Console,
 ) -> Page {
     let mut page = Page::new(console);
-    page.line("");
     if let Some(report) = &report.masks {
         masks(report, &summary.tasks, &mut page);
         layers(&report.layers, &mut page);

@@ -1,11 +1,11 @@
-/* The mean of the task vectors, with one oddity from the compiler's command line: SLOW sleeps in every call, CRASH
- * reads through a null pointer, WRONG counts the first expert twice, CHATTY logs and prints. */
+/* The mean of the task vectors, with one oddity from the compiler's command line: SLOW sleeps in every call, STUCK
+ * does for an hour, CRASH reads through a null pointer, WRONG counts the first expert twice, CHATTY logs and prints. */
 #define _POSIX_C_SOURCE 199309L
 #include "skillweld_plugin.h"
 #include <stdio.h>
 #include <time.h>
 
-#ifdef SLOW
+#if defined(SLOW) || defined(STUCK)
 #define FLAGS (SKW_TASK_VECTORS | SKW_ELEMENTWISE | SKW_DETERMINISTIC)
 #else
 #define FLAGS (SKW_ELEMENTWISE | SKW_DETERMINISTIC)
@@ -15,6 +15,10 @@ static int32_t run(const skw_call *call) {
 #ifdef SLOW
     struct timespec wait = {0, 30 * 1000 * 1000};
     nanosleep(&wait, NULL);
+#endif
+#ifdef STUCK
+    struct timespec hour = {3600, 0};
+    nanosleep(&hour, NULL);
 #endif
 #ifdef CRASH
     volatile float *nowhere = NULL;
