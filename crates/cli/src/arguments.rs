@@ -11,13 +11,14 @@ use crate::{completions, inspect, materialize, merge, plugins};
 
 const EXAMPLES: &str = "\
 Examples:
-  skillweld merge recipe.yaml merged --dry-run        what would happen to every tensor
-  skillweld merge recipe.yaml merged                  merge
-  skillweld inspect merged                            what is in a checkpoint
-  skillweld materialize merged --task goal out        one task as a plain checkpoint
-  skillweld plugins list                              the merge methods at hand
+  skillweld merge recipe.yaml merged --dry-run   what would happen
+  skillweld merge recipe.yaml merged             merge
+  skillweld inspect merged                       what is in a checkpoint
+  skillweld materialize merged --task goal out   one task, as a plain checkpoint
+  skillweld plugins list                         the merge methods at hand
 
-Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage; 130 interrupted.";
+Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage;
+130 interrupted.";
 
 /// Merge expert checkpoints of one base model into one.
 #[derive(Parser)]

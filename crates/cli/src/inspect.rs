@@ -10,9 +10,11 @@ use crate::{Outcome, figures, keys};
 
 const EXAMPLES: &str = "\
 Examples:
-  skillweld inspect experts/spatial                   a model, an adapter, an expert's folder
-  skillweld inspect merged --keys                     a merged checkpoint, with every tensor
+  # a model, an adapter, an expert's folder, a single file
+  skillweld inspect experts/spatial
   skillweld inspect action_head--latest_checkpoint.pt
+  # a merged checkpoint, with every tensor
+  skillweld inspect merged --keys
   skillweld inspect merged --json | jq .merged.tasks";
 
 /// Show what is in a checkpoint: dtypes, sizes, family, LoRA rank and targets, tasks and masks.

@@ -65,15 +65,23 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let mut page = Page::new(console);
-    let (task, out) = (page.paint(Tone::Name, &report.task), page.paint(Tone::Name, report.path.display()));
-    page.heading("Task", format!("{task} in {} into {out}", figures::duration(elapsed)));
-    page.line(format!(
-        "  {} tensors, {}; {} of them with their share of the merged task vector",
-        figures::count(report.tensors as u64),
-        figures::bytes(report.tensor_bytes as f64),
-        figures::count(report.masked_tensors as u64),
-    ));
-    page.line(format!("  beside them: {}", report.side_files.join(", ")));
+    page.heading("Task", page.paint(Tone::Name, &report.task));
+    page.facts([
+        (
+            "tensors",
+            format!(
+                "{}, {}",
+                figures::count(report.tensors as u64),
+                figures::bytes(report.tensor_bytes as f64)
+            ),
+        ),
+        (
+            "merged",
+            format!("{} of them, under the task's mask", figures::count(report.masked_tensors as u64)),
+        ),
+        ("beside", report.side_files.join(", ")),
+        ("written", format!("in {} into {}", figures::duration(elapsed), report.path.display())),
+    ]);
     page.print()?;
     Ok(Outcome::Done)
 }

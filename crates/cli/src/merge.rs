@@ -21,9 +21,13 @@ use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
 Examples:
-  skillweld merge recipe.yaml merged --dry-run          the plan: what happens to every tensor
-  skillweld merge recipe.yaml merged --force            replace an earlier output once the new one is complete
-  skillweld merge recipe.yaml merged --plugin ./my.so   with a merge method of your own
+  # what would happen to every tensor
+  skillweld merge recipe.yaml merged --dry-run
+  # replace an earlier output, once the new one is complete
+  skillweld merge recipe.yaml merged --force
+  # with a merge method of your own
+  skillweld merge recipe.yaml merged --plugin ./libskillweld_plugin_mine.so
+  # one number for a script
   skillweld merge recipe.yaml merged --json | jq .report.masks.selfish_ratio
 
 A recipe in the MergeVLA way (paths start at the recipe's folder):
