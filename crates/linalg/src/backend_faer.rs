@@ -11,8 +11,8 @@ pub const NAME: &str = "faer";
 /// What this backend computes with.
 pub trait Element: NdFloat + faer::traits::RealField {
     #[doc(hidden)]
-    fn compute_svd(a: ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
-        let svd = view(&a).thin_svd().map_err(|_| no_convergence("SVD", a))?;
+    fn compute_svd(a: &ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
+        let svd = view(a).thin_svd().map_err(|_| no_convergence("SVD", a))?;
         let s = svd.S().column_vector();
         Ok(Svd {
             u: own(svd.U()),
@@ -22,15 +22,15 @@ pub trait Element: NdFloat + faer::traits::RealField {
     }
 
     #[doc(hidden)]
-    fn compute_qr(a: ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
-        let qr = view(&a).qr();
+    fn compute_qr(a: &ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
+        let qr = view(a).qr();
         Ok(Qr { q: own(qr.compute_thin_Q().as_ref()), r: own(qr.thin_R()) })
     }
 
     #[doc(hidden)]
-    fn compute_eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
+    fn compute_eigh(a: &ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
         let eigen =
-            view(&a).self_adjoint_eigen(Side::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
+            view(a).self_adjoint_eigen(Side::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
         let values = eigen.S().column_vector();
         Ok(Eigh { values: Array1::from_shape_fn(values.nrows(), |i| values[i]), vectors: own(eigen.U()) })
     }
@@ -38,7 +38,7 @@ pub trait Element: NdFloat + faer::traits::RealField {
 impl Element for f32 {}
 impl Element for f64 {}
 
-fn no_convergence<T>(operation: &'static str, a: ArrayView2<'_, T>) -> LinalgError {
+fn no_convergence<T>(operation: &'static str, a: &ArrayView2<'_, T>) -> LinalgError {
     LinalgError::NoConvergence { operation, rows: a.nrows(), cols: a.ncols() }
 }
 

@@ -11,7 +11,7 @@ pub const NAME: &str = "lapack";
 /// What this backend computes with.
 pub trait Element: NdFloat + Lapack<Real = Self> {
     #[doc(hidden)]
-    fn compute_svd(a: ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
+    fn compute_svd(a: &ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
         // Divide and conquer (gesdd): several times faster than gesvd on full-size matrices.
         match a.to_owned().svddc(JobSvd::Some) {
             Ok((Some(u), s, Some(vt))) => Ok(Svd { u, s, vt }),
@@ -20,13 +20,13 @@ pub trait Element: NdFloat + Lapack<Real = Self> {
     }
 
     #[doc(hidden)]
-    fn compute_qr(a: ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
+    fn compute_qr(a: &ArrayView2<'_, Self>) -> Result<Qr<Self>, LinalgError> {
         let (q, r) = a.to_owned().qr().map_err(|_| no_convergence("QR", a))?;
         Ok(Qr { q, r })
     }
 
     #[doc(hidden)]
-    fn compute_eigh(a: ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
+    fn compute_eigh(a: &ArrayView2<'_, Self>) -> Result<Eigh<Self>, LinalgError> {
         let (values, vectors) =
             a.to_owned().eigh(UPLO::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
         Ok(Eigh { values, vectors })
@@ -35,6 +35,6 @@ pub trait Element: NdFloat + Lapack<Real = Self> {
 impl Element for f32 {}
 impl Element for f64 {}
 
-fn no_convergence<T>(operation: &'static str, a: ArrayView2<'_, T>) -> LinalgError {
+fn no_convergence<T>(operation: &'static str, a: &ArrayView2<'_, T>) -> LinalgError {
     LinalgError::NoConvergence { operation, rows: a.nrows(), cols: a.ncols() }
 }

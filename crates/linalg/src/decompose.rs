@@ -40,7 +40,7 @@ pub struct Eigh<T> {
 ///
 /// # Errors
 /// [`LinalgError::NoConvergence`], practically only for NaN or infinite input.
-pub fn thin_svd<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Svd<T>, LinalgError> {
+pub fn thin_svd<T: Scalar>(a: &ArrayView2<'_, T>) -> Result<Svd<T>, LinalgError> {
     let (m, n) = a.dim();
     if m == 0 || n == 0 {
         return Ok(Svd { u: Array2::zeros((m, 0)), s: Array1::zeros(0), vt: Array2::zeros((0, n)) });
@@ -53,7 +53,7 @@ pub fn thin_svd<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Svd<T>, LinalgError> 
 ///
 /// # Errors
 /// [`LinalgError::NoConvergence`] for NaN or infinite input.
-pub fn qr<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Qr<T>, LinalgError> {
+pub fn qr<T: Scalar>(a: &ArrayView2<'_, T>) -> Result<Qr<T>, LinalgError> {
     let (m, n) = a.dim();
     if m == 0 || n == 0 {
         return Ok(Qr { q: Array2::zeros((m, 0)), r: Array2::zeros((0, n)) });
@@ -66,7 +66,7 @@ pub fn qr<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Qr<T>, LinalgError> {
 ///
 /// # Errors
 /// [`LinalgError::NotSquare`], or [`LinalgError::NoConvergence`] for NaN or infinite input.
-pub fn eigh<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Eigh<T>, LinalgError> {
+pub fn eigh<T: Scalar>(a: &ArrayView2<'_, T>) -> Result<Eigh<T>, LinalgError> {
     let (rows, cols) = a.dim();
     if rows != cols {
         return Err(LinalgError::NotSquare { operation: "eigendecomposition", rows, cols });
@@ -79,7 +79,7 @@ pub fn eigh<T: Scalar>(a: ArrayView2<'_, T>) -> Result<Eigh<T>, LinalgError> {
 }
 
 /// Backends differ in what NaN does to them (errors, garbage, endless loops): refuse it before.
-fn check_finite<T: Scalar>(operation: &'static str, a: ArrayView2<'_, T>) -> Result<(), LinalgError> {
+fn check_finite<T: Scalar>(operation: &'static str, a: &ArrayView2<'_, T>) -> Result<(), LinalgError> {
     let (rows, cols) = a.dim();
     match a.iter().all(|x| x.is_finite()) {
         true => Ok(()),

@@ -1,6 +1,12 @@
 //! Every decomposition is checked by what defines it: factors multiply back and are orthonormal, within rounding.
 //! The same tests run for each backend (`--features lapack`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "views are passed as ndarray users do; a panic is a failed test"
+)]
+
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
 use skillweld_linalg::{LinalgError, eigh, gemm, qr, thin_svd};
@@ -33,7 +39,7 @@ proptest! {
 
     #[test]
     fn svd_multiplies_back(a in matrix(20)) {
-        let svd = thin_svd(a.view()).unwrap();
+        let svd = thin_svd(&a.view()).unwrap();
         let tolerance = tolerance(a.view());
         let product = (&svd.u * &svd.s).dot(&svd.vt);
         prop_assert!(max_abs((&product - &a).view()) <= tolerance);
@@ -44,7 +50,7 @@ proptest! {
 
     #[test]
     fn qr_multiplies_back(a in matrix(20)) {
-        let qr = qr(a.view()).unwrap();
+        let qr = qr(&a.view()).unwrap();
         let tolerance = tolerance(a.view());
         prop_assert!(max_abs((qr.q.dot(&qr.r) - &a).view()) <= tolerance);
         assert_orthonormal_columns(qr.q.view(), tolerance);
@@ -56,7 +62,7 @@ proptest! {
     #[test]
     fn eigh_multiplies_back(a in matrix(16)) {
         let gram = a.t().dot(&a);
-        let eigen = eigh(gram.view()).unwrap();
+        let eigen = eigh(&gram.view()).unwrap();
         let tolerance = tolerance(gram.view());
         let product = (&eigen.vectors * &eigen.values).dot(&eigen.vectors.t());
         prop_assert!(max_abs((&product - &gram).view()) <= tolerance);
@@ -83,7 +89,7 @@ proptest! {
 
 #[test]
 fn known_singular_values() {
-    let svd = thin_svd(ndarray::array![[3.0f32, 0.0], [0.0, -2.0], [0.0, 0.0]].view()).unwrap();
+    let svd = thin_svd(&ndarray::array![[3.0f32, 0.0], [0.0, -2.0], [0.0, 0.0]].view()).unwrap();
     assert_eq!(svd.s.to_vec(), vec![3.0, 2.0]);
     assert_eq!((svd.u.dim(), svd.vt.dim()), ((3, 2), (2, 2)));
 }
@@ -92,10 +98,10 @@ fn known_singular_values() {
 fn bad_input_is_an_error() {
     let nan = Array2::from_elem((3, 2), f64::NAN);
     assert!(matches!(
-        thin_svd(nan.view()),
+        thin_svd(&nan.view()),
         Err(LinalgError::NoConvergence { operation: "SVD", rows: 3, cols: 2 })
     ));
-    assert!(matches!(eigh(Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
-    let empty = thin_svd(Array2::<f32>::zeros((0, 4)).view()).unwrap();
+    assert!(matches!(eigh(&Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
+    let empty = thin_svd(&Array2::<f32>::zeros((0, 4)).view()).unwrap();
     assert_eq!((empty.u.dim(), empty.s.len(), empty.vt.dim()), ((0, 0), 0, (0, 4)));
 }

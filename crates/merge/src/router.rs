@@ -110,7 +110,7 @@ fn top_right_singular_vectors(matrix: &Array2<f64>, spec: RouterSpec) -> Result<
     if spec.rank > available {
         return Err(Problem::Rank(available));
     }
-    let svd = thin_svd(matrix.view()).map_err(Problem::Linalg)?;
+    let svd = thin_svd(&matrix.view()).map_err(Problem::Linalg)?;
     let mut rows = svd.vt.slice_move(s![..spec.rank, ..]);
     for mut row in rows.rows_mut() {
         let largest = row.iter().copied().fold(0.0f64, |max, x| if x.abs() > max.abs() { x } else { max });

@@ -24,6 +24,9 @@ pub(crate) const FORMAT_VERSION: u64 = 1;
 /// Name of the provenance file in a merged checkpoint.
 pub(crate) const PROVENANCE: &str = "skillweld.json";
 
+/// Where an input stands in the provenance: the model's index, and what it is to the model.
+type Place = (usize, &'static str);
+
 /// How the output is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunOptions {
@@ -92,8 +95,8 @@ impl Plan<'_> {
         book
     }
 
-    /// Every checkpoint that is read, with its place in the provenance: (model's index, what it is to the model).
-    fn input_checkpoints(&self) -> Vec<((usize, &'static str), &Checkpoint)> {
+    /// Every checkpoint that is read, with its place in the provenance.
+    fn input_checkpoints(&self) -> Vec<(Place, &Checkpoint)> {
         let mut all = Vec::new();
         for (index, model) in self.models.all.iter().enumerate() {
             all.push(((index, "weights"), &*model.weights));
@@ -112,11 +115,7 @@ impl Plan<'_> {
     }
 
     /// Content hashes of all inputs; hashes now what the merge had no reason to read.
-    fn input_hashes(
-        &self,
-        book: &HashBook,
-        threads: Threads,
-    ) -> Result<Vec<((usize, &'static str), Hash)>, MergeError> {
+    fn input_hashes(&self, book: &HashBook, threads: Threads) -> Result<Vec<(Place, Hash)>, MergeError> {
         let checkpoints = self.input_checkpoints();
         let results: Vec<Mutex<Option<Hash>>> = checkpoints.iter().map(|_| Mutex::default()).collect();
         threads.for_each(

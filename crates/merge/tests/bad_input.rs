@@ -1,5 +1,7 @@
 //! Bad input gives a clear error that names the thing and the remedy; earlier output stays as it was.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod support;
 
 use std::collections::BTreeMap;

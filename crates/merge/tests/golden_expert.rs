@@ -1,5 +1,7 @@
 //! Averaged blocks and router subspaces against a head merged by the published MergeVLA code (fixture `head-tiny`).
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Merged task vectors, masks and rescalers against those of the published MergeVLA code (`tests/data/merge-tiny`).
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod support;
 
 use skillweld_store::Checkpoint;

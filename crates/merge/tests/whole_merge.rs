@@ -1,5 +1,7 @@
 //! A MergeVLA merge of synthetic experts in real formats, from files to files.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod support;
 
 use std::collections::BTreeMap;

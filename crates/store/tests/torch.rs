@@ -134,6 +134,18 @@ fn nested_tables_are_a_tree_and_flat_names() {
 }
 
 #[test]
+fn members_of_the_task_enumeration_are_their_values() {
+    // As `torch.save({TaskSuite.LIBERO_GOAL: 1}, ...)` writes it.
+    let pickle = b"\x80\x02}(c__main__\nTaskSuite\nX\x0b\0\0\0libero_goal\x85RK\x01u.";
+    let root = run(pickle).unwrap();
+    assert!(matches!(root.get("libero_goal"), Some(PickleValue::Int(1))));
+    for (arguments, why) in [(&b"K\x01\x85"[..], "no string"), (b"X\x01\0\0\0aX\x01\0\0\0b\x86", "two")] {
+        let pickle = [b"c__main__\nTaskSuite\n", arguments, b"R."].concat();
+        assert!(matches!(run(&pickle), Err(PickleProblem::Malformed { .. })), "{why}");
+    }
+}
+
+#[test]
 fn a_trainers_file_gives_its_state_dict_alone() {
     let checkpoint = Checkpoint::open(data("torch/trainer.pt")).unwrap();
     assert_eq!(checkpoint.keys().collect::<Vec<_>>(), ["w"]);

@@ -92,9 +92,18 @@ vectorize! {
 
     /// out\[i\] = base\[i\] + scale · τ\[i\] where bit i is one, base\[i\] elsewhere: Θ₀ + rescaler · M ⊙ τ.
     pub fn apply(base: &[f32], tau: &[f32], bits: &[u8], scale: f32, out: &mut [f32]) {
-        for (i, ((o, b), t)) in out.iter_mut().zip(base).zip(tau).enumerate() {
-            let kept = bits[i / 8] >> (i % 8) & 1 == 1;
-            *o = if kept { b + scale * t } else { *b };
+        // Eight elements share a byte: groups of eight vectorise to a masked add.
+        let (out, out_rest) = out.as_chunks_mut::<8>();
+        let ((base, base_rest), (tau, tau_rest)) = (base.as_chunks::<8>(), tau.as_chunks::<8>());
+        for (((out, base), tau), &bits) in out.iter_mut().zip(base).zip(tau).zip(bits) {
+            for i in 0..8 {
+                let sum = base[i] + scale * tau[i];
+                out[i] = if bits & (1 << i) == 0 { base[i] } else { sum };
+            }
+        }
+        let last = bits.get(base.len()).copied().unwrap_or(0);
+        for (i, ((out, base), tau)) in out_rest.iter_mut().zip(base_rest).zip(tau_rest).enumerate() {
+            *out = if last & (1 << i) == 0 { *base } else { base + scale * tau };
         }
     }
 }

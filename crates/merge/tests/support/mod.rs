@@ -1,6 +1,7 @@
 //! What the tests of this crate share: run a recipe, read tensors back.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

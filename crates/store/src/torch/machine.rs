@@ -203,6 +203,9 @@ impl<'a> Machine<'a> {
             (Global::Size, &[same]) if matches!(self.nodes[same], Node::Tuple(_)) => {
                 return self.give_back(same);
             }
+            (Global::TaskSuite, &[same]) if matches!(self.nodes[same], Node::Str(_)) => {
+                return self.give_back(same);
+            }
             (Global::RebuildParameter, &[same, ..]) if matches!(self.nodes[same], Node::Tensor(_)) => {
                 return self.give_back(same);
             }

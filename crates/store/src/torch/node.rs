@@ -45,6 +45,8 @@ pub(crate) enum Global {
     /// `None`: untyped.
     StorageClass(Option<Dtype>),
     Dtype(Dtype),
+    /// The string enumeration that MergeVLA's scripts name tasks by: a member stands for its value.
+    TaskSuite,
 }
 
 /// Turns the arena into a tree. Shared parts are repeated, so there may be at most `budget` values: the pickle's length,
@@ -131,6 +133,8 @@ pub(crate) fn global(module: &str, name: &str) -> Outcome<Global> {
         ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensorV2),
         ("torch._utils", "_rebuild_tensor_v3") => Some(Global::RebuildTensorV3),
         ("torch._utils", "_rebuild_parameter") => Some(Global::RebuildParameter),
+        // `__main__`'s where a script saved it, its module's where it was imported. Either way nothing is called.
+        (_, "TaskSuite") => Some(Global::TaskSuite),
         ("torch.storage", "UntypedStorage") => Some(Global::StorageClass(None)),
         ("torch", _) => dtype_of_storage(name)
             .map(|dtype| Global::StorageClass(Some(dtype)))
