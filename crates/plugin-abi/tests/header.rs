@@ -1,6 +1,8 @@
 //! The C header and the Rust structs must say the same: constants are read from the header's text, layouts are
 //! checked by a C compiler.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,9 @@
 //! Whether two programs made the same checkpoint.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use skillweld_store::Checkpoint;
 use skillweld_tensor::{Dtype, TensorView};
 
@@ -18,43 +19,70 @@ pub(crate) struct Distance {
     pub(crate) one_step: u64,
     /// Values further apart, by no more than [`CANCELLATION`] allows.
     pub(crate) cancelled: u64,
+    /// Values further apart at which some expert's task vector is exactly as large as the smallest entry that trimming
+    /// keeps: bf16 has few magnitudes, and which of many equal entries belong to the largest k is nobody's to say.
+    /// mergekit keeps any k of them, Skillweld all.
+    pub(crate) at_threshold: u64,
 }
 
-/// Compares every tensor of two bf16 checkpoints that were merged from `inputs`.
+/// What was merged, as the comparison needs to know it.
+pub(crate) struct Merge {
+    /// The checkpoints read; with `density`, the base first.
+    pub(crate) inputs: Vec<PathBuf>,
+    /// The share of each task vector that trimming keeps.
+    pub(crate) density: Option<f64>,
+}
+
+/// Compares every tensor of two bf16 checkpoints that `merge` gave.
 ///
 /// # Errors
 /// Names the first value that lies too far apart.
-pub(crate) fn distance(inputs: &[PathBuf], ours: &Path, theirs: &Path) -> Result<Distance> {
-    let inputs = inputs.iter().map(Checkpoint::open).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn distance(merge: &Merge, ours: &Path, theirs: &Path) -> Result<Distance> {
+    let inputs = merge.inputs.iter().map(Checkpoint::open).collect::<Result<Vec<_>, _>>()?;
     let (ours, theirs) = (Checkpoint::open(ours)?, Checkpoint::open(theirs)?);
     let mut distance = Distance::default();
     for key in theirs.keys() {
         let (a, b) = (bf16(&ours, key)?, bf16(&theirs, key)?);
         ensure!(a.shape() == b.shape(), "`{key}` has shape {:?}, the peer's has {:?}", a.shape(), b.shape());
         let inputs = inputs.iter().map(|input| bf16(input, key)).collect::<Result<Vec<_>>>()?;
+        // Made when first asked for: most merges trim nothing.
+        let thresholds: OnceCell<Vec<f32>> = OnceCell::new();
         let pairs = a.bytes().chunks_exact(2).zip(b.bytes().chunks_exact(2));
         for (index, (a, b)) in pairs.enumerate() {
             let (a, b) = ([a[0], a[1]], [b[0], b[1]]);
-            match ordinal(a).abs_diff(ordinal(b)) {
-                0 => {}
-                1 => distance.one_step += 1,
-                steps => {
-                    let input =
-                        |view: &TensorView<'_>| value([view.bytes()[2 * index], view.bytes()[2 * index + 1]]);
-                    let largest = inputs.iter().map(|view| input(view).abs()).fold(0.0, f32::max);
-                    let (a, b) = (value(a), value(b));
-                    ensure!(
-                        (a - b).abs() <= CANCELLATION * largest,
-                        "`{key}`: value {index} is {a}, the peer's {b}: {steps} bf16 steps apart"
-                    );
-                    distance.cancelled += 1;
-                }
+            let steps = ordinal(a).abs_diff(ordinal(b));
+            if steps <= 1 {
+                distance.one_step += u64::from(steps);
+                continue;
+            }
+            let (a, b) = (value(a), value(b));
+            let largest = inputs.iter().map(|input| at(input, index).abs()).fold(0.0, f32::max);
+            let at_threshold = |density| {
+                let (base, experts) = (&inputs[0], &inputs[1..]);
+                let thresholds =
+                    thresholds.get_or_init(|| experts.iter().map(|e| threshold(base, e, density)).collect());
+                experts.iter().zip(thresholds).any(|(e, t)| (at(e, index) - at(base, index)).abs() == *t)
+            };
+            if (a - b).abs() <= CANCELLATION * largest {
+                distance.cancelled += 1;
+            } else if merge.density.is_some_and(at_threshold) {
+                distance.at_threshold += 1;
+            } else {
+                bail!("`{key}`: value {index} is {a}, the peer's {b}: {steps} bf16 steps apart");
             }
         }
         distance.values += a.numel() as u64;
     }
     ensure!(distance.values > 0, "the peer wrote no tensors");
     Ok(distance)
+}
+
+/// The smallest magnitude among the ⌊density · n⌋ largest of a task vector.
+fn threshold(base: &TensorView<'_>, expert: &TensorView<'_>, density: f64) -> f32 {
+    let mut magnitudes: Vec<f32> = (0..base.numel()).map(|i| (at(expert, i) - at(base, i)).abs()).collect();
+    let kept = (density * magnitudes.len() as f64) as usize;
+    let place = magnitudes.len() - kept.clamp(1, magnitudes.len());
+    *magnitudes.select_nth_unstable_by(place, f32::total_cmp).1
 }
 
 /// What a random method does to a base: the share of values it moves and how far.
@@ -92,6 +120,11 @@ fn ordinal(bytes: [u8; 2]) -> i32 {
     if bits & 0x8000 == 0 { bits } else { 0x8000 - bits }
 }
 
+/// Element `index` of a bf16 tensor.
+fn at(view: &TensorView<'_>, index: usize) -> f32 {
+    value([view.bytes()[2 * index], view.bytes()[2 * index + 1]])
+}
+
 fn value(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
@@ -109,28 +142,37 @@ mod tests {
         assert_eq!(at(0xbf80) - at(0xbf81), 1);
     }
 
+    /// A file with one bf16 tensor of four values.
+    fn file(dir: &Path, name: &str, values: [f32; 4]) -> PathBuf {
+        let header = r#"{"w":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(values.iter().flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes()));
+        let path = dir.join(format!("{name}.safetensors"));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
     #[test]
-    fn only_cancellation_excuses_more_than_a_step() {
+    fn only_cancellation_and_equal_magnitudes_excuse_more_than_a_step() {
         let dir = std::env::temp_dir().join(format!("skillweld-agree-{}", std::process::id()));
-        let file = |name: &str, values: [f32; 2]| {
-            let header = r#"{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
-            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-            bytes.extend(header.as_bytes());
-            bytes.extend(values.iter().flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes()));
-            let path = dir.join(format!("{name}.safetensors"));
-            std::fs::write(&path, bytes).unwrap();
-            path
-        };
         std::fs::create_dir_all(&dir).unwrap();
-        let inputs = [file("input", [1.0, -1.0])];
-        let ours = file("ours", [1.0, 1e-6]);
+        let base = file(&dir, "base", [1.0, -1.0, 0.0, 0.0]);
+        let expert = file(&dir, "expert", [1.0, -1.0, 0.5, -0.5]);
+        let merge = |density| Merge { inputs: vec![base.clone(), expert.clone()], density };
+
+        let ours = file(&dir, "ours", [1.0, 1e-6, 0.0, 0.0]);
         // 1 and its neighbour; two values near zero that inputs of size 1 left over.
-        let near = file("near", [1.0078125, 4e-6]);
-        let found = distance(&inputs, &ours, &near).unwrap();
-        assert_eq!(found, Distance { values: 2, one_step: 1, cancelled: 1 });
-        let far = file("far", [1.015625, 1e-6]);
-        let error = distance(&inputs, &ours, &far).unwrap_err();
-        assert!(error.to_string().contains("2 bf16 steps"), "{error}");
+        let near = file(&dir, "near", [1.0078125, 4e-6, 0.0, 0.0]);
+        let found = distance(&merge(None), &ours, &near).unwrap();
+        assert_eq!(found, Distance { values: 4, one_step: 1, cancelled: 1, at_threshold: 0 });
+
+        // The largest quarter of the task vector is one of two equal entries.
+        let other = file(&dir, "other", [1.0, 1e-6, 0.0, -0.5]);
+        let found = distance(&merge(Some(0.25)), &ours, &other).unwrap();
+        assert_eq!(found, Distance { values: 4, one_step: 0, cancelled: 0, at_threshold: 1 });
+        let error = distance(&merge(None), &ours, &other).unwrap_err();
+        assert!(error.to_string().contains("value 3"), "{error}");
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::agree::{self, Distance, Moved};
 use super::inputs::{EXPERTS, Inputs};
 use super::measure::{Cost, measure};
-use super::recipes::{Agreement, MERGEVLA, PEER, Recipe};
+use super::recipes::{Agreement, MERGEVLA, PEER, Recipe, TRIM_DENSITY};
 use super::report::{Report, Row};
 use crate::process::{announce, command, output, target_dir};
 use crate::{build, setup};
@@ -176,15 +176,21 @@ impl Bench {
 fn compare(recipe: &Recipe, inputs: &Inputs, ours: &Path, theirs: &Path) -> Result<String> {
     Ok(match recipe.agreement {
         Agreement::OneStep => {
-            let weights: Vec<_> = recipe.models.iter().map(|model| inputs.weights(model)).collect();
-            let Distance { values, one_step, cancelled } = agree::distance(&weights, ours, theirs)?;
-            match one_step + cancelled {
-                0 => format!("outputs are equal: all {values} values"),
-                _ => format!(
-                    "outputs agree: {one_step} of {values} values differ by one bf16 step, and {cancelled}, where inputs \
-                     cancel, by less than 2⁻¹⁶ of the inputs"
-                ),
+            let inputs = recipe.models.iter().map(|model| inputs.weights(model)).collect();
+            let merge = agree::Merge { inputs, density: recipe.trims.then_some(TRIM_DENSITY) };
+            let Distance { values, one_step, cancelled, at_threshold } =
+                agree::distance(&merge, ours, theirs)?;
+            let mut text = format!("of {values} values {one_step} differ by one bf16 step");
+            if cancelled > 0 {
+                text += &format!(", {cancelled}, where inputs cancel, by less than 2⁻¹⁶ of the inputs");
             }
+            if at_threshold > 0 {
+                text += &format!(
+                    ", {at_threshold} at entries exactly as large as the trimming threshold, of which \
+                                   mergekit keeps any k and Skillweld all"
+                );
+            }
+            text
         }
         Agreement::Statistics => {
             let base = inputs.weights("base");

@@ -11,12 +11,17 @@ pub(crate) enum Agreement {
     Statistics,
 }
 
+/// What TIES keeps of a task vector.
+pub(crate) const TRIM_DENSITY: f64 = 0.2;
+
 /// A merge of the bench inputs.
 pub(crate) struct Recipe {
     pub(crate) name: &'static str,
     /// The checkpoints that it reads.
     pub(crate) models: &'static [&'static str],
     pub(crate) agreement: Agreement,
+    /// Keeps only the largest [`TRIM_DENSITY`] of each task vector.
+    pub(crate) trims: bool,
     head: &'static str,
     /// Parameters of every expert.
     per_model: &'static str,
@@ -30,6 +35,7 @@ pub(crate) const PEER: &[Recipe] = &[
         name: "linear",
         models: EXPERTS,
         agreement: Agreement::OneStep,
+        trims: false,
         head: "merge_method: linear",
         per_model: "weight: 0.25",
     },
@@ -37,6 +43,7 @@ pub(crate) const PEER: &[Recipe] = &[
         name: "slerp",
         models: &["expert0", "expert1"],
         agreement: Agreement::OneStep,
+        trims: false,
         head: "merge_method: slerp\nbase_model: expert0\nparameters: { t: 0.4 }",
         per_model: "",
     },
@@ -44,6 +51,7 @@ pub(crate) const PEER: &[Recipe] = &[
         name: "task_arithmetic",
         models: WITH_BASE,
         agreement: Agreement::OneStep,
+        trims: false,
         head: "merge_method: task_arithmetic\nbase_model: base",
         per_model: "weight: 0.4",
     },
@@ -51,6 +59,7 @@ pub(crate) const PEER: &[Recipe] = &[
         name: "ties",
         models: WITH_BASE,
         agreement: Agreement::OneStep,
+        trims: true,
         head: "merge_method: ties\nbase_model: base\nparameters: { normalize: true }",
         per_model: "weight: 1.0, density: 0.2",
     },
@@ -58,6 +67,7 @@ pub(crate) const PEER: &[Recipe] = &[
         name: "dare_ties",
         models: WITH_BASE,
         agreement: Agreement::Statistics,
+        trims: false,
         head: "merge_method: dare_ties\nbase_model: base",
         per_model: "weight: 0.4, density: 0.5",
     },
@@ -68,6 +78,7 @@ pub(crate) const MERGEVLA: Recipe = Recipe {
     name: "mergevla",
     models: WITH_BASE,
     agreement: Agreement::OneStep,
+    trims: false,
     head: "merge_method: task_arithmetic\nbase_model: base\nmask: { method: tall, lambda: 0.6 }",
     per_model: "weight: 0.4",
 };

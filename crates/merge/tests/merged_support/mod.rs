@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 use skillweld_store::{SafetensorsWriter, TensorSpec};
 use skillweld_tensor::{BitMask, Dtype, convert};
 
+/// dtype, shape and bytes.
+type Tensor = (Dtype, Vec<usize>, Vec<u8>);
+
 /// Files of a checkpoint before they are written.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// Stem → name → tensor.
-    pub tensors: BTreeMap<&'static str, BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>>,
+    pub tensors: BTreeMap<&'static str, BTreeMap<String, Tensor>>,
     /// Name → JSON file.
     pub json: BTreeMap<&'static str, Value>,
 }
