@@ -44,11 +44,11 @@ impl Plan<'_> {
         self.check()?;
         self.refuse_inputs_as_output(out)?;
         let statistics = side_files::statistics(self)?;
+        let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {
             Some(expert) => subspaces(self, expert, control.threads)?,
             None => Vec::new(),
         };
-        let dir = OutputDir::create(out, options.force)?;
         let hashes = self.hash_book();
         let measures = Measures::new(self.tensors.len());
         let (outputs, rescaler_slots) = Outputs::create(dir.path(), self)?;

@@ -52,7 +52,7 @@ impl Registry {
         let mut registry = Self::default();
         // The same file is often reachable twice; loading it again would only shadow itself.
         let mut seen = HashSet::new();
-        let mut is_new = |file: &PathBuf| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone()));
+        let mut is_new = |file: &PathBuf| seen.insert(identity(file));
         for path in extra {
             let files = plugin_files(path)
                 .map_err(|source| PluginError::Unreadable { path: path.clone(), source })?;
@@ -135,6 +135,18 @@ impl Registry {
             PluginError::UnknownMethod { kind, id: id.into(), nearest: nearest(id, &known), known }
         })
     }
+}
+
+/// What makes a file the same under several names: build folders hold libraries as hard links.
+#[cfg(unix)]
+fn identity(file: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(file).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(file: &Path) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|_| file.to_owned())
 }
 
 /// The known id that `id` most likely was meant to be.

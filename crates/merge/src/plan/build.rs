@@ -68,6 +68,10 @@ impl<'a> Plan<'a> {
         let context = Context { recipe, models, method, mask, hooks };
         let mut tensors = Vec::new();
         for output in context.output_keys()? {
+            // Comparing large tensors that are the same takes a while.
+            if (hooks.cancelled)() {
+                return Err(MergeError::Cancelled);
+            }
             tensors.push(context.plan_key(output)?);
         }
         let mut notes = Vec::new();
