@@ -43,11 +43,16 @@ impl Default for CheckOptions {
 
 /// Holds `method` to every law that applies to it.
 pub fn check(method: &Method, options: &CheckOptions) -> Report {
+    check_watched(method, options, |_| {})
+}
+
+/// As [`check`], telling `before` the name of each law in advance: should the plugin end the process, someone knows
+/// over what.
+pub fn check_watched(method: &Method, options: &CheckOptions, mut before: impl FnMut(&'static str)) -> Report {
     let subject = subject::Subject { method, options };
-    let laws = laws::ALL.iter().map(|law| LawResult {
-        name: law.name,
-        statement: law.statement,
-        outcome: (law.check)(&subject),
+    let laws = laws::ALL.iter().map(|law| {
+        before(law.name);
+        LawResult { name: law.name, statement: law.statement, outcome: (law.check)(&subject) }
     });
     Report { kind: method.kind(), method: method.id().to_owned(), laws: laws.collect() }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use skillweld_plugin_check::{CheckOptions, Outcome, check};
+use skillweld_plugin_check::{CheckOptions, Outcome, check_watched};
 use skillweld_plugin_host::Plugin;
 
 /// What came of one method.
@@ -103,8 +103,12 @@ pub(crate) fn check_here(plugin: &Path, options: &CheckOptions) -> Result<()> {
         Err(error) => return tell(&Message::Unusable(error.to_string())),
     };
     for method in plugin.methods() {
-        tell(&Message::Now(format!("checking {} method `{}`", method.kind(), method.id())))?;
-        let report = check(method, options);
+        let mut told = Ok(());
+        let report = check_watched(method, options, |law| {
+            let now = format!("checking law {law} of {} method `{}`", method.kind(), method.id());
+            told = tell(&Message::Now(now));
+        });
+        told?;
         let law = |law: skillweld_plugin_check::LawResult| Law {
             name: law.name.to_owned(),
             statement: law.statement.to_owned(),
