@@ -3,6 +3,7 @@
 mod action_expert;
 mod build;
 mod check;
+mod keys;
 mod summary;
 
 use skillweld_plugin_host::{Bound, Scope, flags};
