@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use skillweld_linalg::LinalgError;
 use skillweld_plugin_host::PluginError;
-use skillweld_store::StoreError;
+use skillweld_store::{Family, StoreError};
 use skillweld_tensor::TensorError;
 
 use crate::recipe::RecipeError;
@@ -75,6 +75,18 @@ pub enum MergeError {
     NoBase {
         /// The merge method.
         method: String,
+    },
+    /// Models whose tensors mean different things.
+    #[error("{model} is of family {found}, {other} of family {expected}; only models of one family can be merged")]
+    Family {
+        /// The model that does not fit.
+        model: String,
+        /// Its family.
+        found: Family,
+        /// The base, or the first model.
+        other: String,
+        /// The family of that one.
+        expected: Family,
     },
     /// A model has only an adapter and there is nothing to put it on.
     #[error("{} holds a LoRA adapter only; name the model it was trained on as `base_model`, or write `model: CHECKPOINT+ADAPTER`", path.display())]

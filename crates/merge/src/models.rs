@@ -92,7 +92,22 @@ impl Models {
             let files = SideFiles::open(&found.side_files)?;
             all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files });
         }
-        let family = Family::detect(all[recipe.base.unwrap_or(0)].weights.keys()).unwrap_or(Family::Llm);
+        let base = &all[recipe.base.unwrap_or(0)];
+        let family = Family::detect(base.weights.keys());
+        for model in &all {
+            let other = Family::detect(model.weights.keys());
+            if let (Some(expected), Some(found)) = (family, other)
+                && expected != found
+            {
+                return Err(MergeError::Family {
+                    model: model.name.clone(),
+                    found,
+                    other: base.name.clone(),
+                    expected,
+                });
+            }
+        }
+        let family = family.unwrap_or(Family::Llm);
         Ok(Self { all, family })
     }
 }

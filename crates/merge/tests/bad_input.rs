@@ -114,6 +114,34 @@ fn a_parameter_out_of_range_is_named() {
 }
 
 #[test]
+fn models_of_different_families_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = "paligemma_with_expert.gemma_expert.model.layers.0.mlp.up_proj.weight";
+    let of_pi0 = [(key, &[2usize, 2][..], &[0.0f32; 4][..])];
+    checkpoint(dir.path(), "base", &of_pi0);
+    checkpoint(dir.path(), "a", &of_pi0);
+    checkpoint(dir.path(), "b", &[of_pi0[0], ("time_mlp_in.weight", &[1], &[0.0])]);
+    let error = failure(dir.path(), RECIPE);
+    assert!(matches!(&error, MergeError::Family { model, .. } if model == "b"), "{error}");
+}
+
+#[test]
+fn a_masked_merge_keeps_the_base_whatever_the_output_dtype() {
+    let dir = tempfile::tempdir().unwrap();
+    let same = ("same", &[2usize][..], &[1.0f32, 1.0 + f32::EPSILON][..]);
+    for (name, first) in [("base", 0.0), ("a", 1.0), ("b", 2.0)] {
+        checkpoint(dir.path(), name, &[("w", &[1], &[first]), same]);
+    }
+    let out = dir.path().join("merged");
+    merge(dir.path(), &format!("{RECIPE}out_dtype: bfloat16\nmask: tall\n"), &out, 1).unwrap();
+    let kept = skillweld_store::Checkpoint::open(out.join("model.safetensors")).unwrap();
+    let base = skillweld_store::Checkpoint::open(dir.path().join("base")).unwrap();
+    for key in ["w", "same"] {
+        assert_eq!(kept.get(key).unwrap().bytes(), base.get(key).unwrap().bytes(), "{key}");
+    }
+}
+
+#[test]
 fn task_vectors_need_a_base() {
     let dir = tempfile::tempdir().unwrap();
     three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);

@@ -122,8 +122,10 @@ impl<'a> Context<'a> {
         };
         let refuse = |reason: String| Ok(planned(stored_dtype, shape, Action::Refuse(reason)));
 
+        // A masked merge keeps Θ₀ as it is; `out_dtype` is then τ's.
+        let copy_dtype = if self.mask.is_some() { stored_dtype } else { dtype };
         if on_task_vectors && present.is_empty() {
-            return Ok(planned(dtype, shape, Action::Copy(stored)));
+            return Ok(planned(copy_dtype, shape, Action::Copy(stored)));
         }
         if !absent.is_empty() {
             return refuse(format!("missing in {}; every model needs it", absent.join(", ")));
@@ -155,7 +157,7 @@ impl<'a> Context<'a> {
             return Ok(planned(dtype, shape, Action::Average(present)));
         }
         if on_task_vectors && same() {
-            return Ok(planned(dtype, shape, Action::Copy(stored)));
+            return Ok(planned(copy_dtype, shape, Action::Copy(stored)));
         }
         let bound = self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?;
         let mask =
