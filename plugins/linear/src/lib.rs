@@ -4,6 +4,9 @@ use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, export_metho
 
 export_methods!(merge: [Linear, Passthrough]);
 
+/// Elements summed at a time.
+const TILE: usize = 1024;
+
 /// Θ = Σ w_k Θ_k, divided by Σ w_k when `normalize`. Sums in f32 in the order of the experts.
 pub struct Linear;
 
@@ -23,12 +26,15 @@ impl MergeMethod for Linear {
         if divisor == 0.0 {
             return Err("the weights sum to zero: change them or set `normalize: false`".into());
         }
-        out.fill(0.0);
-        for (k, &weight) in weights.iter().enumerate() {
-            add_scaled(out, block.expert(k), weight as f32);
-        }
-        if divisor != 1.0 {
-            divide(out, divisor as f32);
+        // Tile by tile, so that the sums stay in the first cache.
+        for (tile, out) in out.chunks_mut(TILE).enumerate() {
+            out.fill(0.0);
+            for (k, &weight) in weights.iter().enumerate() {
+                add_scaled(out, &block.expert(k)[tile * TILE..], weight as f32);
+            }
+            if divisor != 1.0 {
+                divide(out, divisor as f32);
+            }
         }
         Ok(())
     }

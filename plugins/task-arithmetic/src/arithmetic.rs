@@ -2,7 +2,7 @@
 
 use skillweld_plugin_sdk::{Block, MergeMethod, Result, Spec, laws};
 
-use crate::join::{Join, Thin, merge, weigh};
+use crate::join::{Join, Thin, add_weighed, merge, weigh};
 
 /// τ = λ Σ w_k τ_k, divided by Σ w_k when `normalize`.
 pub struct TaskArithmetic;
@@ -16,15 +16,23 @@ impl MergeMethod for TaskArithmetic {
     }
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        merge(block, &KeepAll(block), Join::Sum, out);
+        let weights = block.expert_numbers("weight").iter().map(|&w| w as f32).collect();
+        merge(block, &KeepAll { block, weights }, Join::Sum, out);
         Ok(())
     }
 }
 
-struct KeepAll<'a>(&'a Block<'a>);
+struct KeepAll<'a> {
+    block: &'a Block<'a>,
+    weights: Vec<f32>,
+}
 
 impl Thin for KeepAll<'_> {
     fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
-        weigh(values, &self.0.expert(k)[start..], self.0.expert_number("weight", k) as f32);
+        weigh(values, &self.block.expert(k)[start..], self.weights[k]);
+    }
+
+    fn add(&self, k: usize, start: usize, sums: &mut [f32], _: &mut [f32]) {
+        add_weighed(sums, &self.block.expert(k)[start..], self.weights[k]);
     }
 }

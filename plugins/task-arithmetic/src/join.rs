@@ -9,6 +9,12 @@ pub(crate) const TILE: usize = 512;
 pub(crate) trait Thin {
     /// Fills `values` with those of expert `k`, from element `start` of the block.
     fn thin(&self, k: usize, start: usize, values: &mut [f32]);
+
+    /// Adds those values to `sums`; `row` is scratch of the same length.
+    fn add(&self, k: usize, start: usize, sums: &mut [f32], row: &mut [f32]) {
+        self.thin(k, start, row);
+        add(sums, row);
+    }
 }
 
 /// Thins tile by tile and hands over each tile's start and its rows, one an expert, [`TILE`] apart.
@@ -42,12 +48,26 @@ pub(crate) fn merge(block: &Block<'_>, thin: &impl Thin, join: Join, out: &mut [
     let total: f32 = weights.iter().sum();
     // As mergekit: weights that cancel do not divide.
     let divisor = if normalize && total.abs() >= 1e-8 { total } else { 1.0 };
+    let Join::Consensus { zero_sum } = join else {
+        let mut row = [0.0; TILE];
+        for (tile, out) in out.chunks_mut(TILE).enumerate() {
+            out.fill(0.0);
+            (0..weights.len()).for_each(|k| thin.add(k, tile * TILE, out, &mut row[..out.len()]));
+            if divisor != 1.0 {
+                divide(out, divisor);
+            }
+            if lambda != 1.0 {
+                scale(out, lambda);
+            }
+        }
+        return;
+    };
     for_each_tile(block, thin, |start, len, rows| {
         let out = &mut out[start..start + len];
-        match join {
-            Join::Sum => sum(out, rows, divisor),
-            Join::Consensus { zero_sum } if normalize => consensus_mean(out, rows, &weights, zero_sum),
-            Join::Consensus { zero_sum } => consensus_sum(out, rows, zero_sum),
+        if normalize {
+            consensus_mean(out, rows, &weights, zero_sum);
+        } else {
+            consensus_sum(out, rows, zero_sum);
         }
         if lambda != 1.0 {
             scale(out, lambda);
@@ -77,12 +97,12 @@ fn add_rows(sums: &mut [f32], rows: &[f32]) {
 }
 
 vectorize! {
-    fn sum(out: &mut [f32], rows: &[f32], divisor: f32) {
-        out.fill(0.0);
-        add_rows(out, rows);
-        if divisor != 1.0 {
-            out.iter_mut().for_each(|out| *out /= divisor);
-        }
+    fn add(sums: &mut [f32], row: &[f32]) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+
+    fn divide(out: &mut [f32], divisor: f32) {
+        out.iter_mut().for_each(|out| *out /= divisor);
     }
 
     fn consensus_sum(out: &mut [f32], rows: &[f32], zero_sum: f32) {
@@ -127,6 +147,13 @@ vectorize! {
         add_rows(&mut sums[..len], rows);
         let votes: i32 = sums.iter().map(|&sum| i32::from(sum > 0.0) - i32::from(sum < 0.0)).sum();
         f64::from(votes)
+    }
+
+    /// Weighs every element and adds it.
+    pub(crate) fn add_weighed(sums: &mut [f32], expert: &[f32], weight: f32) {
+        for (sum, expert) in sums.iter_mut().zip(expert) {
+            *sum += weight * expert;
+        }
     }
 
     /// Weighs every element.
