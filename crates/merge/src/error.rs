@@ -96,7 +96,7 @@ pub enum MergeError {
     },
     /// Parameters that must agree over all tensors do not.
     #[error(
-        "`{method}` takes statistics over all tensors, but its parameters make them differ in kind: tensor `{key}` wants other sums than `{first}`; use the same parameters for both, or statistics by tensor"
+        "`{method}` takes statistics over all tensors together, which needs the same parameters for each of them, also those that would change nothing; tensor `{key}` has others than `{first}`; use the same for both, or statistics by tensor (`scope: tensor`, where the method has it)"
     )]
     MixedStatistics {
         /// The method.

@@ -134,7 +134,7 @@ impl<'a> Executor<'a> {
         let Some(first) = all.first().filter(|work| work.merge.method.plan().scope == Scope::Global) else {
             return Ok(Vec::new());
         };
-        same_plan(&all, |merge| Some(&merge.method))?;
+        same_parameters(&all, |merge| Some(&merge.method))?;
         let units: Vec<_> = all
             .iter()
             .enumerate()
@@ -193,7 +193,7 @@ impl<'a> Executor<'a> {
         if plan.scope != Scope::Global {
             return Ok(Vec::new());
         }
-        same_plan(&all, |merge| merge.mask.as_ref())?;
+        same_parameters(&all, |merge| merge.mask.as_ref())?;
         let mut totals = Vec::with_capacity(plan.totals_len());
         for (pass, &len) in plan.sums_len.iter().enumerate() {
             let parts: Vec<Mutex<Vec<f64>>> = self.plan.tensors.iter().map(|_| Mutex::default()).collect();
@@ -265,14 +265,15 @@ impl<'a> Executor<'a> {
     }
 }
 
-/// A method with global statistics must take the same sums of every tensor.
-fn same_plan<'w>(
+/// A method with global statistics must take the same sums of every tensor. What its parameters do to them only the
+/// method knows, so all must be equal.
+fn same_parameters<'w>(
     all: &'w [Worked<'w>],
     bound: impl Fn(&'w crate::plan::Merge<'w>) -> Option<&'w Bound>,
 ) -> Result<(), MergeError> {
-    let mut plans = all.iter().filter_map(|work| Some((work, bound(work.merge)?)));
-    let Some((first, expected)) = plans.next() else { return Ok(()) };
-    match plans.find(|(_, other)| other.plan() != expected.plan()) {
+    let mut others = all.iter().filter_map(|work| Some((work, bound(work.merge)?)));
+    let Some((first, expected)) = others.next() else { return Ok(()) };
+    match others.find(|(_, other)| !expected.same_parameters(other)) {
         None => Ok(()),
         Some((work, _)) => Err(MergeError::MixedStatistics {
             method: expected.method().id().to_owned(),

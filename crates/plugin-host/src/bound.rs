@@ -149,6 +149,15 @@ impl Bound {
         &self.plan
     }
 
+    /// True when both give the same method the same parameters, bit for bit. Only then can their sums be added.
+    pub fn same_parameters(&self, other: &Self) -> bool {
+        let same = |a: &[f64], b: &[f64]| a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()));
+        (self.method.kind(), self.method.id(), self.expert_count)
+            == (other.method.kind(), other.method.id(), other.expert_count)
+            && same(&self.global, &other.global)
+            && same(&self.per_expert, &other.per_expert)
+    }
+
     /// The parameters as the boundary takes them.
     pub(crate) fn abi_params(&self) -> abi::Params {
         abi::Params {

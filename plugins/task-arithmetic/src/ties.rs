@@ -53,10 +53,9 @@ impl MergeMethod for Ties {
 
     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
         if trims(block) && pass < trim::PASSES {
-            trim::observe(block, scope(block), pass, sums);
-        } else {
-            for_each_tile(block, &Trim::new(block), |_, len, rows| sums[0] += sum_of_signs(rows, len));
+            return trim::observe(block, scope(block), pass, sums);
         }
+        for_each_tile(block, &Trim::new(block)?, |_, len, rows| sums[0] += sum_of_signs(rows, len));
         Ok(())
     }
 
@@ -65,7 +64,7 @@ impl MergeMethod for Ties {
             [.., votes] if counts_signs(block) => (*votes > 0.0) as i8 - (*votes < 0.0) as i8,
             _ => 1,
         };
-        merge(block, &Trim::new(block), Join::Consensus { zero_sum: f32::from(zero_sum) }, out);
+        merge(block, &Trim::new(block)?, Join::Consensus { zero_sum: f32::from(zero_sum) }, out);
         Ok(())
     }
 }
@@ -95,9 +94,9 @@ struct Trim<'a> {
 }
 
 impl<'a> Trim<'a> {
-    fn new(block: &'a Block<'a>) -> Self {
-        let threshold = |k| trims(block).then(|| trim::threshold(block, scope(block), k)).flatten();
-        Self { block, thresholds: (0..block.experts()).map(threshold).collect() }
+    fn new(block: &'a Block<'a>) -> Result<Self> {
+        let threshold = |k| if trims(block) { trim::threshold(block, scope(block), k) } else { Ok(None) };
+        Ok(Self { block, thresholds: (0..block.experts()).map(threshold).collect::<Result<_>>()? })
     }
 }
 

@@ -4,7 +4,7 @@
 //! only among the entries that share what the passes before have settled: tables this small stay in the first cache,
 //! and counts are whole numbers, which f64 adds exactly in any order.
 
-use skillweld_plugin_sdk::{Block, pack_bits, vectorize};
+use skillweld_plugin_sdk::{Block, Result, pack_bits, vectorize};
 
 /// Over what a threshold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) fn sums_len(experts: usize) -> [usize; PASSES] {
 }
 
 /// Counts one digit of every expert that is trimmed.
-pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) {
+pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) -> Result {
     let (shift, bins) = DIGITS[pass];
     for (k, counts) in sums.chunks_exact_mut(bins).enumerate() {
         if !(0.0..1.0).contains(&block.expert_number("density", k)) {
@@ -32,23 +32,25 @@ pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [
         }
         if pass == 0 {
             count_upper(block.expert(k), counts);
-        } else if let Some((settled, _)) = narrow(block, scope, k, pass) {
+        } else if let Some((settled, _)) = narrow(block, scope, k, pass)? {
             count_within(block.expert(k), counts, shift, settled);
         }
     }
+    Ok(())
 }
 
 /// Smallest magnitude that expert `k` keeps; `None` when it keeps everything.
-pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Option<f32> {
-    let density = block.expert_number("density", k);
-    // Nothing is at least NaN: what is not there cannot be selected, and density 0 keeps nothing.
-    (density < 1.0)
-        .then(|| narrow(block, scope, k, PASSES).map_or(f32::NAN, |(bits, _)| f32::from_bits(bits)))
+pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<f32>> {
+    if block.expert_number("density", k) >= 1.0 {
+        return Ok(None);
+    }
+    // Nothing is at least NaN: density 0 keeps nothing.
+    Ok(Some(narrow(block, scope, k, PASSES)?.map_or(f32::NAN, |(bits, _)| f32::from_bits(bits))))
 }
 
 /// What the first `passes` passes settle: the upper bits of the threshold, lower ones zero, and its rank from above
-/// among the entries with these bits.
-fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Option<(u32, f64)> {
+/// among the entries with these bits. `None` when nothing is kept.
+fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Result<Option<(u32, f64)>> {
     let mut totals = block.totals();
     let mut settled = (0, 0.0);
     for (pass, (shift, bins)) in DIGITS.into_iter().enumerate().take(passes) {
@@ -56,13 +58,25 @@ fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Option<(u
         totals = later;
         let groups = group_sums(&tables[k * bins..][..bins]);
         if pass == 0 {
-            settled.1 = rank(groups.iter().sum(), block.expert_number("density", k), scope)?;
+            match rank(groups.iter().sum(), block.expert_number("density", k), scope) {
+                Some(rank) => settled.1 = rank,
+                None => return Ok(None),
+            }
         }
-        let (group, rank) = select(&groups, settled.1)?;
-        let (bin, rank) = select(&tables[k * bins + group * GROUP..][..GROUP], rank)?;
-        settled = (settled.0 | ((group * GROUP + bin) as u32) << shift, rank);
+        let found = select(&groups, settled.1).and_then(|(group, rank)| {
+            let (bin, rank) = select(&tables[k * bins + group * GROUP..][..GROUP], rank)?;
+            Some((group * GROUP + bin, rank))
+        });
+        let Some((bin, rank)) = found else {
+            return Err(format!(
+                "pass {pass} counted fewer entries of expert {k} than were settled on before; every pass must see the \
+                 same values with the same `density`"
+            )
+            .into());
+        };
+        settled = (settled.0 | (bin as u32) << shift, rank);
     }
-    Some(settled)
+    Ok(Some(settled))
 }
 
 /// How many of `count` entries are kept, `density` < 1. A tensor keeps ⌊density · n⌋ but at least one, as mergekit
