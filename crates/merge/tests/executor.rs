@@ -1,4 +1,4 @@
-//! What the executor refuses on the way: statistics that do not belong together.
+//! What the executor refuses on the way: statistics that do not belong together, NaN that no method sees.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -74,4 +74,32 @@ fn equal_parameters_written_in_several_ways_are_equal() {
     models(dir.path(), [std::array::from_fn(|i| i as f32), std::array::from_fn(|i| -(i as f32))]);
     let density = "density: [{filter: a, value: 0.5}, {value: 0.5}], scope: global";
     merge(dir.path(), &recipe(density), &dir.path().join("merged"), 2).unwrap();
+}
+
+#[test]
+fn nan_in_a_tensor_that_is_only_copied_is_refused() {
+    for bad in [f32::NAN, f32::NEG_INFINITY] {
+        let dir = tempfile::tempdir().unwrap();
+        // `same` is the same in all models, so no method is asked; longer than a block, the bad value in the second.
+        let mut same = vec![1.0; 20_000];
+        same[17_000] = bad;
+        for (name, w) in [("base", 0.0), ("x", 1.0), ("y", 2.0)] {
+            write(&dir.path().join(name), &[("same", &same), ("w", &[w])]);
+        }
+        for rest in ["", "mask: tall\n", "out_dtype: bfloat16\n"] {
+            let out = dir.path().join("merged");
+            let text = recipe("") + rest;
+            let error = merge(dir.path(), &text, &out, 2).unwrap_err();
+            assert!(
+                matches!(&error, MergeError::NonFinite { key, model, element: 17_000 } if key == "same" && model == "the base model"),
+                "{error}"
+            );
+            merge(dir.path(), &(text + "allow_non_finite: true\n"), &out, 2).unwrap();
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+        // Without a base it is the first model's.
+        let linear = "merge_method: linear\nmodels: [{model: x}, {model: y}]\n";
+        let error = merge(dir.path(), linear, &dir.path().join("merged"), 1).unwrap_err();
+        assert!(matches!(&error, MergeError::NonFinite { model, .. } if model == "x"), "{error}");
+    }
 }

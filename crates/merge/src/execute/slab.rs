@@ -9,7 +9,7 @@ use skillweld_tensor::{BitMask, Dtype, TensorView, convert};
 use super::Executor;
 use super::buffers::{Buffers, byte_range, sized};
 use super::units::{blocks, slabs};
-use super::worked::{Worked, add};
+use super::worked::{BASE, Worked, add, check_finite};
 use crate::MergeError;
 use crate::measure::Distances;
 use crate::output::Slot;
@@ -26,7 +26,10 @@ impl Executor<'_> {
             Action::Copy(view) => {
                 let slots = self.outputs.slots(index);
                 let Some(slot) = slots.value else { return Ok(()) };
-                self.each_slab(tensor, threads, |buffers, slab| self.copy(tensor, view, slot, slab, buffers))
+                self.each_slab(tensor, threads, |buffers, slab| {
+                    self.check_copied(tensor, view, slab, buffers)?;
+                    self.copy(tensor, view, slot, slab, buffers)
+                })
             }
             Action::Average(sources) => {
                 let Some(slot) = self.outputs.slots(index).value else { return Ok(()) };
@@ -37,13 +40,13 @@ impl Executor<'_> {
                 })
             }
             Action::PerTask(views) => self.each_slab(tensor, threads, |buffers, slab| {
-                for (view, &slot) in views.iter().zip(&self.outputs.slots(index).per_task) {
-                    self.copy(tensor, view, slot, slab, buffers)?;
-                }
                 let sources: Vec<Source<'_>> = views.iter().map(|view| Source::Stored(*view)).collect();
                 if tensor.dtype.is_computable() {
                     let distances = self.load_experts(tensor, &sources, slab, buffers)?;
                     self.measures.add_distances(index, slab.start, distances);
+                }
+                for (view, &slot) in views.iter().zip(&self.outputs.slots(index).per_task) {
+                    self.copy(tensor, view, slot, slab, buffers)?;
                 }
                 Ok(())
             }),
@@ -67,6 +70,30 @@ impl Executor<'_> {
                 Ok(())
             },
         )
+    }
+
+    /// Refuses NaN and infinity in what all models share and no method looks at.
+    fn check_copied(
+        &self,
+        tensor: &PlannedTensor<'_>,
+        view: &TensorView<'_>,
+        slab: &Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Result<(), MergeError> {
+        if self.plan.recipe.allow_non_finite || !view.dtype().is_computable() {
+            return Ok(());
+        }
+        let model = match (self.plan.recipe.base, self.plan.recipe.models.first()) {
+            (None, Some(first)) => &first.name,
+            _ => BASE,
+        };
+        for block in blocks(slab, false) {
+            let values = sized(&mut buffers.outputs.merged, block.len());
+            view.decode_block(block.start, values).map_err(MergeError::tensor(&tensor.key))?;
+            self.hashes.offer(view, block.start, block.end);
+            check_finite(&tensor.key, model, values, block.start)?;
+        }
+        Ok(())
     }
 
     /// Copies a slab as it is, or converts it where the output has another dtype.
@@ -115,14 +142,8 @@ impl Executor<'_> {
                 product_block(&factors, slab.start, product, &mut inputs.rows);
                 add(values, product);
             }
-            if !self.plan.recipe.allow_non_finite && !convert::all_finite(values) {
-                let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-                let model = self.plan.tasks()[k].to_owned();
-                return Err(MergeError::NonFinite {
-                    key: tensor.key.clone(),
-                    model,
-                    element: slab.start + first,
-                });
+            if !self.plan.recipe.allow_non_finite {
+                check_finite(&tensor.key, self.plan.tasks()[k], values, slab.start)?;
             }
         }
         let experts = inputs.experts.iter().take(sources.len()).map(|expert| &expert[..slab.len()]);

@@ -22,7 +22,16 @@ pub(crate) struct Worked<'a> {
     pub(crate) hashes: &'a HashBook,
 }
 
-const BASE: &str = "the base model";
+/// Refuses NaN and infinity among the values of `model` from element `offset` of tensor `key` on.
+pub(super) fn check_finite(key: &str, model: &str, values: &[f32], offset: usize) -> Result<(), MergeError> {
+    if convert::all_finite(values) {
+        return Ok(());
+    }
+    let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    Err(MergeError::NonFinite { key: key.to_owned(), model: model.to_owned(), element: offset + first })
+}
+
+pub(super) const BASE: &str = "the base model";
 
 impl Worked<'_> {
     /// A method wants the tensor in one piece.
@@ -101,12 +110,7 @@ impl Worked<'_> {
     }
 
     fn check_finite(&self, values: &[f32], model: &str, offset: usize) -> Result<(), MergeError> {
-        if self.allow_non_finite || convert::all_finite(values) {
-            return Ok(());
-        }
-        let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-        let key = self.tensor.key.clone();
-        Err(MergeError::NonFinite { key, model: model.to_owned(), element: offset + first })
+        if self.allow_non_finite { Ok(()) } else { check_finite(&self.tensor.key, model, values, offset) }
     }
 
     /// This expert goes to the plugins as factors: an adapter on the base itself, and all of them accept low rank.
