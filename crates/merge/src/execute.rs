@@ -13,6 +13,7 @@ mod worked;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 
 use skillweld_linalg::Threads;
 use skillweld_plugin_host::{Bound, HostHooks, Scope};
@@ -90,12 +91,26 @@ pub(crate) fn execute(
     std::thread::scope(|scope| {
         // Writing to the disk goes on while the next tensors are computed.
         let syncer = scope.spawn(|| outputs.sync_until(&done));
+        let ends = EndOnDrop { done: &done, syncer: syncer.thread() };
         let result = executor.each_tensor(|index, threads| executor.work_off(index, threads));
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         let synced = syncer.join().unwrap_or(Ok(()));
         result.and(synced)
     })?;
     Ok(rescalers)
+}
+
+/// Ends the syncer, also when the work panics: the scope waits for it before it lets the panic through.
+struct EndOnDrop<'a> {
+    done: &'a AtomicBool,
+    syncer: &'a Thread,
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.syncer.unpark();
+    }
 }
 
 impl<'a> Executor<'a> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skillweld_store::{Hash, SafetensorsWriter, TensorSpec, content_hash};
 use skillweld_tensor::{BitMask, Dtype};
@@ -14,6 +14,9 @@ use crate::plan::{Action, Part, Plan, PlannedTensor};
 
 /// Larger models are cut into shards of this size, as Hugging Face does.
 const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Shortest time between two rounds of syncing.
+const MIN_SYNC_PAUSE: Duration = Duration::from_millis(5);
 
 /// File stems of a merged checkpoint.
 pub(crate) mod stem {
@@ -145,13 +148,17 @@ impl Outputs {
         Ok(file.writer.write_at(slot.tensor, offset_bytes as u64, bytes)?)
     }
 
-    /// Keeps sending written pages to the disk until `done`.
+    /// Keeps sending written pages to the disk until `done`, half of the time at most: writers wait while a file is
+    /// synced. Whoever sets `done` unparks this thread.
     pub(crate) fn sync_until(&self, done: &AtomicBool) -> Result<(), MergeError> {
+        let mut pause = MIN_SYNC_PAUSE;
         while !done.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(pause);
+            let start = Instant::now();
             for file in &self.files {
                 file.writer.sync_data()?;
             }
+            pause = start.elapsed().max(MIN_SYNC_PAUSE);
         }
         Ok(())
     }
