@@ -11,6 +11,9 @@ mod totals;
 mod units;
 mod worked;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
@@ -19,7 +22,7 @@ use skillweld_linalg::Threads;
 use skillweld_plugin_host::{Bound, HostHooks, Scope};
 
 pub(crate) use hashing::{BlockHashes, HashBook};
-use units::{blocks, slabs};
+pub(crate) use units::Cut;
 use worked::Worked;
 
 use crate::MergeError;
@@ -27,9 +30,6 @@ use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::plan::{Action, Plan};
 use buffers::{Buffers, Pool};
-
-/// Tensors of more elements are worked on by all threads together, smaller ones by one thread each.
-const SHARED_FROM: usize = 16 * units::SLAB;
 
 /// How a merge is watched and stopped.
 #[derive(Clone, Copy)]
@@ -121,14 +121,18 @@ impl<'a> Executor<'a> {
     ) -> Result<(), MergeError> {
         let threads = self.control.threads;
         let numel = |index: &usize| self.plan.tensors[*index].numel();
-        let (large, mut small): (Vec<usize>, Vec<usize>) =
-            (0..self.plan.tensors.len()).partition(|index| threads.count() > 1 && numel(index) > SHARED_FROM);
+        let (large, mut small): (Vec<usize>, Vec<usize>) = (0..self.plan.tensors.len())
+            .partition(|index| threads.count() > 1 && numel(index) > self.cut().shared_from);
         for index in large {
             work(index, threads)?;
         }
         // Largest first: whoever finishes early takes the small change.
         small.sort_by_key(|index| std::cmp::Reverse(numel(index)));
         threads.for_each(small.len(), || (), |(), i| work(small[i], Threads::ONE))
+    }
+
+    fn cut(&self) -> Cut {
+        self.outputs.cut()
     }
 
     fn worked(&self, index: usize) -> Option<Worked<'_>> {
@@ -153,7 +157,7 @@ impl<'a> Executor<'a> {
         let units: Vec<_> = all
             .iter()
             .enumerate()
-            .flat_map(|(job, work)| slabs(job, work.tensor.numel(), work.whole()))
+            .flat_map(|(job, work)| self.cut().slabs(job, work.tensor.numel(), work.whole()))
             .collect();
         let plan = first.merge.method.plan();
         totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, at, sums| {
@@ -172,7 +176,7 @@ impl<'a> Executor<'a> {
         if plan.scope == Scope::Global || plan.passes() == 0 {
             return Ok(self.merge_totals.as_slice().into());
         }
-        let units: Vec<_> = slabs(0, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
         let totals = totals::totals(plan, threads, &self.pool, units.len(), |buffers, unit, at, sums| {
             self.observe(work, &units[unit].range, buffers, at, sums)
         })?;
@@ -190,7 +194,7 @@ impl<'a> Executor<'a> {
         self.control.check()?;
         let Buffers { inputs, outputs } = buffers;
         work.load_slab(slab, inputs)?;
-        for block in blocks(slab, work.whole()) {
+        for block in self.cut().blocks(slab, work.whole()) {
             work.load_block(slab, &block, inputs)?;
             work.observe(&block, inputs, outputs, at, sums)?;
         }
@@ -234,7 +238,7 @@ impl<'a> Executor<'a> {
     ) -> Result<Vec<f64>, MergeError> {
         let Some(mask) = &work.merge.mask else { return Ok(vec![0.0; len]) };
         let merge_totals = self.totals_of(work, threads)?;
-        let units: Vec<_> = slabs(0, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
         // One pass at a time: `totals` sees a plan of just this one.
         let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..mask.plan().clone() };
         totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, _, sums| {
@@ -242,7 +246,7 @@ impl<'a> Executor<'a> {
             let slab = &units[unit].range;
             let Buffers { inputs, outputs } = buffers;
             work.load_slab(slab, inputs)?;
-            for block in blocks(slab, work.whole()) {
+            for block in self.cut().blocks(slab, work.whole()) {
                 work.load_block(slab, &block, inputs)?;
                 work.run(&block, inputs, outputs, &merge_totals)?;
                 work.observe_mask(mask, &block, inputs, outputs, at, sums)?;

@@ -9,11 +9,8 @@ use skillweld_store::{Hash, SafetensorsWriter, TensorSpec, content_hash};
 use skillweld_tensor::{BitMask, Dtype};
 
 use crate::MergeError;
-use crate::execute::BlockHashes;
+use crate::execute::{BlockHashes, Cut};
 use crate::plan::{Action, Part, Plan, PlannedTensor};
-
-/// Larger models are cut into shards of this size, as Hugging Face does.
-const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Shortest time between two rounds of syncing.
 const MIN_SYNC_PAUSE: Duration = Duration::from_millis(5);
@@ -30,6 +27,7 @@ pub(crate) mod stem {
 /// The open output files.
 #[derive(Debug)]
 pub(crate) struct Outputs {
+    cut: Cut,
     files: Vec<OutputFile>,
     /// In the plan's order.
     slots: Vec<Slots>,
@@ -112,9 +110,14 @@ impl Layout {
 }
 
 impl Outputs {
-    /// Creates all files in `dir`, preallocated. With `rescaled`, masks hold one rescaler a task: the slots that
-    /// [`Outputs::write_rescalers`] fills.
+    /// Creates all files in `dir`, preallocated, and gives the slots of the rescalers, one a task where the mask method
+    /// has them.
     pub(crate) fn create(dir: &Path, plan: &Plan<'_>) -> Result<(Self, Vec<Slot>), MergeError> {
+        Self::create_cut(dir, plan, Cut::default())
+    }
+
+    /// [`create`](Self::create) for a merge that is cut in other places.
+    pub(crate) fn create_cut(dir: &Path, plan: &Plan<'_>, cut: Cut) -> Result<(Self, Vec<Slot>), MergeError> {
         let tasks = plan.tasks();
         let mut layout = Layout::default();
         let slots: Vec<Slots> =
@@ -132,8 +135,13 @@ impl Outputs {
                 }
             }
         }
-        let files = layout.files.into_iter().map(|(stem, specs)| OutputFile::create(dir, stem, specs));
-        Ok((Self { files: files.collect::<Result<_, _>>()?, slots }, rescalers))
+        let files = layout.files.into_iter().map(|(stem, specs)| OutputFile::create(dir, stem, specs, cut));
+        Ok((Self { cut, files: files.collect::<Result<_, _>>()?, slots }, rescalers))
+    }
+
+    /// Where everything is cut.
+    pub(crate) fn cut(&self) -> Cut {
+        self.cut
     }
 
     /// Where the `index`-th planned tensor goes.
@@ -180,7 +188,7 @@ impl Outputs {
 pub(crate) const RESCALER: &str = "__rescaler__";
 
 impl OutputFile {
-    fn create(dir: &Path, stem: &'static str, specs: Vec<TensorSpec>) -> Result<Self, MergeError> {
+    fn create(dir: &Path, stem: &'static str, specs: Vec<TensorSpec>, cut: Cut) -> Result<Self, MergeError> {
         let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         if stem == stem::MASKS {
             metadata.insert("bit_order".to_owned(), "little".to_owned());
@@ -188,8 +196,9 @@ impl OutputFile {
         let bytes = |spec: &TensorSpec| {
             skillweld_tensor::numel(&spec.shape).and_then(|n| spec.dtype.byte_len(n)).unwrap_or(0)
         };
-        let hashes = specs.iter().map(|spec| BlockHashes::new(spec.dtype, bytes(spec))).collect();
-        let writer = SafetensorsWriter::create(dir, stem, specs.clone(), &metadata, Some(MAX_SHARD_BYTES))?;
+        let hashes = specs.iter().map(|spec| BlockHashes::new(spec.dtype, bytes(spec), cut.block)).collect();
+        let writer =
+            SafetensorsWriter::create(dir, stem, specs.clone(), &metadata, Some(cut.max_shard_bytes))?;
         Ok(Self { stem, writer, specs, hashes })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use skillweld_store::{ChainingValue, Hash, TensorHasher};
 use skillweld_tensor::{Dtype, TensorView};
 
-use super::units::BLOCK;
+use super::units::Cut;
 
 /// BLAKE3 of input tensors, taken in passing while their blocks are in the cache.
 ///
@@ -12,6 +12,7 @@ use super::units::BLOCK;
 /// block by block offers each block; what nobody offered is hashed by [`HashBook::finish`] afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct HashBook {
+    pub(super) cut: Cut,
     tensors: HashMap<Place, BlockHashes>,
 }
 
@@ -25,15 +26,15 @@ fn place(view: &TensorView<'_>) -> Place {
 impl HashBook {
     /// Starts the account of a tensor.
     pub(crate) fn register(&mut self, view: &TensorView<'_>) {
-        let new = || BlockHashes::new(view.dtype(), view.bytes().len());
+        let new = || BlockHashes::new(view.dtype(), view.bytes().len(), self.cut.block);
         self.tensors.entry(place(view)).or_insert_with(new);
     }
 
     /// Hashes the blocks of `view` that overlap elements `start..end`, unless that was done before. `start` is a
-    /// multiple of [`BLOCK`].
+    /// multiple of the block.
     pub(crate) fn offer(&self, view: &TensorView<'_>, start: usize, end: usize) {
         let Some(hashes) = self.tensors.get(&place(view)) else { return };
-        for block in start / BLOCK..end.div_ceil(BLOCK) {
+        for block in start / self.cut.block..end.div_ceil(self.cut.block) {
             hashes.fill_from(block, view.bytes());
         }
     }
@@ -58,10 +59,10 @@ pub(crate) struct BlockHashes {
 }
 
 impl BlockHashes {
-    /// For a tensor of `len_bytes`, in blocks of [`BLOCK`] elements.
-    pub(crate) fn new(dtype: Dtype, len_bytes: usize) -> Self {
+    /// For a tensor of `len_bytes`, in blocks of `block` elements.
+    pub(crate) fn new(dtype: Dtype, len_bytes: usize, block: usize) -> Self {
         // Packed dtypes take less than a byte an element; a byte is the least that a block can be counted in.
-        let block_bytes = BLOCK * (dtype.bits() / 8).max(1);
+        let block_bytes = block * (dtype.bits() / 8).max(1);
         let hasher = TensorHasher::new(len_bytes as u64, block_bytes);
         Self { hasher, block_bytes, values: Mutex::new(vec![None; hasher.blocks()]) }
     }
@@ -101,13 +102,14 @@ mod tests {
     use super::*;
     #[test]
     fn offered_and_late_blocks_give_the_plain_hash() {
-        let bytes: Vec<u8> = (0..BLOCK * 2 * 3 + 10).map(|i| (i * 7 % 251) as u8).collect();
+        let block = Cut::default().block;
+        let bytes: Vec<u8> = (0..block * 2 * 3 + 10).map(|i| (i * 7 % 251) as u8).collect();
         let shape = [bytes.len() / 2];
         let view = TensorView::new(Dtype::BF16, &shape, &bytes).unwrap();
         let mut book = HashBook::default();
         book.register(&view);
-        book.offer(&view, BLOCK, 3 * BLOCK);
-        book.offer(&view, 2 * BLOCK, 3 * BLOCK);
+        book.offer(&view, block, 3 * block);
+        book.offer(&view, 2 * block, 3 * block);
         assert_eq!(book.finish(&view), blake3::hash(&bytes));
     }
 

@@ -8,7 +8,6 @@ use skillweld_tensor::{BitMask, Dtype, TensorView, convert};
 
 use super::Executor;
 use super::buffers::{Buffers, byte_range, sized};
-use super::units::{blocks, slabs};
 use super::worked::{BASE, Worked, add, check_finite};
 use crate::MergeError;
 use crate::measure::Distances;
@@ -59,7 +58,7 @@ impl Executor<'_> {
         threads: Threads,
         work: impl Fn(&mut Buffers, &Range<usize>) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
-        let units: Vec<_> = slabs(0, tensor.numel(), false).collect();
+        let units: Vec<_> = self.cut().slabs(0, tensor.numel(), false).collect();
         threads.for_each(
             units.len(),
             || self.pool.take(),
@@ -87,7 +86,7 @@ impl Executor<'_> {
             (None, Some(first)) => &first.name,
             _ => BASE,
         };
-        for block in blocks(slab, false) {
+        for block in self.cut().blocks(slab, false) {
             let values = sized(&mut buffers.outputs.merged, block.len());
             view.decode_block(block.start, values).map_err(MergeError::tensor(&tensor.key))?;
             self.hashes.offer(view, block.start, block.end);
@@ -178,7 +177,7 @@ impl Executor<'_> {
         let Some(work) = self.worked(index) else { return Ok(()) };
         let totals = self.totals_of(&work, threads)?;
         let mask_totals = self.mask_totals_of(&work, threads)?;
-        let units: Vec<_> = slabs(index, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = self.cut().slabs(index, work.tensor.numel(), work.whole()).collect();
         threads.for_each(
             units.len(),
             || self.pool.take(),
@@ -207,7 +206,7 @@ impl Executor<'_> {
         outputs.masks.resize_with(tasks.max(outputs.masks.len()), Vec::new);
         outputs.masks.iter_mut().for_each(|mask| mask.resize(BitMask::byte_len(slab.len()), 0));
         work.load_slab(slab, inputs)?;
-        for block in blocks(slab, work.whole()) {
+        for block in self.cut().blocks(slab, work.whole()) {
             work.load_block(slab, &block, inputs)?;
             work.run(&block, inputs, outputs, totals)?;
             if let Some(mask) = work.merge.mask.as_ref().filter(|_| tasks > 0) {

@@ -2,12 +2,28 @@
 
 use std::ops::Range;
 
-/// Elements handed to a method at once: a few f32 buffers of this size lie in a core's L2 cache. A power of two, so
-/// that a block of any dtype is a whole subtree of BLAKE3.
-pub(crate) const BLOCK: usize = 16 * 1024;
+/// Where tensors and files are cut. The same everywhere; only tests take other sizes, to see many cuts in small models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Elements handed to a method at once: a few f32 buffers of this size lie in a core's L2 cache. A power of two from
+    /// 1024 on, so that a block of any dtype is a whole subtree of BLAKE3.
+    pub(crate) block: usize,
+    /// Elements one thread takes at once, and writes at once. A multiple of 8 blocks, so that its mask is whole blocks
+    /// of bytes.
+    pub(crate) slab: usize,
+    /// Tensors of more elements are worked on by all threads together, smaller ones by one thread each.
+    pub(crate) shared_from: usize,
+    /// Larger models are cut into shards of this size, as Hugging Face does.
+    pub(crate) max_shard_bytes: u64,
+}
 
-/// Elements one thread takes at once, and writes at once.
-pub(crate) const SLAB: usize = 64 * BLOCK;
+impl Default for Cut {
+    fn default() -> Self {
+        let block = 16 * 1024;
+        let slab = 64 * block;
+        Self { block, slab, shared_from: 16 * slab, max_shard_bytes: 5_000_000_000 }
+    }
+}
 
 /// Partial sums of an `observe` pass. Slab i adds to lane i mod LANES, lanes are added up in order: the result is the
 /// same for any number of threads, and that many threads at most can observe at once.
@@ -22,22 +38,29 @@ pub(crate) struct Unit {
     pub(crate) range: Range<usize>,
 }
 
-/// Number of slabs of a tensor; an empty tensor has one, so that it is written (with nothing in it) too.
-pub(crate) fn slab_count(numel: usize, whole: bool) -> usize {
-    if whole { 1 } else { numel.div_ceil(SLAB).max(1) }
-}
+impl Cut {
+    /// Number of slabs of a tensor; an empty tensor has one, so that it is written (with nothing in it) too.
+    fn slab_count(self, numel: usize, whole: bool) -> usize {
+        if whole { 1 } else { numel.div_ceil(self.slab).max(1) }
+    }
 
-/// All slabs of a job, in order. `whole`: one slab, for methods that want whole tensors.
-pub(crate) fn slabs(job: usize, numel: usize, whole: bool) -> impl Iterator<Item = Unit> {
-    let step = if whole { numel.max(1) } else { SLAB };
-    (0..slab_count(numel, whole)).map(move |i| Unit { job, range: i * step..((i + 1) * step).min(numel) })
-}
+    /// All slabs of a job, in order. `whole`: one slab, for methods that want whole tensors.
+    pub(crate) fn slabs(self, job: usize, numel: usize, whole: bool) -> impl Iterator<Item = Unit> {
+        let step = if whole { numel.max(1) } else { self.slab };
+        let unit = move |i: usize| Unit { job, range: i * step..((i + 1) * step).min(numel) };
+        (0..self.slab_count(numel, whole)).map(unit)
+    }
 
-/// The blocks of a slab, in order; the same step as [`slabs`] for whole tensors.
-pub(crate) fn blocks(slab: &Range<usize>, whole: bool) -> impl Iterator<Item = Range<usize>> + use<> {
-    let step = if whole { slab.len().max(1) } else { BLOCK };
-    let end = slab.end;
-    slab.clone().step_by(step).map(move |start| start..(start + step).min(end))
+    /// The blocks of a slab, in order; the same step as [`slabs`](Self::slabs) for whole tensors.
+    pub(crate) fn blocks(
+        self,
+        slab: &Range<usize>,
+        whole: bool,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = if whole { slab.len().max(1) } else { self.block };
+        let end = slab.end;
+        slab.clone().step_by(step).map(move |start| start..(start + step).min(end))
+    }
 }
 
 #[cfg(test)]
@@ -47,13 +70,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slabs_and_blocks_tile_the_tensor(numel in 0..5 * SLAB, whole in any::<bool>()) {
+        fn slabs_and_blocks_tile_the_tensor(numel in 0..5 * Cut::default().slab, whole in any::<bool>()) {
+            let cut = Cut::default();
             let mut next = 0;
-            for unit in slabs(3, numel, whole) {
+            for unit in cut.slabs(3, numel, whole) {
                 prop_assert_eq!((unit.job, unit.range.start), (3, next));
-                for block in blocks(&unit.range, whole) {
+                for block in cut.blocks(&unit.range, whole) {
                     prop_assert_eq!(block.start, next);
-                    prop_assert!(whole || block.len() <= BLOCK && block.start % BLOCK == 0);
+                    prop_assert!(whole || block.len() <= cut.block && block.start % cut.block == 0);
                     next = block.end;
                 }
                 prop_assert_eq!(unit.range.end, next);
@@ -64,7 +88,8 @@ mod tests {
 
     #[test]
     fn an_empty_tensor_is_one_empty_unit() {
-        assert_eq!(slabs(0, 0, false).collect::<Vec<_>>(), [Unit { job: 0, range: 0..0 }]);
-        assert_eq!(blocks(&(0..0), false).count(), 0);
+        let cut = Cut::default();
+        assert_eq!(cut.slabs(0, 0, false).collect::<Vec<_>>(), [Unit { job: 0, range: 0..0 }]);
+        assert_eq!(cut.blocks(&(0..0), false).count(), 0);
     }
 }
