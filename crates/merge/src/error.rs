@@ -76,8 +76,25 @@ pub enum MergeError {
         /// The merge method.
         method: String,
     },
+    /// A slice that its model cannot give.
+    #[error("slices[{slice}] takes layers {}..{} of {}, {problem}", range.start, range.end, path.display())]
+    Slice {
+        /// Index of the slice.
+        slice: usize,
+        /// The layers it takes.
+        range: std::ops::Range<usize>,
+        /// The model.
+        path: PathBuf,
+        /// Why it cannot.
+        problem: String,
+    },
+    /// Base and experts name their tensors differently.
+    #[error("{0}")]
+    Names(String),
     /// Models whose tensors mean different things.
-    #[error("{model} is of family {found}, {other} of family {expected}; only models of one family can be merged")]
+    #[error(
+        "{model} is of family {found}, {other} of family {expected}; only models of one family can be merged"
+    )]
     Family {
         /// The model that does not fit.
         model: String,

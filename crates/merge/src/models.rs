@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
 
-use crate::MergeError;
 use crate::recipe::Recipe;
 use crate::source::Source;
+use crate::{MergeError, MergedCheckpoint};
 
 /// Every model that a recipe names, in its order.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl Models {
         let mut all = Vec::with_capacity(recipe.models.len());
         for (i, model) in recipe.models.iter().enumerate() {
             let (path, adapter) = recipe.locate(i)?;
+            refuse_masked(&path)?;
             let found = Found::at(path, adapter, base_path.as_deref())?;
             let weights = opened.open(&found.weights)?;
             let adapter =
@@ -110,6 +111,15 @@ impl Models {
         let family = family.unwrap_or(Family::Llm);
         Ok(Self { all, family })
     }
+}
+
+/// A merged checkpoint with masks is no model: its weights are Θ₀ (or τ, as the published code keeps them).
+fn refuse_masked(path: &Path) -> Result<(), MergeError> {
+    if MergedCheckpoint::is_at(path) && MergedCheckpoint::open(path).is_ok_and(|merged| merged.is_masked()) {
+        let problem = "is a merged checkpoint with task masks, no single model; write one task's weights with `skillweld materialize` and merge those";
+        return Err(MergeError::Merged { path: path.to_owned(), problem: problem.to_owned() });
+    }
+    Ok(())
 }
 
 /// Checkpoints by real path.
@@ -152,6 +162,10 @@ impl Found {
         }
         let nested = path.join(SUBFOLDER);
         let adapter = if path.join(CONFIG).is_file() {
+            if has_weights(&path) {
+                let problem = "holds both a model's weights and a LoRA adapter; name the weights' file, or write `model: CHECKPOINT+ADAPTER`";
+                return Err(MergeError::Merged { path, problem: problem.to_owned() });
+            }
             path.clone()
         } else if nested.join(CONFIG).is_file() && !has_weights(&path) {
             nested
@@ -168,7 +182,7 @@ fn has_weights(dir: &Path) -> bool {
     std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        name.ends_with(".safetensors") || name.starts_with("pytorch_model")
+        (name.ends_with(".safetensors") && !name.starts_with("adapter_")) || name.starts_with("pytorch_model")
     })
 }
 
@@ -180,20 +194,23 @@ impl Model {
     }
 
     /// Where the values of `key` come from, also under the other name of a tied weight.
-    pub(crate) fn source(&self, key: &str) -> Option<Source<'_>> {
+    ///
+    /// # Errors
+    /// An adapter's tensor that cannot be read.
+    pub(crate) fn source(&self, key: &str) -> Result<Option<Source<'_>>, MergeError> {
         let stored_key = self.weights.resolve(key);
         let stored = stored_key.and_then(|key| self.weights.get(key));
         let Some(BoundAdapter { adapter, targets }) = &self.adapter else {
-            return stored.map(Source::Stored);
+            return Ok(stored.map(Source::Stored));
         };
         let target = targets.get(key).or_else(|| targets.get(stored_key?));
-        let Some(target) = target else { return stored.map(Source::Stored) };
+        let Some(target) = target else { return Ok(stored.map(Source::Stored)) };
         if adapter.rank(target).is_some() {
-            return stored.map(|stored| Source::Adapted { stored, adapter, target });
+            return Ok(stored.map(|stored| Source::Adapted { stored, adapter, target }));
         }
-        match adapter.delta(target) {
-            Ok(Some(AdapterDelta::Replace(view))) => Some(Source::Stored(view)),
-            _ => stored.map(Source::Stored),
-        }
+        Ok(match adapter.delta(target)? {
+            Some(AdapterDelta::Replace(view)) => Some(Source::Stored(view)),
+            Some(AdapterDelta::LowRank(_)) | None => stored.map(Source::Stored),
+        })
     }
 }

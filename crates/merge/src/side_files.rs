@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use skillweld_store::{CopyMode, ExpertFiles, StoreError, copy_file};
 
 use crate::MergeError;
+use crate::output_guard::is_provenance;
 use crate::plan::Plan;
-use crate::run::PROVENANCE;
 
 const STATISTICS: &str = "dataset_statistics.json";
 const CONFIG: &str = "config.json";
@@ -37,7 +37,7 @@ fn copy_dir(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(),
 
 /// Files that belong to a model besides its weights, and not to this one copy of it.
 fn is_side_file(name: &str) -> bool {
-    let own = [STATISTICS, PROVENANCE].contains(&name) || name.starts_with("README");
+    let own = is_provenance(name) || name == STATISTICS || name.starts_with("README");
     !own && !is_tokenizer(name)
 }
 
@@ -59,7 +59,13 @@ fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
     let path = out.join(CONFIG);
     let layers: Option<usize> = plan.recipe.slices.iter().map(|slice| slice.layer_count()).sum();
     let dtype = plan.recipe.out_dtype.or(plan.recipe.dtype).filter(|_| !plan.masked);
-    if !path.is_file() || (layers.is_none() && dtype.is_none()) {
+    // A second name that is merged by itself is tied no longer.
+    let untied = plan.tensors.iter().any(|tensor| {
+        plan.models.all.iter().any(|model| {
+            model.weights.get(&tensor.key).is_none() && model.weights.resolve(&tensor.key).is_some()
+        })
+    });
+    if !path.is_file() || (layers.is_none() && dtype.is_none() && !untied) {
         return Ok(());
     }
     let mut config = read_object(&path)?;
@@ -72,6 +78,13 @@ fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
         holder.insert("num_hidden_layers".to_owned(), layers.into());
         // One entry a layer, where the architecture lists them: stale after layers moved.
         holder.remove("layer_types");
+    }
+    if untied {
+        const TIED: &str = "tie_word_embeddings";
+        if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+            text.insert(TIED.to_owned(), false.into());
+        }
+        config.insert(TIED.to_owned(), false.into());
     }
     if let Some(name) = dtype.and_then(torch_name) {
         for field in ["torch_dtype", "dtype"] {

@@ -4,32 +4,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use skillweld_merge::MergeError;
-use skillweld_store::{SafetensorsWriter, TensorSpec};
-use skillweld_tensor::{Dtype, convert};
-use support::merge;
-
-/// A checkpoint of f32 tensors in a folder of its own.
-fn checkpoint(root: &Path, name: &str, tensors: &[(&str, &[usize], &[f32])]) -> PathBuf {
-    let dir = root.join(name);
-    std::fs::create_dir(&dir).unwrap();
-    let specs = tensors.iter().map(|(name, shape, _)| TensorSpec {
-        name: (*name).to_owned(),
-        dtype: Dtype::F32,
-        shape: shape.to_vec(),
-    });
-    let writer = SafetensorsWriter::create(&dir, "model", specs.collect(), &BTreeMap::new(), None).unwrap();
-    for (index, (_, _, values)) in tensors.iter().enumerate() {
-        let mut bytes = vec![0; values.len() * 4];
-        convert::encode(Dtype::F32, values, &mut bytes).unwrap();
-        writer.write_at(index, 0, &bytes).unwrap();
-    }
-    writer.finish().unwrap();
-    dir
-}
+use support::{checkpoint, merge};
 
 const RECIPE: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: a}, {model: b}]\n";
 

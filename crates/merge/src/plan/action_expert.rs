@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use skillweld_store::{Checkpoint, Modality};
+use skillweld_tensor::TensorView;
 
 use super::build::Context;
-use super::check::agree_in_shape;
+use super::check::{agree_in_shape, identical};
 use super::{Action, Part, PlannedTensor};
 use crate::MergeError;
 use crate::models::Model;
@@ -146,35 +147,48 @@ fn add<'a>(
     let keys: BTreeSet<&str> = parts.iter().flat_map(|part| part.keys()).collect();
     for key in keys {
         let views: Vec<_> = parts.iter().filter_map(|part| part.get(key)).collect();
-        let Some(first) = views.first() else { continue };
+        let Some(first) = &views.first().copied() else { continue };
         let sources: Vec<Source<'a>> = views.iter().map(|view| Source::Stored(*view)).collect();
+        let alike = views.iter().all(|view| (view.shape(), view.dtype()) == (first.shape(), first.dtype()));
         let action = if views.len() < parts.len() {
             let missing = experts.iter().zip(parts).filter(|(_, part)| part.get(key).is_none());
             let missing: Vec<&str> = missing.map(|(model, _)| model.name.as_str()).collect();
             Action::Refuse(format!("missing in the action expert of {}", missing.join(", ")))
+        } else if is_head(key) && alike {
+            Action::PerTask(views)
+        } else if is_head(key) {
+            // Other embodiments, other sizes: every copy is a tensor of its own.
+            for (model, view) in experts.iter().zip(&views) {
+                let key = format!("experts/{}/{prefix}{key}", model.name);
+                tensors.push(planned(key, view, Action::Copy(*view)));
+            }
+            continue;
         } else if let Err(reason) = agree_in_shape(&sources) {
             Action::Refuse(format!(
                 "{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"
             ))
-        } else if is_head(key) {
-            Action::PerTask(views.clone())
+        } else if identical(&sources) {
+            Action::Copy(*first)
         } else if first.dtype().is_computable() {
             Action::Average(sources)
-        } else if views.iter().all(|view| view.bytes() == first.bytes()) {
-            Action::Copy(*first)
         } else {
             Action::Refuse(format!(
                 "{} tensors are copied, never averaged, and this one differs",
                 first.dtype()
             ))
         };
-        tensors.push(PlannedTensor {
-            key: format!("{prefix}{key}"),
-            shape: first.shape(),
-            dtype: first.dtype(),
-            modality: Modality::Action,
-            part: Part::ActionExpert,
-            action,
-        });
+        tensors.push(planned(format!("{prefix}{key}"), first, action));
+    }
+}
+
+/// A tensor of the action expert, shaped as `view`.
+fn planned<'a>(key: String, view: &TensorView<'a>, action: Action<'a>) -> PlannedTensor<'a> {
+    PlannedTensor {
+        key,
+        shape: view.shape(),
+        dtype: view.dtype(),
+        modality: Modality::Action,
+        part: Part::ActionExpert,
+        action,
     }
 }

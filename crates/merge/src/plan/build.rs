@@ -15,6 +15,7 @@ use crate::source::Source;
 pub(super) struct Context<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) models: &'a Models,
+    registry: &'a Registry,
     method: &'a Method,
     mask: Option<&'a Method>,
     hooks: HostHooks<'a>,
@@ -51,7 +52,7 @@ impl<'a> Plan<'a> {
                 )));
             }
         }
-        let context = Context { recipe, models, method, mask, hooks };
+        let context = Context { recipe, models, registry, method, mask, hooks };
         let mut tensors = Vec::new();
         for output in context.output_keys()? {
             // Comparing large tensors that are the same takes a while.
@@ -60,7 +61,7 @@ impl<'a> Plan<'a> {
             }
             tensors.push(context.plan_key(output)?);
         }
-        let mut notes = Vec::new();
+        let mut notes = context.check_names(&tensors)?;
         let expert = action_expert::plan(&context, mask.is_some(), &mut tensors, &mut notes)?;
         Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
     }
@@ -85,7 +86,7 @@ impl<'a> Context<'a> {
         let OutputKey { key, slice: index, source_keys, layer_fraction, sources: slice } = output;
         let modality = self.models.family.modality(&key);
         let found = |i: usize| self.models.all[slice.sources[i].model].source(&source_keys[i]);
-        let base = slice.base.and_then(found);
+        let base = slice.base.map(found).transpose()?.flatten();
         // Methods on task vectors measure from the base; others merge it like any model, first.
         let on_task_vectors = self.method.takes_task_vectors();
         let mut experts: Vec<usize> = (0..slice.sources.len()).filter(|i| Some(*i) != slice.base).collect();
@@ -93,7 +94,8 @@ impl<'a> Context<'a> {
             experts.splice(0..0, slice.base);
         }
         let name = |i: usize| self.models.all[slice.sources[i].model].name.as_str();
-        let sources: Vec<(usize, Option<Source<'a>>)> = experts.iter().map(|&i| (i, found(i))).collect();
+        let sources = experts.iter().map(|&i| Ok((i, found(i)?)));
+        let sources: Vec<(usize, Option<Source<'a>>)> = sources.collect::<Result<_, MergeError>>()?;
         let present: Vec<Source<'a>> = sources.iter().filter_map(|(_, source)| *source).collect();
         let absent = sources.iter().filter(|(_, source)| source.is_none()).map(|(i, _)| name(*i));
         let absent: Vec<&str> = absent.collect();
@@ -152,14 +154,22 @@ impl<'a> Context<'a> {
         let is_mean = self.models.family == Family::Prismatic
             && key.starts_with("action_queries.")
             && (self.mask.is_some() || self.recipe.action_expert.is_some());
-        if on_task_vectors && (base.is_none() || is_mean) {
+        let without_base = base.is_none() || is_mean;
+        if on_task_vectors && without_base && !identical(&present) {
             // No pretrained value to measure a task vector from.
-            return Ok(planned(dtype, shape, Action::Average(present)));
+            return Ok(planned(copy_dtype, shape, Action::Average(present)));
+        }
+        if on_task_vectors && without_base {
+            return Ok(planned(copy_dtype, shape, Action::Copy(any.stored())));
         }
         if on_task_vectors && same() {
             return Ok(planned(copy_dtype, shape, Action::Copy(stored)));
         }
-        let bound = self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?;
+        let bound = if self.method.has(flags::MATRIX) && shape.len() != 2 {
+            self.mean(experts.len())?
+        } else {
+            self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?
+        };
         let mask =
             self.mask.map(|mask| self.bind_mask(mask, &key, experts.len(), layer_fraction)).transpose()?;
         let merge = Merge {
@@ -169,13 +179,6 @@ impl<'a> Context<'a> {
             mask,
             seed: tensor_seed(self.recipe.seed, &key),
         };
-        if merge.method.method().has(flags::MATRIX) && shape.len() != 2 {
-            return Ok(planned(
-                dtype,
-                shape,
-                Action::Average(merge.sources.into_iter().map(|(s, _)| s).collect()),
-            ));
-        }
         Ok(planned(dtype, shape, Action::Merge(Box::new(merge))))
     }
 
@@ -195,6 +198,13 @@ impl<'a> Context<'a> {
             let lookup = Lookup { slice, source, key, layer_fraction, modality };
             Ok(self.recipe.parameter(&known_parameter(spec), &lookup)?.map(to_json))
         })
+    }
+
+    /// What methods on matrices do with vectors and other tensors: the mean, of task vectors or of weights.
+    fn mean(&self, experts: usize) -> Result<Bound, MergeError> {
+        let id = if self.method.takes_task_vectors() { "task_arithmetic" } else { "linear" };
+        let normalize = |spec: &ParamSpec, _| Ok((spec.name == "normalize").then(|| true.into()));
+        self.registry.merge(id)?.bind::<MergeError>(experts, &self.hooks, normalize)
     }
 
     fn bind_mask(

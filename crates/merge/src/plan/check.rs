@@ -1,7 +1,9 @@
 //! What must hold before tensors can be merged.
 
-use super::{Action, Plan};
+use super::build::Context;
+use super::{Action, Plan, PlannedTensor};
 use crate::MergeError;
+use crate::models::Model;
 use crate::source::{Source, same_bytes};
 
 impl Plan<'_> {
@@ -16,6 +18,58 @@ impl Plan<'_> {
         });
         let tensors: Vec<_> = refused.collect();
         if tensors.is_empty() { Ok(()) } else { Err(MergeError::Refused { tensors }) }
+    }
+}
+
+impl Context<'_> {
+    /// Compares the names in base and experts; gives notes on those that only one side has.
+    ///
+    /// # Errors
+    /// [`MergeError::Names`] when the experts' keys are the base's behind a prefix, or have nothing in common with them.
+    pub(super) fn check_names(&self, tensors: &[PlannedTensor<'_>]) -> Result<Vec<String>, MergeError> {
+        let Some(base) = self.recipe.base.map(|base| &self.models.all[base]) else { return Ok(Vec::new()) };
+        let in_base = |key: &str| base.weights.resolve(key).is_some();
+        let experts: Vec<&Model> = self.experts().into_iter().map(|i| &self.models.all[i]).collect();
+        let in_experts = |key: &str| {
+            experts.iter().any(|model| model.keys().contains(key) || model.weights.resolve(key).is_some())
+        };
+        for expert in &experts {
+            for key in expert.keys().into_iter().filter(|key| !in_base(key)) {
+                for prefix in ["model.", "_groot_model."] {
+                    let (longer, other) = (format!("{prefix}{key}"), key.strip_prefix(prefix));
+                    let (ours, without) = match other.filter(|other| in_base(other)) {
+                        Some(_) => (&expert.name, &base.name),
+                        None if in_base(&longer) => (&base.name, &expert.name),
+                        None => continue,
+                    };
+                    return Err(MergeError::Names(format!(
+                        "`{key}` of {}: {ours} names its tensors with a leading `{prefix}`, {without} without; convert one of them",
+                        expert.name
+                    )));
+                }
+            }
+        }
+        if !self.recipe.slices.iter().any(|slice| slice.layer_count().is_some())
+            && !base.weights.is_empty()
+            && !base.weights.keys().any(in_experts)
+        {
+            return Err(MergeError::Names(format!(
+                "no tensor of the base model {} is in any expert",
+                base.path.display()
+            )));
+        }
+        let one_sided = |what: &str, wanted: &dyn Fn(&PlannedTensor<'_>) -> bool| {
+            let keys: Vec<&str> = tensors.iter().filter(|t| wanted(t)).map(|t| t.key.as_str()).collect();
+            let more = if keys.len() > 1 { format!(" and {} more", keys.len() - 1) } else { String::new() };
+            keys.first().map(|first| format!("{what}: {first}{more}"))
+        };
+        let averaged = one_sided("averaged, because the base has no such tensor", &|tensor| {
+            matches!(tensor.action, Action::Average(_)) && !in_base(&tensor.key)
+        });
+        let copied = one_sided("copied from the base, because no expert has it", &|tensor| {
+            matches!(tensor.action, Action::Copy(_)) && in_base(&tensor.key) && !in_experts(&tensor.key)
+        });
+        Ok(averaged.into_iter().chain(copied).collect())
     }
 }
 

@@ -64,22 +64,26 @@ impl<'a> Context<'a> {
         union.iter().map(output).collect()
     }
 
-    /// True when `key` is another model's second name for a weight that every model finds under its first.
+    /// True when `key` is nothing but a second name, in every model that stores it, of a weight that all models find
+    /// under its first name: then it need not be merged twice. A head that was untied and trained is no second name.
     fn is_alias(&self, slice: &Slice, key: &str) -> bool {
         let weights = |source: &recipe::Source| &self.models.all[source.model].weights;
         let canonical = slice.sources.iter().find_map(|source| {
-            weights(source)
-                .aliases()
-                .find(|(alias, _)| *alias == key)
-                .map(|(_, canonical)| canonical.to_owned())
+            weights(source).aliases().find(|(alias, _)| *alias == key).map(|(_, canonical)| canonical)
         });
-        canonical.is_some_and(|canonical| {
-            slice.sources.iter().any(|source| !weights(source).keys().any(|k| k == key))
-                && slice.sources.iter().all(|source| weights(source).resolve(&canonical).is_some())
-        })
+        let Some(canonical) = canonical else { return false };
+        let is_second_name =
+            |source: &recipe::Source| match (weights(source).get(key), weights(source).get(canonical)) {
+                (Some(own), Some(first)) => own.bytes() == first.bytes(),
+                (own, _) => own.is_none(),
+            };
+        slice.sources.iter().any(|source| weights(source).get(key).is_none())
+            && slice.sources.iter().all(|source| weights(source).resolve(canonical).is_some())
+            && slice.sources.iter().all(is_second_name)
     }
 
-    /// The layers of a slice, renumbered; with the embeddings for the first slice, with the rest for the last.
+    /// The layers of a slice, renumbered; with the embeddings for the first slice, with the rest for the last. A key
+    /// that only some sources have is there too: the plan refuses it by name.
     fn layers_of(
         &self,
         index: usize,
@@ -87,50 +91,62 @@ impl<'a> Context<'a> {
         layers_before: usize,
         (first, last): (bool, bool),
     ) -> Result<Vec<OutputKey<'a>>, MergeError> {
-        let source = &slice.sources[0];
-        let (Some(range), model) = (&source.layers, &self.models.all[source.model]) else {
-            return Ok(Vec::new());
-        };
-        let mut keys = Vec::new();
-        let mut found = BTreeSet::new();
-        for key in model.keys() {
-            let Some(layer) = LayerKey::parse(key) else {
-                let is_embedding = key.contains("embed") || key.contains("wte") || key.contains("wpe");
-                if if is_embedding { first } else { last } {
-                    let source_keys = vec![key.to_owned(); slice.sources.len()];
-                    keys.push(OutputKey {
-                        key: key.to_owned(),
-                        slice: index,
-                        source_keys,
-                        layer_fraction: 0.0,
-                        sources: slice,
-                    });
-                }
-                continue;
+        let mut keys = BTreeMap::new();
+        for (j, source) in slice.sources.iter().enumerate() {
+            let Some(range) = &source.layers else { continue };
+            let model = &self.models.all[source.model];
+            let mut missing: BTreeSet<usize> = range.clone().collect();
+            let mut stacks = BTreeSet::new();
+            for key in model.keys() {
+                let Some(layer) = LayerKey::parse(key) else {
+                    let is_embedding = key.contains("embed") || key.contains("wte") || key.contains("wpe");
+                    if if is_embedding { first } else { last } && !self.is_alias(slice, key) {
+                        let new = || OutputKey::outside_layers(key, index, slice);
+                        keys.entry(key.to_owned()).or_insert_with(new).source_keys[j] = key.to_owned();
+                    }
+                    continue;
+                };
+                stacks.insert(layer.stack);
+                missing.remove(&layer.index);
+                let Some(output) = layer.renumbered(range, layers_before) else { continue };
+                let in_slice = layer.index - range.start;
+                let name_in = |other: &recipe::Source| {
+                    layer.with_index(other.layers.as_ref().map_or(0, |layers| layers.start) + in_slice)
+                };
+                keys.entry(output.clone()).or_insert_with(|| OutputKey {
+                    key: output,
+                    slice: index,
+                    source_keys: slice.sources.iter().map(name_in).collect(),
+                    layer_fraction: layer_fraction(in_slice, range.len()),
+                    sources: slice,
+                });
+            }
+            let fail = |problem: String| {
+                Err(MergeError::Slice {
+                    slice: index,
+                    range: range.clone(),
+                    path: model.path.clone(),
+                    problem,
+                })
             };
-            let Some(output) = layer.renumbered(range, layers_before) else { continue };
-            found.insert(layer.index);
-            let in_slice = layer.index - range.start;
-            let name_in = |other: &recipe::Source| {
-                let start = other.layers.as_ref().map_or(0, |layers| layers.start);
-                layer.with_index(start + in_slice)
-            };
-            keys.push(OutputKey {
-                key: output,
-                slice: index,
-                source_keys: slice.sources.iter().map(name_in).collect(),
-                layer_fraction: layer_fraction(in_slice, range.len()),
-                sources: slice,
-            });
+            if stacks.len() > 1 {
+                let stacks: Vec<&str> = stacks.into_iter().collect();
+                return fail(format!(
+                    "which has several stacks of layers ({}); slices cut models with one",
+                    stacks.join(", ")
+                ));
+            }
+            if let Some(layer) = missing.first() {
+                return fail(format!("which has no layer {layer}"));
+            }
         }
-        match range.clone().find(|layer| !found.contains(layer)) {
-            None => Ok(keys),
-            Some(missing) => Err(MergeError::Expert(format!(
-                "slices[{index}] takes layers {}..{} of {}, which has no layer {missing}",
-                range.start,
-                range.end,
-                model.path.display()
-            ))),
-        }
+        Ok(keys.into_values().collect())
+    }
+}
+
+impl<'a> OutputKey<'a> {
+    fn outside_layers(key: &str, slice: usize, sources: &'a Slice) -> Self {
+        let source_keys = vec![key.to_owned(); sources.sources.len()];
+        Self { key: key.to_owned(), slice, source_keys, layer_fraction: 0.0, sources }
     }
 }

@@ -109,9 +109,9 @@ pub struct Recipe {
     pub parameters: Parameters,
     /// Parameters by modality.
     pub groups: BTreeMap<Modality, Parameters>,
-    /// Inputs are cast to this before they are merged; `None` = as they are.
+    /// Default of `out_dtype`. Inputs are never cast: everything is computed in f32.
     pub dtype: Option<Dtype>,
-    /// Outputs are cast to this; `None` = `dtype`, or as the inputs are.
+    /// What outputs are rounded to; `None` = `dtype`, or as the base (or first model) is.
     pub out_dtype: Option<Dtype>,
     /// Whose tokenizer the output gets; `None` = the base's, or the first model's.
     pub tokenizer: Option<Tokenizer>,
@@ -125,7 +125,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Merge NaN and infinite weights instead of refusing them.
     pub allow_non_finite: bool,
-    folder: Option<PathBuf>,
+    /// The recipe file's folder.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl Recipe {

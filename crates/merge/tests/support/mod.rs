@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ use skillweld_linalg::Threads;
 use skillweld_merge::recipe::Recipe;
 use skillweld_merge::{Control, MergeError, Models, Plan, Report, RunOptions};
 use skillweld_plugin_host::{HostHooks, Registry};
-use skillweld_store::Checkpoint;
+use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
+use skillweld_tensor::{Dtype, convert};
 
 /// A control that nobody watches.
 pub fn control(threads: usize) -> Control<'static> {
@@ -64,8 +66,8 @@ pub fn relative_error(actual: &ArrayD<f32>, expected: &ArrayD<f32>) -> f32 {
 }
 
 /// Every file below a folder with its bytes, by relative path.
-pub fn files(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = std::collections::BTreeMap::new();
+pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -78,4 +80,23 @@ pub fn files(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// A checkpoint of f32 tensors in a folder of its own.
+pub fn checkpoint(root: &Path, name: &str, tensors: &[(&str, &[usize], &[f32])]) -> PathBuf {
+    let dir = root.join(name);
+    std::fs::create_dir(&dir).unwrap();
+    let specs = tensors.iter().map(|(name, shape, _)| TensorSpec {
+        name: (*name).to_owned(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+    });
+    let writer = SafetensorsWriter::create(&dir, "model", specs.collect(), &BTreeMap::new(), None).unwrap();
+    for (index, (_, _, values)) in tensors.iter().enumerate() {
+        let mut bytes = vec![0; values.len() * 4];
+        convert::encode(Dtype::F32, values, &mut bytes).unwrap();
+        writer.write_at(index, 0, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    dir
 }
