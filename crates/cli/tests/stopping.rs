@@ -87,7 +87,7 @@ fn the_second_signal_ends_even_what_does_not_listen() {
 fn a_kill_leaves_inputs_and_the_earlier_output_and_the_next_run_cleans_up() {
     let running = Running::start("SLOW", true, |bench| {
         fs::create_dir(bench.join("merged")).unwrap();
-        fs::write(bench.join("merged/mine"), "precious").unwrap();
+        fs::write(bench.join("merged/skillweld.json"), "precious").unwrap();
     });
     let inputs = |bench: &Bench| ["base", "expert0", "expert1"].map(|name| contents(&bench.join(name)));
     let before = inputs(&running.bench);
@@ -96,7 +96,7 @@ fn a_kill_leaves_inputs_and_the_earlier_output_and_the_next_run_cleans_up() {
     assert_eq!(status.signal(), Some(9));
     assert!(bench.names().iter().any(|name| name.starts_with(".merged.partial")), "{:?}", bench.names());
     assert!(inputs(&bench) == before, "an input has changed");
-    assert_eq!(fs::read_to_string(bench.join("merged/mine")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(bench.join("merged/skillweld.json")).unwrap(), "precious");
 
     let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
     run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--force".as_ref()]).succeeded();

@@ -19,6 +19,7 @@ mod measure;
 mod merged;
 mod models;
 mod output;
+mod output_guard;
 mod plan;
 pub mod recipe;
 mod report;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skillweld_store::{
     CopyMode, ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_torch_zip,
 };
@@ -14,7 +14,8 @@ use skillweld_tensor::TensorView;
 
 use crate::merged::{ExpertPart, MergedCheckpoint, STATISTICS, Scratch, TaskWeight, Weight};
 use crate::output::stem;
-use crate::run::PROVENANCE;
+use crate::output_guard::{TASK_PROVENANCE, guard_output, is_provenance, places};
+use crate::run::FORMAT_VERSION;
 use crate::side_files::write_json;
 use crate::{Control, MergeError, RunOptions};
 
@@ -44,7 +45,7 @@ pub struct MaterializeReport {
     /// Elements of the masked tensors that are NaN or infinite: 0 unless the experts were merged with such values, or
     /// Θ₀ + τ exceeds what the dtype holds.
     pub non_finite: u64,
-    /// Other files written: action expert, projectors, configuration, tokenizer, statistics.
+    /// Other files written: action expert, projectors, configuration, tokenizer, statistics, provenance.
     pub side_files: Vec<String>,
 }
 
@@ -59,7 +60,8 @@ struct Job<'a> {
 /// not depend on the number of threads. `control.advance` is told [`MergedCheckpoint::elements`] in all.
 ///
 /// # Errors
-/// [`MergeError::Merged`] for a task that the checkpoint does not have, an `out` that would replace an input, and when
+/// [`MergeError::Merged`] for a task that the checkpoint does not have, an `out` that is or holds an input or that `force`
+/// may not replace, and when
 /// the pretrained model is needed but was not given; [`MergeError::Store`] from reading and writing;
 /// [`MergeError::Cancelled`].
 pub fn materialize(
@@ -70,7 +72,8 @@ pub fn materialize(
     control: &Control<'_>,
 ) -> Result<MaterializeReport, MergeError> {
     let task_index = merged.task_index(task)?;
-    refuse_input_as_output(merged, out)?;
+    let inputs = merged.checkpoints().flat_map(|(_, checkpoint)| places(checkpoint));
+    guard_output(out, options.force, inputs.chain([merged.dir().to_owned()]))?;
     let jobs = merged
         .keys()
         .into_iter()
@@ -92,20 +95,6 @@ pub fn materialize(
         non_finite,
         side_files,
     })
-}
-
-/// With `force` an output is replaced as a whole: it must not be, or hold, what is being read.
-fn refuse_input_as_output(merged: &MergedCheckpoint, out: &Path) -> Result<(), MergeError> {
-    let Ok(real_out) = out.canonicalize() else { return Ok(()) };
-    let files = merged.checkpoints().map(|(_, checkpoint)| checkpoint.dir());
-    let inputs = files.chain([merged.dir()]).filter_map(|path| path.canonicalize().ok());
-    match inputs.into_iter().find(|input| input.starts_with(&real_out)) {
-        None => Ok(()),
-        Some(input) => Err(MergeError::Merged {
-            path: out.to_owned(),
-            problem: format!("is or holds an input ({}); name another output", input.display()),
-        }),
-    }
 }
 
 /// Streams all tensors; gives bytes written and elements that are not finite.
@@ -175,7 +164,8 @@ fn write_slab(
     Ok(non_finite)
 }
 
-/// Writes the task's action expert, projectors and statistics and copies everything else; gives the names of the files.
+/// Writes the task's action expert, projectors, statistics and provenance and copies everything else; gives the names
+/// of the files.
 fn write_side_files(merged: &MergedCheckpoint, task: usize, out: &Path) -> Result<Vec<String>, MergeError> {
     let mut names = Vec::new();
     for part in ExpertPart::ALL {
@@ -190,7 +180,7 @@ fn write_side_files(merged: &MergedCheckpoint, task: usize, out: &Path) -> Resul
         names.push(name);
     }
     let files = ExpertFiles::discover(merged.dir())?;
-    let of_all_tasks = |name: &str| [PROVENANCE, STATISTICS].contains(&name) || name.starts_with("README");
+    let of_all_tasks = |name: &str| is_provenance(name) || name == STATISTICS || name.starts_with("README");
     for name in files.companions().filter(|name| !of_all_tasks(name)) {
         copy_file(&files.dir().join(name), &out.join(name), CopyMode::Copy)?;
         names.push(name.to_owned());
@@ -199,5 +189,11 @@ fn write_side_files(merged: &MergedCheckpoint, task: usize, out: &Path) -> Resul
         write_json(&out.join(STATISTICS), &Value::Object(statistics.clone()))?;
         names.push(STATISTICS.to_owned());
     }
+    // Null where the published code merged, which keeps no hashes.
+    let merged_from = &merged.document()["outputs_blake3"];
+    let task = &merged.tasks()[task];
+    let provenance = json!({"format_version": FORMAT_VERSION, "task": task, "merged_from": merged_from});
+    write_json(&out.join(TASK_PROVENANCE), &provenance)?;
+    names.push(TASK_PROVENANCE.to_owned());
     Ok(names)
 }

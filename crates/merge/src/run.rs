@@ -13,6 +13,7 @@ use skillweld_tensor::{Dtype, convert};
 use crate::execute::{Control, HashBook, execute};
 use crate::measure::Measures;
 use crate::output::{Outputs, stem};
+use crate::output_guard::{PROVENANCE, guard_output};
 use crate::plan::{Action, Plan};
 use crate::report::Report;
 use crate::router::{Subspace, subspaces};
@@ -21,16 +22,14 @@ use crate::{MergeError, side_files};
 /// Version of `skillweld.json` and of the layout around it.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
-/// Name of the provenance file in a merged checkpoint.
-pub(crate) const PROVENANCE: &str = "skillweld.json";
-
 /// Where an input stands in the provenance: the model's index, and what it is to the model.
 type Place = (usize, &'static str);
 
 /// How the output is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunOptions {
-    /// Replace an existing output, at the moment the new one is complete.
+    /// Replace an earlier output of Skillweld, at the moment the new one is complete. Any other folder that holds
+    /// something is refused, as is one that holds an input.
     pub force: bool,
 }
 
@@ -42,7 +41,7 @@ impl Plan<'_> {
     /// are then as they were.
     pub fn run(&self, out: &Path, options: RunOptions, control: &Control<'_>) -> Result<Report, MergeError> {
         self.check()?;
-        self.refuse_inputs_as_output(out)?;
+        guard_output(out, options.force, self.places_read())?;
         let statistics = side_files::statistics(self)?;
         let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {
@@ -70,20 +69,6 @@ impl Plan<'_> {
         control.check()?;
         dir.commit()?;
         Ok(report)
-    }
-
-    /// `--force` must not replace what is being read.
-    fn refuse_inputs_as_output(&self, out: &Path) -> Result<(), MergeError> {
-        let real = |path: &Path| path.canonicalize().ok();
-        let Some(out_path) = real(out) else { return Ok(()) };
-        let inputs = self.models.all.iter().flat_map(|model| [model.path.as_path(), model.weights.dir()]);
-        match inputs.filter_map(real).find(|input| input.starts_with(&out_path)) {
-            None => Ok(()),
-            Some(input) => Err(MergeError::Merged {
-                path: out.to_owned(),
-                problem: format!("is or holds an input ({}); name another output", input.display()),
-            }),
-        }
     }
 
     /// Accounts for every input tensor.
@@ -190,8 +175,8 @@ impl Plan<'_> {
         Ok(value)
     }
 
-    /// The methods used, with the hash of the library that each lives in.
-    fn methods(&self) -> Result<Vec<Value>, MergeError> {
+    /// The methods of all tensors, each once.
+    pub(crate) fn methods_used(&self) -> Vec<&Method> {
         let mut used: Vec<&Method> = Vec::new();
         for tensor in &self.tensors {
             let Action::Merge(merge) = &tensor.action else { continue };
@@ -201,6 +186,11 @@ impl Plan<'_> {
                 );
             }
         }
+        used
+    }
+
+    /// The methods used, with the hash of the library that each lives in.
+    fn methods(&self) -> Result<Vec<Value>, MergeError> {
         let describe = |method: &Method| {
             let path = method.path();
             let library = std::fs::read(path).map_err(StoreError::io("read", path))?;
@@ -212,7 +202,7 @@ impl Plan<'_> {
                 "plugin_blake3": blake3::hash(&library).to_hex().as_str(),
             }))
         };
-        used.into_iter().map(describe).collect()
+        self.methods_used().into_iter().map(describe).collect()
     }
 }
 

@@ -40,6 +40,7 @@ fn a_task_becomes_a_plain_checkpoint() {
         "proprio_projector--place_checkpoint.pt",
         "config.json",
         "dataset_statistics.json",
+        "skillweld_task.json",
     ];
     let expected = MaterializeReport {
         task: "place".to_owned(),
@@ -191,6 +192,14 @@ fn refusals_leave_everything_as_it_was() {
     materialize(&merged, "pick", &out, REFUSE, &control(1)).unwrap();
     let exists = fail("pick", &out, REFUSE, &control(1));
     assert!(exists.contains("already exists"), "{exists}");
+    // An earlier output may go, someone else's folder may not.
+    materialize(&merged, "place", &out, FORCE, &control(1)).unwrap();
+    let mine = dir.path().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("notes"), "precious").unwrap();
+    let foreign = fail("pick", &mine, FORCE, &control(1));
+    assert!(foreign.contains("no output of Skillweld"), "{foreign}");
+    assert_eq!(std::fs::read_to_string(mine.join("notes")).unwrap(), "precious");
 }
 
 /// The slow definition, one element at a time.

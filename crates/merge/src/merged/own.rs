@@ -10,7 +10,8 @@ use super::parts::{ExpertPart, Parts};
 use super::{Masks, MergedCheckpoint, Role, STATISTICS, Vector, problem};
 use crate::MergeError;
 use crate::output::{RESCALER, stem};
-use crate::run::{FORMAT_VERSION, PROVENANCE};
+use crate::output_guard::PROVENANCE;
+use crate::run::FORMAT_VERSION;
 
 pub(super) fn is_at(dir: &Path) -> bool {
     dir.join(PROVENANCE).is_file()
