@@ -1,35 +1,57 @@
-//! Averaged blocks and router subspaces against a head merged by the published MergeVLA code (fixture `head-tiny`).
+//! Averaged blocks and router subspaces against a head merged by the published MergeVLA code (`data/head-tiny`).
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{Array2, Ix2};
-use skillweld_store::Checkpoint;
-use support::{fixture, merge, relative_error, tensor};
+use skillweld_store::{Checkpoint, write_torch_zip};
+use skillweld_tensor::{Dtype, TensorView, convert};
+use support::{data, merge, relative_error, tensor};
+
+/// An expert's projector.
+const PROJECTOR: &str = "proprio_projector--1000_checkpoint.pt";
+
+/// Writes another projector: x becomes x / 2 + its index / 1024.
+fn write_other(projector: &Path, to: &Path) {
+    let checkpoint = Checkpoint::open(projector).unwrap();
+    let other = |key: &str| {
+        let values = tensor(&checkpoint, key).into_iter().enumerate();
+        let values: Vec<f32> = values.map(|(i, x)| x / 2.0 + i as f32 / 1024.0).collect();
+        let mut bytes = vec![0; values.len() * 4];
+        convert::encode(Dtype::F32, &values, &mut bytes).unwrap();
+        (key.to_owned(), bytes)
+    };
+    let bytes: BTreeMap<String, Vec<u8>> = checkpoint.keys().map(other).collect();
+    let view = |key: &String| {
+        let shape = checkpoint.get(key).unwrap().shape();
+        TensorView::new(Dtype::F32, shape, &bytes[key]).unwrap()
+    };
+    let tensors: Vec<_> = bytes.keys().map(|key| (key.as_str(), view(key))).collect();
+    write_torch_zip(to, &tensors).unwrap();
+}
 
 /// Lays the fixture out as two experts on a tiny base, and merges them.
-fn merged(fixture: &Path) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+fn merged() -> tempfile::TempDir {
+    let (fixture, dir) = (data("head-tiny"), tempfile::tempdir().unwrap());
     for expert in ["expert0", "expert1"] {
         let folder = dir.path().join(expert);
         std::fs::create_dir(&folder).unwrap();
         std::fs::copy(
-            support::data("merge-tiny").join(format!("{expert}.safetensors")),
+            data("merge-tiny").join(format!("{expert}.safetensors")),
             folder.join("model.safetensors"),
         )
         .unwrap();
         let head = format!("{expert}--action_head--checkpoint.pt");
         std::fs::copy(fixture.join(&head), folder.join("action_head--1000_checkpoint.pt")).unwrap();
-        std::fs::copy(
-            fixture.join("proprio_projector--checkpoint.pt"),
-            folder.join("proprio_projector--1000_checkpoint.pt"),
-        )
-        .unwrap();
     }
-    let base = support::data("merge-tiny").join("base.safetensors");
+    let projector = fixture.join("proprio_projector--checkpoint.pt");
+    std::fs::copy(&projector, dir.path().join("expert0").join(PROJECTOR)).unwrap();
+    write_other(&projector, &dir.path().join("expert1").join(PROJECTOR));
+    let base = data("merge-tiny").join("base.safetensors");
     let recipe = format!(
         "merge_method: task_arithmetic\nbase_model: {}\nmodels: [{{model: expert0}}, {{model: expert1}}]\nmask: tall\naction_expert: {{head_blocks: 1}}\nrouter: {{rank: 4}}\n",
         base.display()
@@ -40,8 +62,7 @@ fn merged(fixture: &Path) -> tempfile::TempDir {
 
 #[test]
 fn shared_blocks_are_the_published_average_and_heads_the_experts_own() {
-    let Some(fixture) = fixture("head-tiny") else { return };
-    let dir = merged(&fixture);
+    let (fixture, dir) = (data("head-tiny"), merged());
     let ours = Checkpoint::open(dir.path().join("merged/action_expert.safetensors")).unwrap();
     let official = Checkpoint::open(fixture.join("merged--action_head--checkpoint.pt")).unwrap();
     let (mut shared, mut own) = (0, 0);
@@ -84,8 +105,7 @@ fn shared_blocks_are_the_published_average_and_heads_the_experts_own() {
 
 #[test]
 fn router_subspaces_are_the_published_ones_up_to_sign() {
-    let Some(fixture) = fixture("head-tiny") else { return };
-    let dir = merged(&fixture);
+    let (fixture, dir) = (data("head-tiny"), merged());
     let ours = Checkpoint::open(dir.path().join("merged/router.safetensors")).unwrap();
     let official = Checkpoint::open(fixture.join("merged--action_head--checkpoint.pt")).unwrap();
     let matrix = |checkpoint: &Checkpoint, key: &str| -> Array2<f32> {
@@ -94,23 +114,34 @@ fn router_subspaces_are_the_published_ones_up_to_sign() {
     let gates: Vec<&str> = official.keys().filter(|key| key.contains("gate.gate")).collect();
     assert_eq!(gates.len(), 4, "{gates:?}");
     for expert in 0..2 {
-        for suffix in ["adapter", "task"] {
+        for (suffix, place) in [("adapter", 0), ("task", 1)] {
             let rows = matrix(&ours, &format!("expert{expert}/{suffix}"));
             assert_eq!(rows.dim(), (4, 32));
             let identity = rows.dot(&rows.t()) - Array2::<f32>::eye(4);
             assert!(identity.iter().all(|x| x.abs() < 1e-6), "rows are not orthonormal");
-            // One of the published subspaces is this one, row by row, with either sign.
-            let is_published = |key: &&&str| {
-                let published = matrix(&official, key);
-                let published =
-                    if published.dim() == rows.dim() { published } else { published.reversed_axes() };
-                rows.rows().into_iter().zip(published.rows()).all(|(a, b)| {
-                    let sign = a.dot(&b).signum();
-                    a.iter().zip(b).all(|(a, b)| (a - sign * b).abs() <= 1e-5)
-                })
-            };
-            let found = gates.iter().find(is_published).unwrap_or_else(|| panic!("expert{expert}/{suffix}"));
-            assert!(found.contains(&format!(".{expert}")), "expert{expert}/{suffix} is {found}");
+            // The published subspace is this one, vector by vector, with either sign.
+            let key = format!("model.gate.gate.{place}.routers.{expert}");
+            let published = matrix(&official, gates.iter().find(|gate| gate.starts_with(&key)).unwrap());
+            let published = if published.dim() == rows.dim() { published } else { published.reversed_axes() };
+            assert_eq!(published.dim(), rows.dim());
+            for (ours, published) in rows.rows().into_iter().zip(published.rows()) {
+                let sign = ours.dot(&published).signum();
+                assert!(ours.iter().zip(published).all(|(a, b)| (a - sign * b).abs() <= 1e-5), "{key}");
+            }
         }
+    }
+}
+
+#[test]
+fn projectors_are_averaged() {
+    let dir = merged();
+    let ours = Checkpoint::open(dir.path().join("merged/action_expert.safetensors")).unwrap();
+    let experts =
+        ["expert0", "expert1"].map(|name| Checkpoint::open(dir.path().join(name).join(PROJECTOR)).unwrap());
+    for key in experts[0].keys() {
+        let [a, b] = experts.each_ref().map(|expert| tensor(expert, key));
+        assert_ne!(a, b, "{key}");
+        let error = relative_error(&tensor(&ours, &format!("proprio_projector.{key}")), &((a + b) / 2.0));
+        assert!(error <= f32::EPSILON, "{key}: {error}");
     }
 }

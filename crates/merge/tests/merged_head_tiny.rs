@@ -6,11 +6,11 @@ use ndarray::{Array2, Ix2};
 use skillweld_linalg::thin_svd;
 use skillweld_merge::{ExpertPart, MergedCheckpoint};
 use skillweld_store::Checkpoint;
-use support::{data, fixture, relative_error, tensor};
+use support::{data, relative_error, tensor};
 
 #[test]
 fn heads_shared_blocks_and_router_are_found_under_their_published_names() {
-    let Some(fixture) = fixture("head-tiny") else { return };
+    let fixture = data("head-tiny");
     let dir = tempfile::tempdir().unwrap();
     let copy = |from, to| std::fs::copy(from, dir.path().join(to)).unwrap();
     copy(fixture.join("merged--action_head--checkpoint.pt"), "action_head--checkpoint.pt");
