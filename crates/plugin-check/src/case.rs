@@ -91,6 +91,14 @@ impl Case {
         }
     }
 
+    /// One case in four longer than the tiles that methods compute in (512 or 1024 elements). Long ones are short ones
+    /// over and over, so that they are drawn and shrunk as fast; few periods divide a tile.
+    pub(crate) fn some_long(cases: BoxedStrategy<Self>) -> BoxedStrategy<Self> {
+        const LONG_NUMEL: usize = 1100;
+        let long = cases.clone().prop_map(|case| case.tiled(LONG_NUMEL));
+        prop_oneof![3 => cases, 1 => long].boxed()
+    }
+
     /// The same case with other experts, τ being their sum.
     pub(crate) fn with_experts(&self, experts: Vec<Vec<f32>>) -> Self {
         let merged = if self.merged.is_empty() { Vec::new() } else { sum(&experts, self.numel()) };

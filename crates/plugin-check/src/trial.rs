@@ -1,13 +1,12 @@
 //! One run of a method on a case, as a merge would run it, with every buffer guarded.
 
-use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks, Kind, Method, PluginError, flags};
+use skillweld_plugin_host::{
+    BlockInputs, Bound, ExpertBlock, HostHooks, Kind, Method, PluginError, UNWRITTEN_BITS, flags,
+};
 use skillweld_tensor::{BitMask, LowRank};
 
 use crate::case::Case;
 use crate::guarded::Guarded;
-
-/// What fills the output before the call: a NaN whose payload no arithmetic produces.
-pub(crate) const POISON: u32 = 0x7fe5_b10d;
 
 /// How to run; `Setup::default()` = in one block, dense.
 #[derive(Clone, Copy)]
@@ -69,7 +68,7 @@ pub(crate) fn run(method: &Method, case: &Case, setup: &Setup<'_>) -> Result<Out
 pub(crate) fn run_bound(bound: &Bound, case: &Case, setup: &Setup<'_>) -> Result<Output, PluginError> {
     let mut output = Output { totals: setup.totals.unwrap_or_default().to_vec(), ..Output::default() };
     let blocks = blocks(case.numel(), setup.cuts);
-    let poison = f32::from_bits(POISON);
+    let poison = f32::from_bits(UNWRITTEN_BITS);
     if setup.totals.is_none() {
         for pass in 0..bound.plan().passes() {
             let mut sums = Guarded::new(&vec![0.0; bound.plan().sums_len[pass]], BAND as f64);

@@ -42,6 +42,9 @@ pub enum ExpertBlock<'a> {
 /// Experts and dimensions that take no allocation in a call.
 const FEW: usize = 16;
 
+/// Bits of the NaN in an element of the output that a method has not written; no arithmetic gives its payload.
+pub const UNWRITTEN_BITS: u32 = 0x7fe5_b10d;
+
 impl Bound {
     /// Adds the block's statistics of `pass` (from 0) to `sums`, which is `plan().sums_len[pass]` long.
     ///
@@ -70,7 +73,8 @@ impl Bound {
         })
     }
 
-    /// Runs a merge method: fills `out`, `block.len` values. `totals` are those of all passes; `scratch` as in
+    /// Runs a merge method: fills `out`, `block.len` values; in builds with debug assertions an element that the method
+    /// leaves out comes back as NaN ([`UNWRITTEN_BITS`]). `totals` are those of all passes; `scratch` as in
     /// [`observe`](Self::observe).
     ///
     /// # Errors
@@ -87,6 +91,10 @@ impl Bound {
         }
         self.check_len(block.key, "output", out.len(), block.len)?;
         self.check_len(block.key, "totals", totals.len(), self.plan().totals_len())?;
+        if cfg!(debug_assertions) {
+            // What the buffer held of another block must not pass for a result.
+            out.fill(f32::from_bits(UNWRITTEN_BITS));
+        }
         self.with_call(block, totals, out.as_mut_ptr(), null(), scratch, |call| self.call_run(call))
     }
 

@@ -26,7 +26,7 @@ mod registry;
 mod schema;
 
 pub use bound::{Bound, Plan, Scope};
-pub use call::{BlockInputs, ExpertBlock};
+pub use call::{BlockInputs, ExpertBlock, UNWRITTEN_BITS};
 pub use error::PluginError;
 pub use hooks::{HostHooks, Level, NO_REASON};
 pub use method::{Kind, Method};

@@ -1,14 +1,14 @@
 //! The merged tensor has the shape of its inputs, so every element of it must be written; finite weights of ordinary
 //! size give finite weights; and a method must at least work with its own defaults.
 
-use skillweld_plugin_host::{PluginError, flags};
+use skillweld_plugin_host::{PluginError, UNWRITTEN_BITS, flags};
 
 use super::Law;
 use crate::case::{Case, Values};
 use crate::parameters::Reach;
 use crate::report::Outcome;
 use crate::subject::{Finding, Subject, require};
-use crate::trial::{POISON, Setup, run};
+use crate::trial::{Setup, run};
 
 pub(crate) const LAW: Law = Law {
     name: "fills_output",
@@ -18,7 +18,7 @@ pub(crate) const LAW: Law = Law {
 
 fn check(subject: &Subject<'_>) -> Outcome {
     let method = subject.method;
-    let cases = Case::strategy(method, 1..=5, Values::Exact, Reach::Defaults);
+    let cases = Case::some_long(Case::strategy(method, 1..=5, Values::Exact, Reach::Defaults));
     // Required parameters have no defaults, and a method on matrices may say that a tensor is none.
     let may_decline = |case: &Case| {
         method.params().iter().any(|spec| spec.default.is_none())
@@ -29,7 +29,7 @@ fn check(subject: &Subject<'_>) -> Outcome {
             PluginError::Failed { .. } if may_decline(case) => Finding::Beside,
             error => Finding::Broken(error.to_string()),
         })?;
-        let unwritten = output.values.iter().position(|x| x.to_bits() == POISON);
+        let unwritten = output.values.iter().position(|x| x.to_bits() == UNWRITTEN_BITS);
         require(unwritten.is_none(), || {
             format!("element {} is never written", unwritten.unwrap_or_default())
         })?;
