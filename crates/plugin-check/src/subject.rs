@@ -10,6 +10,9 @@ use skillweld_plugin_host::{Kind, Method, PluginError};
 use crate::report::Outcome;
 use crate::{CheckOptions, case::Case, parameters::Reach};
 
+/// How many smaller cases are tried of one that breaks a law.
+const MAX_SHRINK_STEPS: u32 = 5000;
+
 /// The method under test.
 pub(crate) struct Subject<'a> {
     pub(crate) method: &'a Method,
@@ -47,20 +50,31 @@ impl Subject<'_> {
         let config = Config {
             cases: self.options.cases,
             failure_persistence: None,
-            max_shrink_iters: 5000,
+            max_shrink_iters: u32::MAX - 1, // without the 1 it means 4 · cases
             ..Config::default()
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.options.seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
         let kept = Cell::new(0);
-        let outcome = TestRunner::new_with_rng(config, rng).run(strategy, |case| match law(&case) {
-            Ok(()) => {
-                kept.set(kept.get() + 1);
-                Ok(())
+        let shrink_steps: Cell<Option<u32>> = Cell::new(None);
+        let outcome = TestRunner::new_with_rng(config, rng).run(strategy, |case| {
+            if let Some(steps) = shrink_steps.get() {
+                // Smaller cases that pass end the shrinking; at its own limit proptest would print to standard error.
+                if steps == MAX_SHRINK_STEPS {
+                    return Ok(());
+                }
+                shrink_steps.set(Some(steps + 1));
             }
-            Err(Finding::Beside) => Ok(()),
-            Err(Finding::Broken(message)) => Err(TestCaseError::fail(message)),
+            match law(&case) {
+                Ok(()) => kept.set(kept.get() + 1),
+                Err(Finding::Beside) => {}
+                Err(Finding::Broken(message)) => {
+                    shrink_steps.set(shrink_steps.get().or(Some(0)));
+                    return Err(TestCaseError::fail(message));
+                }
+            }
+            Ok(())
         });
         match outcome {
             Ok(()) if kept.get() > 0 => Outcome::Passed { cases: kept.get() },
