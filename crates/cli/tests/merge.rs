@@ -5,7 +5,8 @@ mod support;
 
 use std::fs;
 
-use support::{Bench, contents, run, skillweld};
+use skillweld_synth::{ExpertForm, PrismaticSpec};
+use support::{Bench, Ran, contents, run, skillweld};
 
 #[test]
 fn experts_become_one_checkpoint() {
@@ -108,11 +109,43 @@ fn an_existing_output_is_replaced_only_by_force() {
     let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str()];
     run(args).failed_with(&["already exists", "--force"]);
     assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "precious");
-    run(args.into_iter().chain(["--force".as_ref()])).succeeded();
+    let force = || run(args.into_iter().chain(["--force".as_ref()]));
+    force().failed_with(&["no output of Skillweld", "merged", "name another output"]);
+    assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "precious");
+    fs::write(out.join("skillweld.json"), "{}").unwrap();
+    force().succeeded();
     assert!(!out.join("mine").exists());
     assert!(out.join("model.safetensors").is_file());
     run(args.into_iter().take(2).chain([bench.join("base").as_os_str(), "--force".as_ref()]))
         .failed_with(&["is or holds an input"]);
+}
+
+/// Merges under each instruction set are the same files to the byte. That is said of experts with whole weights: faer,
+/// which multiplies out adapters and decomposes the router's matrices, chooses its own instructions.
+#[test]
+fn instruction_sets_change_no_byte() {
+    let bench = Bench::new();
+    PrismaticSpec::tiny().write_all(bench.path(), &[ExpertForm::Full, ExpertForm::Full]).unwrap();
+    let recipe = bench.recipe(
+        "merge_method: ties\nbase_model: base\nmodels: [{model: spatial}, {model: object}]\nparameters: {density: 0.5, scope: global}\nmask: \
+         {method: tall, lambda: 0.6}\naction_expert: {head_blocks: 1}\n",
+    );
+    let outputs = ["portable", "avx2", "avx512"].map(|level| {
+        let out = bench.join(level);
+        let mut command = skillweld();
+        command.env("SKILLWELD_SIMD", level).arg("merge").args([&recipe, &out]).arg("--quiet");
+        Ran::from(command.output().unwrap()).succeeded();
+        let files = contents(&out).into_iter();
+        files.map(|(path, bytes)| (path.strip_prefix(&out).unwrap().to_owned(), bytes)).collect::<Vec<_>>()
+    });
+    assert!(outputs[0].len() > 4, "{} files", outputs[0].len());
+    for other in &outputs[1..] {
+        assert_eq!(other.len(), outputs[0].len());
+        for ((path, bytes), (first_path, first)) in other.iter().zip(&outputs[0]) {
+            assert_eq!(path, first_path);
+            assert!(bytes == first, "{} differs", path.display());
+        }
+    }
 }
 
 #[test]

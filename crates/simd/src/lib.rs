@@ -2,12 +2,14 @@
 //!
 //! The body stays ordinary safe Rust; LLVM vectorises each copy for its own instruction set. Because Rust never
 //! contracts `a * b + c` into a fused operation by itself, every copy computes the same bits: a portable binary gives
-//! the same bytes on every processor.
+//! the same bytes on every processor. To see that on one machine, [`LEVEL_VARIABLE`] in the environment lowers the level.
+
+use std::sync::OnceLock;
 
 /// Wraps one function so that it runs as AVX-512, AVX2 or portable code, whichever the processor has.
 ///
 /// The function takes named arguments and may borrow; it takes no type parameters (write one per dtype: generics stay
-/// inside). Detection is one relaxed atomic load per call, so call it per block, not per element.
+/// inside). The choice costs one atomic load per call, so call it per block, not per element.
 ///
 /// ```
 /// skillweld_simd::vectorize! {
@@ -64,9 +66,30 @@ pub enum Level {
     Avx512,
 }
 
-/// The best level of this processor. Detected once by the standard library, then read from its cache.
+/// Environment variable that lowers the level: `portable`, `avx2` or `avx512`. It never raises it above what the
+/// processor has; anything else is as if it were not set.
+pub const LEVEL_VARIABLE: &str = "SKILLWELD_SIMD";
+
+/// The best level that this processor has and [`LEVEL_VARIABLE`] allows, found out by the first call.
 #[inline]
 pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| match std::env::var(LEVEL_VARIABLE) {
+        Ok(limit) => lowered(detected(), &limit),
+        Err(_) => detected(),
+    })
+}
+
+fn lowered(best: Level, limit: &str) -> Level {
+    match limit {
+        "portable" => Level::Portable,
+        "avx2" => best.min(Level::Avx2),
+        _ => best,
+    }
+}
+
+/// The best level of this processor.
+fn detected() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         let avx2 = is_x86_feature_detected!("avx2")
@@ -89,4 +112,18 @@ pub fn level() -> Level {
         }
     }
     Level::Portable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Level::{Avx2, Avx512, Portable};
+    use super::lowered;
+
+    #[test]
+    fn the_variable_lowers_the_level_and_never_raises_it() {
+        for best in [Portable, Avx2, Avx512] {
+            let levels = ["portable", "avx2", "avx512", "", "sse9"].map(|limit| lowered(best, limit));
+            assert_eq!(levels, [Portable, best.min(Avx2), best, best, best]);
+        }
+    }
 }
