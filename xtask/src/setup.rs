@@ -57,7 +57,14 @@ pub(crate) fn install_openblas() -> Result<()> {
     run_command(update.args(["update", "-q"]))?;
     let mut install = command("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
-    run_command(install.args(["install", "-q", "-y", "--no-install-recommends", "libopenblas-dev", "pkg-config"]))
+    run_command(install.args([
+        "install",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "libopenblas-dev",
+        "pkg-config",
+    ]))
 }
 
 fn mergekit() -> PathBuf {

@@ -48,7 +48,11 @@ pub fn check(method: &Method, options: &CheckOptions) -> Report {
 
 /// As [`check`], telling `before` the name of each law in advance: should the plugin end the process, someone knows
 /// over what.
-pub fn check_watched(method: &Method, options: &CheckOptions, mut before: impl FnMut(&'static str)) -> Report {
+pub fn check_watched(
+    method: &Method,
+    options: &CheckOptions,
+    mut before: impl FnMut(&'static str),
+) -> Report {
     let subject = subject::Subject { method, options };
     let laws = laws::ALL.iter().map(|law| {
         before(law.name);
