@@ -169,9 +169,9 @@ pub struct Method {
     pub min_experts: u32,
     /// Most experts; 0 = no limit.
     pub max_experts: u32,
-    /// Bits of [`flags`](crate::flags).
+    /// Bits of [`flags`].
     pub flags: u64,
-    /// Bits of [`laws`](crate::laws).
+    /// Bits of [`laws`].
     pub laws: u64,
     /// Fills in the passes for these parameters. Null = no `observe` passes, no scratch.
     pub plan: Option<unsafe extern "C" fn(host: *const Host, params: *const Params, plan: *mut Plan) -> i32>,
