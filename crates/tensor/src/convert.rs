@@ -8,64 +8,130 @@ use skillweld_simd::vectorize;
 
 use crate::{Dtype, TensorError};
 
-/// Decodes `bytes` (little-endian elements of `dtype`) into `out`.
+/// Decodes `bytes` (little-endian elements of `dtype`) into `out`; true when every value is finite.
 ///
 /// # Errors
 /// [`TensorError::NotComputable`] for integers, booleans and packed types.
 ///
 /// # Panics
 /// When `bytes` does not hold exactly `out.len()` elements.
-pub fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), TensorError> {
+pub fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<bool, TensorError> {
     assert_eq!(Some(bytes.len()), dtype.byte_len(out.len()), "byte length must fit the element count");
     match dtype {
-        Dtype::BF16 => decode_bf16(bytes, out),
+        Dtype::BF16 => return Ok(decode_bf16(bytes, out)),
+        Dtype::F32 => return Ok(decode_f32(bytes, out)),
         Dtype::F16 => decode_f16(bytes, out),
-        Dtype::F32 => decode_f32(bytes, out),
         Dtype::F64 => decode_f64(bytes, out),
         Dtype::F8E4M3 => decode_f8(bytes, out, &F8_E4M3_VALUES),
         Dtype::F8E5M2 => decode_f8(bytes, out, &F8_E5M2_VALUES),
         _ => return Err(TensorError::NotComputable { dtype }),
     }
-    Ok(())
+    Ok(all_finite(out))
 }
 
-/// Encodes `values` into `out` as little-endian elements of `dtype`, each rounded once to nearest even.
+/// out = decoded − base, rounded once: the task vector of a block. True when every decoded value is finite; a
+/// difference of finite values may still overflow.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Panics
+/// When `bytes` or `base` does not hold exactly `out.len()` elements.
+pub fn decode_difference(
+    dtype: Dtype,
+    bytes: &[u8],
+    base: &[f32],
+    out: &mut [f32],
+) -> Result<bool, TensorError> {
+    assert_eq!(base.len(), out.len(), "the base must fit the element count");
+    if dtype == Dtype::BF16 {
+        assert_eq!(bytes.len(), 2 * out.len(), "byte length must fit the element count");
+        return Ok(decode_difference_bf16(bytes, base, out));
+    }
+    let finite = decode(dtype, bytes, out)?;
+    subtract(out, base);
+    Ok(finite)
+}
+
+/// Encodes `values` into `out` as little-endian elements of `dtype`, each rounded once to nearest even; true when every
+/// result is finite.
 ///
 /// # Errors
 /// [`TensorError::NotComputable`] for integers, booleans and packed types.
 ///
 /// # Panics
 /// When `out` does not hold exactly `values.len()` elements.
-pub fn encode(dtype: Dtype, values: &[f32], out: &mut [u8]) -> Result<(), TensorError> {
+pub fn encode(dtype: Dtype, values: &[f32], out: &mut [u8]) -> Result<bool, TensorError> {
     assert_eq!(Some(out.len()), dtype.byte_len(values.len()), "byte length must fit the element count");
     match dtype {
-        Dtype::BF16 => encode_bf16(values, out),
-        Dtype::F16 => encode_f16(values, out),
+        Dtype::BF16 => return Ok(encode_bf16(values, out)),
         Dtype::F32 => encode_f32(values, out),
         Dtype::F64 => encode_f64(values, out),
+        Dtype::F16 => encode_f16(values, out),
         Dtype::F8E4M3 => encode_f8(values, out, F8_E4M3),
         Dtype::F8E5M2 => encode_f8(values, out, F8_E5M2),
         _ => return Err(TensorError::NotComputable { dtype }),
     }
-    Ok(())
+    Ok(all_below(values, overflow_from(dtype)))
 }
+
+/// The smallest magnitude that [`encode`] turns into infinity (or NaN, in F8_E4M3): half an ulp above the largest
+/// finite value; infinity where every f32 fits.
+pub fn overflow_from(dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F16 => 65520.0,
+        Dtype::BF16 => f32::from_bits(0x7f7f_8000),
+        Dtype::F8E5M2 => 61440.0,
+        // Half an ulp above 448 is a tie that goes to the even 448.
+        Dtype::F8E4M3 => 464.0f32.next_up(),
+        _ => f32::INFINITY,
+    }
+}
+
+const EXPONENT: u32 = 0x7f80_0000;
 
 vectorize! {
     /// True when every value is finite (neither NaN nor infinite).
     pub fn all_finite(values: &[f32]) -> bool {
-        const EXPONENT: u32 = 0x7f80_0000;
         // No early exit: a plain reduction vectorises, and blocks are small.
         let bad = values.iter().fold(0u32, |bad, v| bad | u32::from(v.to_bits() & EXPONENT == EXPONENT));
         bad == 0
     }
 
-    fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
-        for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-            *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+    /// True when every magnitude is below `limit`; NaN never is.
+    fn all_below(values: &[f32], limit: f32) -> bool {
+        values.iter().fold(true, |all, v| all & (v.abs() < limit))
+    }
+
+    /// out −= x.
+    fn subtract(out: &mut [f32], x: &[f32]) {
+        for (o, x) in out.iter_mut().zip(x) {
+            *o -= x;
         }
     }
 
-    fn encode_bf16(values: &[f32], out: &mut [u8]) {
+    fn decode_bf16(bytes: &[u8], out: &mut [f32]) -> bool {
+        let mut bad = 0;
+        for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+            let bits = u32::from(u16::from_le_bytes([b[0], b[1]])) << 16;
+            bad |= u32::from(bits & EXPONENT == EXPONENT);
+            *o = f32::from_bits(bits);
+        }
+        bad == 0
+    }
+
+    fn decode_difference_bf16(bytes: &[u8], base: &[f32], out: &mut [f32]) -> bool {
+        let mut bad = 0;
+        for ((o, b), base) in out.iter_mut().zip(bytes.chunks_exact(2)).zip(base) {
+            let bits = u32::from(u16::from_le_bytes([b[0], b[1]])) << 16;
+            bad |= u32::from(bits & EXPONENT == EXPONENT);
+            *o = f32::from_bits(bits) - base;
+        }
+        bad == 0
+    }
+
+    fn encode_bf16(values: &[f32], out: &mut [u8]) -> bool {
+        let mut bad = 0;
         for (o, v) in out.chunks_exact_mut(2).zip(values) {
             let bits = v.to_bits();
             // Round to nearest even by adding half an ulp, less one when the kept part is even.
@@ -73,8 +139,10 @@ vectorize! {
             let quiet_nan = (bits >> 16) | 0x40;
             let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
             let half = if is_nan { quiet_nan } else { rounded };
+            bad |= u32::from(half << 16 & EXPONENT == EXPONENT);
             o.copy_from_slice(&(half as u16).to_le_bytes());
         }
+        bad == 0
     }
 
     fn decode_f16(bytes: &[u8], out: &mut [f32]) {
@@ -108,10 +176,14 @@ vectorize! {
         }
     }
 
-    fn decode_f32(bytes: &[u8], out: &mut [f32]) {
+    fn decode_f32(bytes: &[u8], out: &mut [f32]) -> bool {
+        let mut bad = 0;
         for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-            *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            bad |= u32::from(bits & EXPONENT == EXPONENT);
+            *o = f32::from_bits(bits);
         }
+        bad == 0
     }
 
     fn encode_f32(values: &[f32], out: &mut [u8]) {

@@ -57,20 +57,39 @@ impl<'a> TensorView<'a> {
         self.shape.iter().product()
     }
 
-    /// Decodes elements `offset .. offset + out.len()` of the flattened tensor to f32.
+    /// Decodes elements `offset .. offset + out.len()` of the flattened tensor to f32; true when all are finite.
     ///
     /// # Errors
     /// [`TensorError::NotComputable`] for integers, booleans and packed types.
     ///
     /// # Panics
     /// When the range reaches past the end: ranges come from our own planning, never from a file.
-    pub fn decode_block(&self, offset: usize, out: &mut [f32]) -> Result<(), TensorError> {
+    pub fn decode_block(&self, offset: usize, out: &mut [f32]) -> Result<bool, TensorError> {
+        convert::decode(self.dtype, self.block(offset, out.len())?, out)
+    }
+
+    /// The same elements less those of `base`: a block of a task vector. True when all of the tensor's are finite.
+    ///
+    /// # Errors
+    /// As [`TensorView::decode_block`].
+    ///
+    /// # Panics
+    /// As [`TensorView::decode_block`], and when `base` is not as long as `out`.
+    pub fn decode_difference(
+        &self,
+        offset: usize,
+        base: &[f32],
+        out: &mut [f32],
+    ) -> Result<bool, TensorError> {
+        convert::decode_difference(self.dtype, self.block(offset, out.len())?, base, out)
+    }
+
+    fn block(&self, offset: usize, len: usize) -> Result<&'a [u8], TensorError> {
         if !self.dtype.is_computable() {
             return Err(TensorError::NotComputable { dtype: self.dtype });
         }
         let size = self.dtype.bits() / 8;
-        let bytes = &self.bytes[offset * size..(offset + out.len()) * size];
-        convert::decode(self.dtype, bytes, out)
+        Ok(&self.bytes[offset * size..(offset + len) * size])
     }
 
     /// The whole tensor as an f32 array of the same shape.

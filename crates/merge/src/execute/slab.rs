@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use skillweld_linalg::Threads;
 use skillweld_simd::vectorize;
-use skillweld_tensor::{BitMask, Dtype, TensorView, convert};
+use skillweld_tensor::{BitMask, TensorView, convert};
 
 use super::Executor;
 use super::buffers::{Buffers, byte_range, sized};
-use super::worked::{BASE, Worked, add, check_finite};
+use super::worked::{BASE, Worked, add, non_finite};
 use crate::MergeError;
 use crate::measure::Distances;
 use crate::output::Slot;
@@ -88,9 +88,11 @@ impl Executor<'_> {
         };
         for block in self.cut().blocks(slab, false) {
             let values = sized(&mut buffers.outputs.merged, block.len());
-            view.decode_block(block.start, values).map_err(MergeError::tensor(&tensor.key))?;
+            let finite = view.decode_block(block.start, values).map_err(MergeError::tensor(&tensor.key))?;
             self.hashes.offer(view, block.start, block.end);
-            check_finite(&tensor.key, model, values, block.start)?;
+            if !finite {
+                return Err(non_finite(&tensor.key, model, values, block.start));
+            }
         }
         Ok(())
     }
@@ -113,11 +115,8 @@ impl Executor<'_> {
         let values = sized(&mut buffers.outputs.merged, slab.len());
         let bytes = &mut buffers.outputs.bytes;
         bytes.resize(to.len(), 0);
-        let name = MergeError::tensor(&tensor.key);
-        view.decode_block(slab.start, values)
-            .and_then(|()| convert::encode(tensor.dtype, values, bytes))
-            .map_err(name)?;
-        self.check_range(tensor, "copy", values, tensor.dtype, slab.start)?;
+        view.decode_block(slab.start, values).map_err(MergeError::tensor(&tensor.key))?;
+        self.encode(tensor, "copy", values, slab.start, bytes)?;
         self.outputs.write(slot, to.start, bytes)
     }
 
@@ -135,14 +134,16 @@ impl Executor<'_> {
         for (k, (source, expert)) in sources.iter().zip(&mut inputs.experts).enumerate() {
             let (view, values) = (source.stored(), sized(expert, slab.len()));
             self.hashes.offer(&view, slab.start, slab.end);
-            view.decode_block(slab.start, values).map_err(MergeError::tensor(&tensor.key))?;
+            let mut finite =
+                view.decode_block(slab.start, values).map_err(MergeError::tensor(&tensor.key))?;
             if let Some(factors) = source.factors()? {
                 let product = sized(&mut inputs.products[0], slab.len());
                 product_block(&factors, slab.start, product, &mut inputs.rows);
                 add(values, product);
+                finite = convert::all_finite(values);
             }
-            if !self.plan.recipe.allow_non_finite {
-                check_finite(&tensor.key, self.plan.tasks()[k], values, slab.start)?;
+            if !finite && !self.plan.recipe.allow_non_finite {
+                return Err(non_finite(&tensor.key, self.plan.tasks()[k], values, slab.start));
             }
         }
         let experts = inputs.experts.iter().take(sources.len()).map(|expert| &expert[..slab.len()]);
@@ -166,9 +167,7 @@ impl Executor<'_> {
         divide(mean, sources.len() as f32);
         let place = byte_range(slab, 0, tensor.dtype.bits());
         outputs.bytes.resize(place.len(), 0);
-        let name = MergeError::tensor(&tensor.key);
-        convert::encode(tensor.dtype, mean, &mut outputs.bytes).map_err(name)?;
-        self.check_range(tensor, "average", mean, tensor.dtype, slab.start)?;
+        self.encode(tensor, "average", mean, slab.start, &mut outputs.bytes)?;
         self.outputs.write(slot, place.start, &outputs.bytes)?;
         Ok(distances)
     }
@@ -217,9 +216,8 @@ impl Executor<'_> {
             if work.merge.on_task_vectors() && !self.plan.masked {
                 add(merged, &inputs.base[..block.len()]);
             }
-            self.check_range(work.tensor, work.merge.method.method().id(), merged, dtype, block.start)?;
             let bytes = &mut outputs.bytes[byte_range(&block, slab.start, dtype.bits())];
-            convert::encode(dtype, merged, bytes).map_err(MergeError::tensor(&work.tensor.key))?;
+            self.encode(work.tensor, work.merge.method.method().id(), merged, block.start, bytes)?;
         }
         if let Some(slot) = slots.value {
             self.outputs.write(slot, byte_range(slab, 0, dtype.bits()).start, &outputs.bytes)?;
@@ -236,35 +234,24 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Refuses results that the output's dtype cannot hold.
-    fn check_range(
+    /// Rounds to the output's dtype; refuses results that it cannot hold.
+    fn encode(
         &self,
         tensor: &PlannedTensor<'_>,
         method: &str,
         values: &[f32],
-        dtype: Dtype,
         offset: usize,
+        bytes: &mut [u8],
     ) -> Result<(), MergeError> {
-        let limit = overflow_from(dtype);
-        if self.plan.recipe.allow_non_finite || all_below(values, limit) {
+        let dtype = tensor.dtype;
+        let finite = convert::encode(dtype, values, bytes).map_err(MergeError::tensor(&tensor.key))?;
+        if finite || self.plan.recipe.allow_non_finite {
             return Ok(());
         }
+        let limit = convert::overflow_from(dtype);
         let first = values.iter().position(|v| v.abs() >= limit || v.is_nan()).unwrap_or(0);
         let (key, method) = (tensor.key.clone(), method.to_owned());
         Err(MergeError::Overflow { key, method, dtype, element: offset + first })
-    }
-}
-
-/// The smallest magnitude that rounds to infinity (or NaN, in F8_E4M3) in this dtype: half an ulp above the largest
-/// finite value.
-fn overflow_from(dtype: Dtype) -> f32 {
-    match dtype {
-        Dtype::F16 => 65520.0,
-        Dtype::BF16 => f32::from_bits(0x7f7f_8000),
-        Dtype::F8E5M2 => 61440.0,
-        // Half an ulp above 448 is a tie that goes to the even 448.
-        Dtype::F8E4M3 => 464.0f32.next_up(),
-        _ => f32::INFINITY,
     }
 }
 
@@ -273,31 +260,5 @@ vectorize! {
         for v in values {
             *v /= divisor;
         }
-    }
-
-    /// True when every magnitude is below `limit`; NaN never is.
-    fn all_below(values: &[f32], limit: f32) -> bool {
-        values.iter().fold(true, |all, v| all & (v.abs() < limit))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overflow_starts_exactly_where_encoding_gives_no_finite_value() {
-        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F8E5M2, Dtype::F8E4M3] {
-            let limit = overflow_from(dtype);
-            for (value, finite) in [(limit, false), (limit.next_down(), true)] {
-                let mut bytes = vec![0; dtype.bits() / 8];
-                convert::encode(dtype, &[value], &mut bytes).unwrap();
-                let mut back = [0.0];
-                convert::decode(dtype, &bytes, &mut back).unwrap();
-                assert_eq!(back[0].is_finite(), finite, "{dtype} {value}");
-                assert_eq!(all_below(&[value], limit), finite);
-            }
-        }
-        assert!(!all_below(&[0.0, f32::NAN], f32::INFINITY));
     }
 }

@@ -22,13 +22,10 @@ pub(crate) struct Worked<'a> {
     pub(crate) hashes: &'a HashBook,
 }
 
-/// Refuses NaN and infinity among the values of `model` from element `offset` of tensor `key` on.
-pub(super) fn check_finite(key: &str, model: &str, values: &[f32], offset: usize) -> Result<(), MergeError> {
-    if convert::all_finite(values) {
-        return Ok(());
-    }
+/// NaN or infinity among the values of `model` from element `offset` of tensor `key` on.
+pub(super) fn non_finite(key: &str, model: &str, values: &[f32], offset: usize) -> MergeError {
     let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-    Err(MergeError::NonFinite { key: key.to_owned(), model: model.to_owned(), element: offset + first })
+    MergeError::NonFinite { key: key.to_owned(), model: model.to_owned(), element: offset + first }
 }
 
 pub(super) const BASE: &str = "the base model";
@@ -71,6 +68,7 @@ impl Worked<'_> {
         if let Some(view) = &self.merge.base {
             self.decode(view, BASE, block, sized(base, block.len()))?;
         }
+        let base = &base[..base.len().min(block.len())];
         for (k, (source, model)) in self.merge.sources.iter().enumerate() {
             if self.passes_factors(source) {
                 continue;
@@ -82,16 +80,21 @@ impl Worked<'_> {
             match product {
                 Some(product) if on_base => out.copy_from_slice(product),
                 None if on_base => out.fill(0.0),
+                None if self.merge.on_task_vectors() => {
+                    self.decode_difference(&source.stored(), model, block, base, out)?;
+                }
                 _ => self.decode(&source.stored(), model, block, out)?,
             }
             if let Some(product) = product {
                 if !on_base {
                     add(out, product);
                 }
-                self.check_finite(out, model, block.start)?;
-            }
-            if self.merge.on_task_vectors() && !on_base {
-                subtract(out, &base[..block.len()]);
+                if !convert::all_finite(out) {
+                    self.refuse_non_finite(model, out, block.start)?;
+                }
+                if self.merge.on_task_vectors() && !on_base {
+                    subtract(out, base);
+                }
             }
         }
         Ok(())
@@ -104,13 +107,34 @@ impl Worked<'_> {
         block: &Range<usize>,
         out: &mut [f32],
     ) -> Result<(), MergeError> {
-        view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
+        let finite = view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
         self.hashes.offer(view, block.start, block.end);
-        self.check_finite(out, model, block.start)
+        if finite { Ok(()) } else { self.refuse_non_finite(model, out, block.start) }
     }
 
-    fn check_finite(&self, values: &[f32], model: &str, offset: usize) -> Result<(), MergeError> {
-        if self.allow_non_finite { Ok(()) } else { check_finite(&self.tensor.key, model, values, offset) }
+    /// As `decode`, less the base: a block of the task vector in one pass.
+    fn decode_difference(
+        &self,
+        view: &TensorView<'_>,
+        model: &str,
+        block: &Range<usize>,
+        base: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), MergeError> {
+        let name = MergeError::tensor(&self.tensor.key);
+        let finite = view.decode_difference(block.start, base, out).map_err(name)?;
+        if finite {
+            self.hashes.offer(view, block.start, block.end);
+            return Ok(());
+        }
+        // Slowly again, for the place: the difference of finite values may have overflowed before it.
+        self.decode(view, model, block, out)?;
+        subtract(out, base);
+        Ok(())
+    }
+
+    fn refuse_non_finite(&self, model: &str, values: &[f32], offset: usize) -> Result<(), MergeError> {
+        if self.allow_non_finite { Ok(()) } else { Err(non_finite(&self.tensor.key, model, values, offset)) }
     }
 
     /// This expert goes to the plugins as factors: an adapter on the base itself, and all of them accept low rank.

@@ -105,7 +105,7 @@ fn rescalers(path: &Path, tasks: &[String]) -> Result<Vec<f32>, MergeError> {
             PickleValue::Tensor(tensor) => {
                 let mut value = [0.0];
                 let view = file.view(tensor).ok().filter(|view| view.numel() == 1);
-                view.and_then(|view| view.decode_block(0, &mut value).ok()).map(|()| value[0])
+                view.and_then(|view| view.decode_block(0, &mut value).ok()).map(|_| value[0])
             }
             _ => None,
         };

@@ -65,13 +65,10 @@ impl TaskVector<'_> {
     /// When the range reaches past the end.
     pub fn decode_block(&self, offset: usize, base: &[f32], out: &mut [f32]) -> Result<(), TensorError> {
         match self {
-            TaskVector::Stored(view) => view.decode_block(offset, out),
-            TaskVector::Difference(view) => {
-                view.decode_block(offset, out)?;
-                subtract(out, base);
-                Ok(())
-            }
-        }
+            TaskVector::Stored(view) => view.decode_block(offset, out)?,
+            TaskVector::Difference(view) => view.decode_difference(offset, base, out)?,
+        };
+        Ok(())
     }
 }
 
@@ -100,7 +97,7 @@ impl TaskWeight<'_> {
         scratch: &mut Scratch,
     ) -> Result<(), TensorError> {
         let (base, vector) = match &self.weight {
-            Weight::Shared(view) => return view.decode_block(offset, out),
+            Weight::Shared(view) => return view.decode_block(offset, out).map(|_| ()),
             Weight::Masked { base, vector } => (base, vector),
         };
         let Scratch { base: base_values, vector: vector_values, bits, .. } = scratch;
@@ -160,8 +157,7 @@ impl TaskWeight<'_> {
             }
         }
         // Rounding may overflow, so what is counted is what was written.
-        convert::decode(dtype, out, values)?;
-        if convert::all_finite(values) {
+        if convert::decode(dtype, out, values)? {
             return Ok(0);
         }
         Ok(values.iter().filter(|value| !value.is_finite()).count() as u64)
@@ -177,12 +173,6 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 vectorize! {
-    fn subtract(out: &mut [f32], base: &[f32]) {
-        for (o, b) in out.iter_mut().zip(base) {
-            *o -= b;
-        }
-    }
-
     /// out\[i\] = base\[i\] + scale · τ\[i\].
     fn add_scaled(base: &[f32], vector: &[f32], scale: f32, out: &mut [f32]) {
         for ((o, b), v) in out.iter_mut().zip(base).zip(vector) {

@@ -94,11 +94,15 @@ fn fp8_known_values() {
     assert!(decode_one(Dtype::F8E5M2, 0x7d).is_nan());
 }
 
-fn any_bits() -> impl Strategy<Value = Vec<f32>> {
+/// Any bit pattern, or a value around the range of f16.
+fn any_f32() -> impl Strategy<Value = f32> {
     let near_f16 =
         (-20i32..18, 0u32..1 << 23).prop_map(|(e, m)| f32::from_bits(((e + 127) as u32) << 23 | m));
-    let value = prop_oneof![any::<u32>().prop_map(f32::from_bits), near_f16];
-    proptest::collection::vec(value, 0..70)
+    prop_oneof![any::<u32>().prop_map(f32::from_bits), near_f16]
+}
+
+fn any_bits() -> impl Strategy<Value = Vec<f32>> {
+    proptest::collection::vec(any_f32(), 0..70)
 }
 
 proptest! {
@@ -136,6 +140,45 @@ proptest! {
 
     #[test]
     fn finite_means_no_nan_and_no_infinity(values in any_bits()) {
-        prop_assert_eq!(all_finite(&values), values.iter().all(|v| v.is_finite()));
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        prop_assert_eq!(all_finite(&values), finite(&values));
+        for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32, Dtype::F64, Dtype::F8E4M3, Dtype::F8E5M2] {
+            let mut bytes = vec![0; values.len() * dtype.bits() / 8];
+            let encoded = encode(dtype, &values, &mut bytes).unwrap();
+            let mut back = vec![0.0; values.len()];
+            let decoded = decode(dtype, &bytes, &mut back).unwrap();
+            prop_assert_eq!(encoded, finite(&back), "{}", dtype);
+            prop_assert_eq!(decoded, finite(&back), "{}", dtype);
+        }
     }
+
+    #[test]
+    fn differences_equal_decoding_and_subtracting(pairs in proptest::collection::vec((any_f32(), any_f32()), 0..70)) {
+        let (values, base): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+        for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32, Dtype::F8E4M3] {
+            let mut bytes = vec![0; values.len() * dtype.bits() / 8];
+            encode(dtype, &values, &mut bytes).unwrap();
+            let (mut decoded, mut difference) = (vec![0.0; values.len()], vec![0.0; values.len()]);
+            let finite = decode(dtype, &bytes, &mut decoded).unwrap();
+            prop_assert_eq!(decode_difference(dtype, &bytes, &base, &mut difference).unwrap(), finite);
+            for ((d, v), b) in difference.iter().zip(&decoded).zip(&base) {
+                prop_assert!(d.to_bits() == (v - b).to_bits() || (d.is_nan() && (v - b).is_nan()), "{} {}", v, b);
+            }
+        }
+    }
+}
+
+#[test]
+fn overflow_starts_exactly_where_encoding_gives_no_finite_value() {
+    for dtype in [Dtype::F16, Dtype::BF16, Dtype::F8E5M2, Dtype::F8E4M3] {
+        let limit = overflow_from(dtype);
+        for (value, finite) in [(limit, false), (limit.next_down(), true)] {
+            let mut bytes = vec![0; dtype.bits() / 8];
+            assert_eq!(encode(dtype, &[value], &mut bytes).unwrap(), finite, "{dtype} {value}");
+            let mut back = [0.0];
+            decode(dtype, &bytes, &mut back).unwrap();
+            assert_eq!(back[0].is_finite(), finite, "{dtype} {value}");
+        }
+    }
+    assert!(!all_below(&[0.0, f32::NAN], f32::INFINITY));
 }
