@@ -5,6 +5,7 @@
 
 use ndarray::{Array2, Ix2, s};
 use skillweld_linalg::{Threads, thin_svd};
+use skillweld_merged::layout::BLOCKS;
 use skillweld_tensor::TensorView;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,7 +36,7 @@ pub(crate) fn subspaces(
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
     let mut jobs = Vec::new();
     for (suffix, projection) in PROJECTIONS {
-        let key = format!("model.mlp_resnet_blocks.{block}.{projection}.weight");
+        let key = format!("{BLOCKS}{block}.{projection}.weight");
         let mut matrices = Vec::with_capacity(experts.len());
         for model in &experts {
             let view = model.files.action_head.as_ref().and_then(|head| head.get(&key));
