@@ -13,7 +13,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-plugin-host", &["plugin-abi", "tensor"]),
     ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "tensor"]),
     ("skillweld-merged", &["simd", "tensor", "linalg", "store"]),
-    ("skillweld-merge", &["simd", "tensor", "linalg", "store", "merged", "plugin-abi", "plugin-host"]),
+    (
+        "skillweld-merge",
+        &["simd", "tensor", "linalg", "store", "merged", "router", "plugin-abi", "plugin-host"],
+    ),
+    ("skillweld-router", &["linalg"]),
     ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "merged"]),
     ("skillweld-synth", &["simd", "tensor", "store"]),
     ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
