@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_merge::{Control, MergedCheckpoint, RunOptions, materialize};
+use skillweld_merge::{Control, RunOptions, materialize};
+use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 
 use crate::arguments::ThreadCount;

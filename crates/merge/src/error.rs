@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use skillweld_linalg::LinalgError;
+use skillweld_merged::MergedError;
 use skillweld_plugin_host::PluginError;
 use skillweld_store::{Family, StoreError};
 use skillweld_tensor::TensorError;
@@ -126,10 +127,13 @@ pub enum MergeError {
     /// Something about action experts, statistics or router cannot be merged.
     #[error("{0}")]
     Expert(String),
-    /// A merged checkpoint lacks something or contradicts itself.
+    /// A merged checkpoint cannot be read.
+    #[error(transparent)]
+    Merged(#[from] MergedError),
+    /// A file or folder is not fit for what it was named for, as model or as output.
     #[error("{}: {problem}", path.display())]
-    Merged {
-        /// The merged checkpoint, or its file.
+    Unfit {
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong, and the remedy.
         problem: String,

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
+use skillweld_merged::layout::STATISTICS;
+use skillweld_merged::{ExpertPart, MergedCheckpoint, read_json};
 use skillweld_store::{Checkpoint, ExpertFiles, Family, StoreError};
 
 pub use adapter::AdapterInfo;
@@ -17,7 +19,6 @@ pub use merged::{MergedInfo, MergedTask};
 pub use tensors::{Alias, TensorInfo, Totals};
 
 use crate::MergeError;
-use crate::merged::{ExpertPart, MergedCheckpoint, STATISTICS};
 use tensors::{Group, Listing};
 
 /// Everything that headers tell about a path.
@@ -158,7 +159,7 @@ fn statistics(dir: &Path) -> Result<Vec<String>, MergeError> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let value = crate::merged::read_json(&path)?;
+    let value = read_json(&path)?;
     Ok(value.as_object().into_iter().flat_map(|table| table.keys().cloned()).collect())
 }
 

@@ -3,11 +3,13 @@
 //! ```text
 //! Recipe::read ─▶ Models::open ─▶ Plan::new ─▶ Plan::run ─▶ merged checkpoint + Report
 //!    (YAML)         (mmap)       (every key)   (streaming)        │
-//!                                                     MergedCheckpoint::open ─▶ materialize
+//!                                                     MergedCheckpoint::open ─▶ inspect, materialize
 //! ```
 //!
 //! The plan accounts for every tensor of every input before anything is computed; the executor streams tensors through
 //! the plugins with bounded memory; the output appears complete or not at all.
+//!
+//! What is written is read back by the crate `merged`.
 //!
 //! This crate knows no merge method: those live in plugins. It prints nothing; progress goes through [`Control`].
 
@@ -16,7 +18,6 @@ mod execute;
 mod inspect;
 mod materialize;
 mod measure;
-mod merged;
 mod models;
 mod output;
 mod output_guard;
@@ -35,9 +36,6 @@ pub use inspect::{
     inspect,
 };
 pub use materialize::{MaterializeReport, materialize};
-pub use merged::{
-    ExpertPart, Mask, MergedCheckpoint, RouterSubspace, Scratch, TaskVector, TaskWeight, Weight,
-};
 pub use models::Models;
 pub use plan::{Plan, PlanLine, PlanSummary};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};

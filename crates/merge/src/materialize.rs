@@ -7,25 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use skillweld_merged::layout::{
+    BLOCK, FORMAT_VERSION, MAX_SHARD_BYTES, SLAB, STATISTICS, TASK_PROVENANCE, is_provenance, stem,
+};
+use skillweld_merged::{ExpertPart, MergedCheckpoint, Scratch, TaskWeight, Weight};
 use skillweld_store::{
     CopyMode, ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_torch_zip,
 };
 use skillweld_tensor::TensorView;
 
-use crate::merged::{ExpertPart, MergedCheckpoint, STATISTICS, Scratch, TaskWeight, Weight};
-use crate::output::stem;
-use crate::output_guard::{TASK_PROVENANCE, guard_output, is_provenance, places};
-use crate::run::FORMAT_VERSION;
+use crate::output_guard::{guard_output, places};
 use crate::side_files::write_json;
 use crate::{Control, MergeError, RunOptions};
-
-/// Larger models are cut into shards of this size, as Hugging Face does.
-const MAX_SHARD_BYTES: u64 = 5_000_000_000;
-
-/// Elements that one thread takes, and writes, at once.
-const SLAB: usize = 1 << 20;
-/// Elements computed at once: a few f32 buffers of this size lie in a core's L2 cache. A multiple of 8, for the masks.
-const BLOCK: usize = 1 << 14;
 
 /// What [`materialize`] wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,10 +53,9 @@ struct Job<'a> {
 /// not depend on the number of threads. `control.advance` is told [`MergedCheckpoint::elements`] in all.
 ///
 /// # Errors
-/// [`MergeError::Merged`] for a task that the checkpoint does not have, an `out` that is or holds an input or that `force`
-/// may not replace, and when
-/// the pretrained model is needed but was not given; [`MergeError::Store`] from reading and writing;
-/// [`MergeError::Cancelled`].
+/// [`MergeError::Merged`] for a task that the checkpoint does not have, and when the pretrained model is needed but was
+/// not given; [`MergeError::Unfit`] for an `out` that is or holds an input or that `force` may not replace;
+/// [`MergeError::Store`] from reading and writing; [`MergeError::Cancelled`].
 pub fn materialize(
     merged: &MergedCheckpoint,
     task: &str,

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use skillweld_merged::MergedCheckpoint;
+use skillweld_merged::layout::STATISTICS;
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
 
+use crate::MergeError;
 use crate::recipe::Recipe;
 use crate::source::Source;
-use crate::{MergeError, MergedCheckpoint};
 
 /// Every model that a recipe names, in its order.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl SideFiles {
             action_head: files.action_head()?,
             proprio_projector: files.proprio_projector()?,
             noisy_action_projector: files.noisy_action_projector()?,
-            dataset_statistics: files.file("dataset_statistics.json"),
+            dataset_statistics: files.file(STATISTICS),
         })
     }
 }
@@ -117,7 +119,7 @@ impl Models {
 fn refuse_masked(path: &Path) -> Result<(), MergeError> {
     if MergedCheckpoint::is_at(path) && MergedCheckpoint::open(path).is_ok_and(|merged| merged.is_masked()) {
         let problem = "is a merged checkpoint with task masks, no single model; write one task's weights with `skillweld materialize` and merge those";
-        return Err(MergeError::Merged { path: path.to_owned(), problem: problem.to_owned() });
+        return Err(MergeError::Unfit { path: path.to_owned(), problem: problem.to_owned() });
     }
     Ok(())
 }
@@ -164,7 +166,7 @@ impl Found {
         let adapter = if path.join(CONFIG).is_file() {
             if has_weights(&path) {
                 let problem = "holds both a model's weights and a LoRA adapter; name the weights' file, or write `model: CHECKPOINT+ADAPTER`";
-                return Err(MergeError::Merged { path, problem: problem.to_owned() });
+                return Err(MergeError::Unfit { path, problem: problem.to_owned() });
             }
             path.clone()
         } else if nested.join(CONFIG).is_file() && !has_weights(&path) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use skillweld_merged::layout::{RESCALER, stem};
 use skillweld_store::{Hash, SafetensorsWriter, TensorSpec, content_hash};
 use skillweld_tensor::{BitMask, Dtype};
 
@@ -14,15 +15,6 @@ use crate::plan::{Action, Part, Plan, PlannedTensor};
 
 /// Shortest time between two rounds of syncing.
 const MIN_SYNC_PAUSE: Duration = Duration::from_millis(5);
-
-/// File stems of a merged checkpoint.
-pub(crate) mod stem {
-    pub(crate) const MODEL: &str = "model";
-    pub(crate) const TASK_VECTOR: &str = "task_vector";
-    pub(crate) const MASKS: &str = "masks";
-    pub(crate) const ACTION_EXPERT: &str = "action_expert";
-    pub(crate) const ROUTER: &str = "router";
-}
 
 /// The open output files.
 #[derive(Debug)]
@@ -183,9 +175,6 @@ impl Outputs {
         self.files.into_iter().map(finish).collect()
     }
 }
-
-/// Name of a task's rescaler in `masks.safetensors`, after `<task>/`.
-pub(crate) const RESCALER: &str = "__rescaler__";
 
 impl OutputFile {
     fn create(dir: &Path, stem: &'static str, specs: Vec<TensorSpec>, cut: Cut) -> Result<Self, MergeError> {

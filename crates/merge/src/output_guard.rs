@@ -3,21 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use skillweld_merged::layout::{PROVENANCE, TASK_PROVENANCE};
 use skillweld_store::Checkpoint;
 
 use crate::MergeError;
 use crate::plan::Plan;
-
-/// Name of the provenance file in a merged checkpoint.
-pub(crate) const PROVENANCE: &str = "skillweld.json";
-
-/// Name of the provenance file in one task's checkpoint.
-pub(crate) const TASK_PROVENANCE: &str = "skillweld_task.json";
-
-/// True for the files that describe one output and mean nothing in another.
-pub(crate) fn is_provenance(name: &str) -> bool {
-    [PROVENANCE, TASK_PROVENANCE].contains(&name)
-}
 
 /// Refuses an `out` that is or holds one of `inputs`; with `force` also a folder that holds something and was not
 /// written by Skillweld. Without `force` no folder that holds something is replaced anyway.
@@ -26,7 +16,7 @@ pub(crate) fn guard_output<P: AsRef<Path>>(
     force: bool,
     inputs: impl IntoIterator<Item = P>,
 ) -> Result<(), MergeError> {
-    let refuse = |problem: String| Err(MergeError::Merged { path: out.to_owned(), problem });
+    let refuse = |problem: String| Err(MergeError::Unfit { path: out.to_owned(), problem });
     let Ok(real_out) = out.canonicalize() else { return Ok(()) };
     let real = |input: P| match input.as_ref() {
         // The folder of a recipe that was given by its bare name.

@@ -14,7 +14,7 @@ use crate::models::Models;
 use crate::recipe::Recipe;
 use crate::source::Source;
 
-pub(crate) use action_expert::{ExpertPlan, block_index};
+pub(crate) use action_expert::ExpertPlan;
 pub use summary::{PlanLine, PlanSummary};
 
 /// The whole merge: one entry for every tensor of the output, and one for every tensor that is refused.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use skillweld_merged::layout::block_index;
 
 use crate::measure::{Distances, MaskCounts, Measures, pairs};
-use crate::plan::{Part, Plan, block_index};
+use crate::plan::{Part, Plan};
 use crate::recipe::LayerKey;
 
 /// Results of a merge.

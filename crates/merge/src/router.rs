@@ -3,8 +3,10 @@
 //! For every task, the top right singular vectors of the two value projections of the last merged block: at run time
 //! the task whose subspace holds most of the hidden states' norm is routed to.
 
-use ndarray::{Array2, Ix2, s};
-use skillweld_linalg::{Threads, thin_svd};
+use ndarray::{Array2, Ix2};
+use skillweld_linalg::Threads;
+use skillweld_merged::layout::BLOCKS;
+use skillweld_router::{SubspaceError, top_right_singular_vectors};
 use skillweld_tensor::TensorView;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,7 +37,7 @@ pub(crate) fn subspaces(
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
     let mut jobs = Vec::new();
     for (suffix, projection) in PROJECTIONS {
-        let key = format!("model.mlp_resnet_blocks.{block}.{projection}.weight");
+        let key = format!("{BLOCKS}{block}.{projection}.weight");
         let mut matrices = Vec::with_capacity(experts.len());
         for model in &experts {
             let view = model.files.action_head.as_ref().and_then(|head| head.get(&key));
@@ -72,15 +74,16 @@ pub(crate) fn subspaces(
         || (),
         |(), i| {
             let (names, model, key, matrix) = &jobs[i];
-            let rows = top_right_singular_vectors(matrix, spec).map_err(|problem| match problem {
-                Problem::Rank(available) => MergeError::Expert(format!(
-                    "router.rank is {}, but `{key}` of {model} has only {available} singular vectors",
-                    spec.rank
-                )),
-                Problem::Linalg(source) => {
-                    MergeError::Linalg { key: key.clone(), model: model.clone(), source }
-                }
-            })?;
+            let rows =
+                top_right_singular_vectors(&matrix.view(), spec.rank).map_err(|error| match error {
+                    SubspaceError::Linalg(source) => {
+                        MergeError::Linalg { key: key.clone(), model: model.clone(), source }
+                    }
+                    SubspaceError::Rank { rank, available } => MergeError::Expert(format!(
+                        "router.rank is {rank}, but `{key}` of {model} has only {available} singular vectors"
+                    )),
+                    other => MergeError::Expert(format!("router: `{key}` of {model}: {other}")),
+                })?;
             let subspaces = names.iter().map(|name| Subspace { name: name.clone(), rows: rows.clone() });
             *results[i].lock().unwrap_or_else(PoisonError::into_inner) = subspaces.collect();
             Ok::<_, MergeError>(())
@@ -96,48 +99,4 @@ fn matrix(key: &str, view: &TensorView<'_>) -> Result<Array2<f64>, MergeError> {
         MergeError::Expert(format!("`{key}` has shape {:?}; a value projection is a matrix", view.shape()))
     })?;
     Ok(matrix.mapv(f64::from))
-}
-
-enum Problem {
-    Rank(usize),
-    Linalg(skillweld_linalg::LinalgError),
-}
-
-/// P, rank × d: the directions in which the projection acts most. Signs are fixed (largest entry positive), so that
-/// every backend writes the same rows.
-fn top_right_singular_vectors(matrix: &Array2<f64>, spec: RouterSpec) -> Result<Array2<f32>, Problem> {
-    let available = matrix.nrows().min(matrix.ncols());
-    if spec.rank > available {
-        return Err(Problem::Rank(available));
-    }
-    let svd = thin_svd(&matrix.view()).map_err(Problem::Linalg)?;
-    let mut rows = svd.vt.slice_move(s![..spec.rank, ..]);
-    for mut row in rows.rows_mut() {
-        let largest = row.iter().copied().fold(0.0f64, |max, x| if x.abs() > max.abs() { x } else { max });
-        if largest < 0.0 {
-            row.mapv_inplace(|x| -x);
-        }
-    }
-    Ok(rows.mapv(|x| x as f32))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::array;
-
-    #[test]
-    fn strongest_directions_come_first_with_fixed_signs() {
-        let matrix = array![[0.0, -3.0, 0.0], [1.0, 0.0, 0.0]];
-        let spec = RouterSpec { rank: 2, subspace: RouterSubspace::PerTask };
-        let Ok(rows) = top_right_singular_vectors(&matrix, spec) else { panic!("full rank") };
-        let expected = array![[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
-        assert!((rows - expected).iter().all(|d: &f32| d.abs() < 1e-6));
-    }
-
-    #[test]
-    fn more_directions_than_the_matrix_has_are_an_error() {
-        let spec = RouterSpec { rank: 3, subspace: RouterSubspace::PerTask };
-        assert!(matches!(top_right_singular_vectors(&Array2::zeros((2, 5)), spec), Err(Problem::Rank(2))));
-    }
 }

@@ -6,21 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 use skillweld_linalg::Threads;
+use skillweld_merged::layout::{FORMAT_VERSION, PROVENANCE, stem};
 use skillweld_plugin_host::Method;
 use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash};
 use skillweld_tensor::{Dtype, convert};
 
 use crate::execute::{Control, HashBook, execute};
 use crate::measure::Measures;
-use crate::output::{Outputs, stem};
-use crate::output_guard::{PROVENANCE, guard_output};
+use crate::output::Outputs;
+use crate::output_guard::guard_output;
 use crate::plan::{Action, Plan};
 use crate::report::Report;
 use crate::router::{Subspace, subspaces};
 use crate::{MergeError, side_files};
-
-/// Version of `skillweld.json` and of the layout around it.
-pub(crate) const FORMAT_VERSION: u64 = 1;
 
 /// Where an input stands in the provenance: the model's index, and what it is to the model.
 type Place = (usize, &'static str);

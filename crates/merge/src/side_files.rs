@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use skillweld_merged::layout::{STATISTICS, is_provenance};
+use skillweld_merged::read_json;
 use skillweld_store::{CopyMode, ExpertFiles, StoreError, copy_file};
 
 use crate::MergeError;
-use crate::output_guard::is_provenance;
 use crate::plan::Plan;
 
-const STATISTICS: &str = "dataset_statistics.json";
 const CONFIG: &str = "config.json";
 
 /// Copies the base model's (or the first model's) other files, the tokenizer from where the recipe says.
@@ -151,12 +151,9 @@ pub(crate) fn write_statistics(out: &Path, statistics: &Map<String, Value>) -> R
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError> {
-    let fail = |problem: String| MergeError::Merged { path: path.to_owned(), problem };
-    let text = fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
-    match serde_json::from_slice(&text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(fail("must be a JSON object".to_owned())),
-        Err(e) => Err(fail(format!("is not valid JSON: {e}"))),
+    match read_json(path)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(MergeError::Unfit { path: path.to_owned(), problem: "must be a JSON object".to_owned() }),
     }
 }
 

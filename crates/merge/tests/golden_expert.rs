@@ -1,7 +1,9 @@
-//! Averaged blocks and router subspaces against a head merged by the published MergeVLA code (`data/head-tiny`).
+//! Averaged blocks and router subspaces against a head merged by the published MergeVLA code (`head-tiny` of the crate `merged`).
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+#[path = "../../merged/tests/support/mod.rs"]
+mod merged_support;
 mod support;
 
 use std::collections::BTreeMap;
@@ -36,7 +38,7 @@ fn write_other(projector: &Path, to: &Path) {
 
 /// Lays the fixture out as two experts on a tiny base, and merges them.
 fn merged() -> tempfile::TempDir {
-    let (fixture, dir) = (data("head-tiny"), tempfile::tempdir().unwrap());
+    let (fixture, dir) = (merged_support::data("head-tiny"), tempfile::tempdir().unwrap());
     for expert in ["expert0", "expert1"] {
         let folder = dir.path().join(expert);
         std::fs::create_dir(&folder).unwrap();
@@ -62,7 +64,7 @@ fn merged() -> tempfile::TempDir {
 
 #[test]
 fn shared_blocks_are_the_published_average_and_heads_the_experts_own() {
-    let (fixture, dir) = (data("head-tiny"), merged());
+    let (fixture, dir) = (merged_support::data("head-tiny"), merged());
     let ours = Checkpoint::open(dir.path().join("merged/action_expert.safetensors")).unwrap();
     let official = Checkpoint::open(fixture.join("merged--action_head--checkpoint.pt")).unwrap();
     let (mut shared, mut own) = (0, 0);
@@ -105,7 +107,7 @@ fn shared_blocks_are_the_published_average_and_heads_the_experts_own() {
 
 #[test]
 fn router_subspaces_are_the_published_ones_up_to_sign() {
-    let (fixture, dir) = (data("head-tiny"), merged());
+    let (fixture, dir) = (merged_support::data("head-tiny"), merged());
     let ours = Checkpoint::open(dir.path().join("merged/router.safetensors")).unwrap();
     let official = Checkpoint::open(fixture.join("merged--action_head--checkpoint.pt")).unwrap();
     let matrix = |checkpoint: &Checkpoint, key: &str| -> Array2<f32> {

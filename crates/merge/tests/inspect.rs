@@ -1,14 +1,15 @@
 //! What headers tell about every kind of checkpoint.
 
+#[path = "../../merged/tests/support/mod.rs"]
 mod merged_support;
 mod support;
 
-use merged_support::Files;
+use merged_support::{Files, data};
 use serde_json::json;
 use skillweld_merge::{CheckpointKind, Inspection, Totals, inspect};
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
-use support::{data, fixture};
+use support::fixture;
 
 /// Sums by group are those of the list of tensors.
 fn assert_consistent(inspection: &Inspection) {

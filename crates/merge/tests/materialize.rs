@@ -1,19 +1,21 @@
 //! One task's checkpoint is Θ₀ + rescaler · M ⊙ τ, rounded once, whoever wrote the merged checkpoint.
 #![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
+#[path = "../../merged/tests/support/mod.rs"]
 mod merged_support;
 mod support;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use merged_support::{Files, decode, encode};
+use merged_support::{Files, data, decode, encode};
 use proptest::prelude::*;
-use skillweld_merge::{Control, MaterializeReport, MergeError, MergedCheckpoint, RunOptions, materialize};
+use skillweld_merge::{Control, MaterializeReport, MergeError, RunOptions, materialize};
+use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 use skillweld_store::{Checkpoint, TorchFile};
 use skillweld_tensor::Dtype;
 use std::path::Path;
-use support::{control, data, files};
+use support::{control, files};
 
 const REFUSE: RunOptions = RunOptions { force: false };
 const FORCE: RunOptions = RunOptions { force: true };

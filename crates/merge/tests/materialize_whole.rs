@@ -2,7 +2,8 @@
 
 mod support;
 
-use skillweld_merge::{CheckpointKind, MergedCheckpoint, RunOptions, Weight, inspect, materialize};
+use skillweld_merge::{CheckpointKind, RunOptions, inspect, materialize};
+use skillweld_merged::{MergedCheckpoint, Weight};
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 use support::{control, merge, tensor};

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use skillweld_merged::layout::{BLOCK, MAX_SHARD_BYTES, SLAB};
+
 /// Where tensors and files are cut. The same everywhere; only tests take other sizes, to see many cuts in small models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
@@ -19,9 +21,7 @@ pub(crate) struct Cut {
 
 impl Default for Cut {
     fn default() -> Self {
-        let block = 16 * 1024;
-        let slab = 64 * block;
-        Self { block, slab, shared_from: 16 * slab, max_shard_bytes: 5_000_000_000 }
+        Self { block: BLOCK, slab: SLAB, shared_from: 16 * SLAB, max_shard_bytes: MAX_SHARD_BYTES }
     }
 }
 

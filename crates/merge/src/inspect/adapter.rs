@@ -3,11 +3,11 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+use skillweld_merged::read_json;
 use skillweld_store::{Adapter, Checkpoint};
 
 use super::strings;
 use crate::MergeError;
-use crate::merged::read_json;
 
 /// A PEFT LoRA adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -2,13 +2,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+use skillweld_merged::layout::block_index;
+use skillweld_merged::{ExpertPart, MergedCheckpoint, Role};
 use skillweld_store::{Checkpoint, Family};
 
 use super::tensors::{Group, Listing};
 use super::{CheckpointKind, Inspection, statistics};
 use crate::MergeError;
 use crate::measure::MaskCounts;
-use crate::merged::{ExpertPart, MergedCheckpoint, Role};
 use crate::report::Report;
 
 /// What a merged checkpoint keeps for its tasks.
@@ -72,7 +73,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, MergeError> {
         let group = match role {
             Role::Weights | Role::TaskVector => Group::Model,
             Role::Masks => Group::PerTask(merged.tasks()),
-            Role::ActionExpert | Role::Router => Group::Action,
+            _ => Group::Action,
         };
         listing.add(checkpoint, group);
     }
@@ -128,7 +129,7 @@ fn head_blocks(merged: &MergedCheckpoint) -> usize {
         return 0;
     }
     let own = merged.own_part(ExpertPart::ActionHead, 0);
-    let mut blocks: Vec<usize> = own.filter_map(|(name, _)| crate::plan::block_index(name)).collect();
+    let mut blocks: Vec<usize> = own.filter_map(|(name, _)| block_index(name)).collect();
     blocks.dedup();
     blocks.len()
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use skillweld_merged::layout::block_index;
 use skillweld_store::{Checkpoint, Modality};
 use skillweld_tensor::TensorView;
 
@@ -34,15 +35,8 @@ impl ExpertPlan {
     }
 }
 
-const BLOCKS: &str = "model.mlp_resnet_blocks.";
 /// Layers behind the last block: always per task.
 const OUTPUT_LAYERS: [&str; 2] = ["model.layer_norm2.", "model.fc2."];
-
-/// The block (from 0) that a published name belongs to.
-pub(crate) fn block_index(key: &str) -> Option<usize> {
-    let (index, _) = key.strip_prefix(BLOCKS)?.split_once('.')?;
-    index.parse().ok()
-}
 
 /// Adds the tensors of action experts and projectors to the plan, when the recipe asks for them or makes masks.
 pub(super) fn plan<'a>(

@@ -13,12 +13,12 @@ pub struct Mask<'a> {
 
 impl<'a> Mask<'a> {
     /// Eight elements a byte, element 8j + i in bit i of byte j. `None` unless `bytes` holds `len` bits.
-    pub(super) fn packed(bytes: &'a [u8], len: usize) -> Option<Self> {
+    pub(crate) fn packed(bytes: &'a [u8], len: usize) -> Option<Self> {
         (bytes.len() == BitMask::byte_len(len)).then_some(Self { bytes, len, packed: true })
     }
 
     /// One element a byte, as `torch.bool`.
-    pub(super) fn flags(bytes: &'a [u8]) -> Self {
+    pub(crate) fn flags(bytes: &'a [u8]) -> Self {
         Self { bytes, len: bytes.len(), packed: false }
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use skillweld_store::Checkpoint;
 use skillweld_tensor::TensorView;
 
-use super::{Role, problem};
-use crate::MergeError;
+use crate::error::problem;
+use crate::{MergedError, Role};
 
 /// A part of an expert that lies beside its vision-language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ impl ExpertPart {
     }
 
     /// Splits a name of `action_expert.safetensors`: projectors have their part's name in front.
-    pub(super) fn of(name: &str) -> (Self, &str) {
+    pub(crate) fn of(name: &str) -> (Self, &str) {
         let projectors = [Self::ProprioProjector, Self::NoisyActionProjector];
         let own = |part: Self| Some((part, name.strip_prefix(part.name())?.strip_prefix('.')?));
         projectors.into_iter().find_map(own).unwrap_or((Self::ActionHead, name))
@@ -52,7 +52,7 @@ pub struct RouterSubspace<'a> {
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     file: usize,
     key: String,
     /// Only this element of a vector that holds one for each task.
@@ -68,7 +68,7 @@ struct PartTensors {
 
 /// All parts and the router.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     files: Vec<(Role, Checkpoint)>,
     tensors: [PartTensors; ExpertPart::ALL.len()],
     /// Adapter and task subspace of each task.
@@ -77,7 +77,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Nothing yet, for `tasks` tasks.
-    pub(super) fn new(tasks: usize) -> Self {
+    pub(crate) fn new(tasks: usize) -> Self {
         let tensors = ExpertPart::ALL.map(|_| PartTensors {
             own: (0..tasks).map(|_| BTreeMap::new()).collect(),
             ..PartTensors::default()
@@ -86,17 +86,17 @@ impl Parts {
     }
 
     /// Takes a file; its places are then made with the number returned.
-    pub(super) fn add_file(&mut self, role: Role, file: Checkpoint) -> usize {
+    pub(crate) fn add_file(&mut self, role: Role, file: Checkpoint) -> usize {
         self.files.push((role, file));
         self.files.len() - 1
     }
 
-    pub(super) fn add_shared(&mut self, part: ExpertPart, name: &str, (file, key): (usize, &str)) {
+    pub(crate) fn add_shared(&mut self, part: ExpertPart, name: &str, (file, key): (usize, &str)) {
         let place = Place { file, key: key.to_owned(), element: None };
         self.tensors[part as usize].shared.insert(name.to_owned(), place);
     }
 
-    pub(super) fn add_own(
+    pub(crate) fn add_own(
         &mut self,
         part: ExpertPart,
         task: usize,
@@ -108,7 +108,7 @@ impl Parts {
     }
 
     /// `which`: 0 for the adapter subspace, 1 for the task subspace.
-    pub(super) fn add_router(&mut self, task: usize, which: usize, (file, key): (usize, &str)) {
+    pub(crate) fn add_router(&mut self, task: usize, which: usize, (file, key): (usize, &str)) {
         self.router[task][which] = Some(Place { file, key: key.to_owned(), element: None });
     }
 
@@ -127,25 +127,25 @@ impl Parts {
         places.iter().filter_map(|(name, place)| Some((name.as_str(), self.view(place)?)))
     }
 
-    pub(super) fn shared(&self, part: ExpertPart) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+    pub(crate) fn shared(&self, part: ExpertPart) -> impl Iterator<Item = (&str, TensorView<'_>)> {
         self.views(&self.tensors[part as usize].shared)
     }
 
-    pub(super) fn own(&self, part: ExpertPart, task: usize) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+    pub(crate) fn own(&self, part: ExpertPart, task: usize) -> impl Iterator<Item = (&str, TensorView<'_>)> {
         self.views(&self.tensors[part as usize].own[task])
     }
 
-    pub(super) fn router(&self, task: usize) -> Option<RouterSubspace<'_>> {
+    pub(crate) fn router(&self, task: usize) -> Option<RouterSubspace<'_>> {
         let [adapter, task] = &self.router[task];
         Some(RouterSubspace { adapter: self.view(adapter.as_ref()?)?, task: self.view(task.as_ref()?)? })
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = (Role, &Checkpoint)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (Role, &Checkpoint)> {
         self.files.iter().map(|(role, file)| (*role, file))
     }
 
     /// Checks that every task has the same tensors of each part, and the router both subspaces of all or none.
-    pub(super) fn check(&self, dir: &Path, tasks: &[String]) -> Result<(), MergeError> {
+    pub(crate) fn check(&self, dir: &Path, tasks: &[String]) -> Result<(), MergedError> {
         for (part, tensors) in ExpertPart::ALL.into_iter().zip(&self.tensors) {
             let Some(first) = tensors.own.first() else { continue };
             for (task, own) in tasks.iter().zip(&tensors.own).skip(1) {

@@ -3,13 +3,14 @@
 use skillweld_store::Checkpoint;
 use skillweld_tensor::{BitMask, Dtype};
 
-use super::own::{split_task, unknown_task};
-use super::{ACTION_QUERIES, Masks, MergedCheckpoint, Vector, is_rescaler, problem};
-use crate::MergeError;
+use crate::checkpoint::{ACTION_QUERIES, Masks, Vector, is_rescaler};
+use crate::error::problem;
+use crate::own::{split_task, unknown_task};
+use crate::{MergedCheckpoint, MergedError};
 
 impl MergedCheckpoint {
     /// Checks shapes, dtypes and completeness.
-    pub(super) fn check(&self) -> Result<(), MergeError> {
+    pub(crate) fn check(&self) -> Result<(), MergedError> {
         match &self.vector {
             Vector::None => {}
             Vector::Stored(vector) => self.check_vector(vector, true)?,
@@ -22,7 +23,7 @@ impl MergedCheckpoint {
     }
 
     /// Every tensor of τ has the shape of Θ₀; with `strict` each has a Θ₀, and both have arithmetic.
-    fn check_vector(&self, vector: &Checkpoint, strict: bool) -> Result<(), MergeError> {
+    fn check_vector(&self, vector: &Checkpoint, strict: bool) -> Result<(), MergedError> {
         for key in vector.keys().filter(|key| *key != ACTION_QUERIES) {
             let Some(view) = vector.get(key) else { continue };
             let refuse = |text: String| Err(problem(vector.path(), format!("`{key}` {text}; merge again")));
@@ -48,7 +49,7 @@ impl MergedCheckpoint {
     }
 
     /// Every task has a mask of the right length over the same keys.
-    fn check_masks(&self, masks: &Masks, vector: &Checkpoint) -> Result<(), MergeError> {
+    fn check_masks(&self, masks: &Masks, vector: &Checkpoint) -> Result<(), MergedError> {
         let path = masks.file.path();
         let refuse = |text: String| Err(problem(path, format!("{text}; merge again")));
         if masks.file.metadata().get("bit_order").is_some_and(|order| order != "little") {

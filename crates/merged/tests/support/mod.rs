@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use skillweld_store::{SafetensorsWriter, TensorSpec};
@@ -20,6 +20,11 @@ pub struct Files {
     pub tensors: BTreeMap<&'static str, BTreeMap<String, Tensor>>,
     /// Name → JSON file.
     pub json: BTreeMap<&'static str, Value>,
+}
+
+/// Merged checkpoints of the published code that come with the crate `merged`, whose tests and `merge`'s use this file.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../merged/tests/data").join(name)
 }
 
 pub fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {

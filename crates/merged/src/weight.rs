@@ -1,7 +1,7 @@
 use skillweld_simd::vectorize;
 use skillweld_tensor::{Dtype, TensorError, TensorView, apply_mask, convert};
 
-use super::Mask;
+use crate::Mask;
 
 /// One tensor of the model, for all tasks.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +123,7 @@ impl TaskWeight<'_> {
     ///
     /// # Panics
     /// As [`TaskWeight::decode_block`], and when `out` does not hold `len` elements.
-    pub(crate) fn encode_block(
+    pub fn encode_block(
         &self,
         offset: usize,
         len: usize,

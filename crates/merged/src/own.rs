@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use skillweld_store::Checkpoint;
 
-use super::parts::{ExpertPart, Parts};
-use super::{Masks, MergedCheckpoint, Role, STATISTICS, Vector, problem};
-use crate::MergeError;
-use crate::output::{RESCALER, stem};
-use crate::output_guard::PROVENANCE;
-use crate::run::FORMAT_VERSION;
+use crate::checkpoint::{Masks, Vector};
+use crate::error::problem;
+use crate::layout::{FORMAT_VERSION, PROVENANCE, RESCALER, STATISTICS, stem};
+use crate::parts::Parts;
+use crate::{ExpertPart, MergedCheckpoint, MergedError, Role};
 
-pub(super) fn is_at(dir: &Path) -> bool {
+pub(crate) fn is_at(dir: &Path) -> bool {
     dir.join(PROVENANCE).is_file()
 }
 
-pub(super) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, MergeError> {
+pub(crate) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, MergedError> {
     let path = dir.join(PROVENANCE);
     let document = read_json(&path)?;
     check_version(&path, &document)?;
@@ -56,13 +55,16 @@ pub(super) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, 
     })
 }
 
-/// A JSON file; errors name it.
-pub(crate) fn read_json(path: &Path) -> Result<Value, MergeError> {
+/// Reads a JSON file beside a checkpoint: provenance, statistics, configuration.
+///
+/// # Errors
+/// [`MergedError::Invalid`] naming the file when it cannot be read or is no JSON.
+pub fn read_json(path: &Path) -> Result<Value, MergedError> {
     let text = fs::read(path).map_err(|error| problem(path, format!("cannot be read: {error}")))?;
     serde_json::from_slice(&text).map_err(|error| problem(path, format!("not valid JSON: {error}")))
 }
 
-fn check_version(path: &Path, document: &Value) -> Result<(), MergeError> {
+fn check_version(path: &Path, document: &Value) -> Result<(), MergedError> {
     match document["format_version"].as_u64() {
         Some(FORMAT_VERSION) => Ok(()),
         Some(newer) if newer > FORMAT_VERSION => Err(problem(
@@ -81,7 +83,7 @@ fn check_version(path: &Path, document: &Value) -> Result<(), MergeError> {
     }
 }
 
-fn tasks(path: &Path, document: &Value) -> Result<Vec<String>, MergeError> {
+fn tasks(path: &Path, document: &Value) -> Result<Vec<String>, MergedError> {
     let names =
         document["tasks"].as_array().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
     let Some(Some(names)) = names else {
@@ -103,7 +105,7 @@ fn referenced_base(
     document_path: &Path,
     document: &Value,
     given: Option<&Path>,
-) -> Result<Option<Checkpoint>, MergeError> {
+) -> Result<Option<Checkpoint>, MergedError> {
     if document["base"]["mode"] != "reference" {
         return match given {
             Some(_) => {
@@ -118,7 +120,7 @@ fn referenced_base(
             problem(document_path, "base.path is missing; name the base with `--base PATH`")
         })?;
         // A relative path counts from the merged checkpoint, so that both can be moved together.
-        Ok::<_, MergeError>(document_path.parent().unwrap_or(Path::new("")).join(path))
+        Ok::<_, MergedError>(document_path.parent().unwrap_or(Path::new("")).join(path))
     };
     let path: PathBuf = given.map_or_else(recorded, |path| Ok(path.to_owned()))?;
     if !path.exists() {
@@ -132,20 +134,20 @@ fn referenced_base(
 }
 
 /// `<stem>.safetensors`, or its shards; `None` when there is neither.
-fn open_stem(dir: &Path, stem: &str) -> Result<Option<Checkpoint>, MergeError> {
+fn open_stem(dir: &Path, stem: &str) -> Result<Option<Checkpoint>, MergedError> {
     let names = ["safetensors.index.json", "safetensors"].map(|ending| dir.join(format!("{stem}.{ending}")));
     let found = names.iter().find(|path| path.is_file());
     Ok(found.map(Checkpoint::open).transpose()?)
 }
 
-fn missing_beside(dir: &Path, missing: &str, present: &str) -> MergeError {
+fn missing_beside(dir: &Path, missing: &str, present: &str) -> MergedError {
     let text = format!(
         "{missing}.safetensors is missing beside {present}.safetensors; copy the whole directory, or merge again"
     );
     problem(dir, text)
 }
 
-fn rescaler(masks: Option<&Masks>, task: &str) -> Result<f32, MergeError> {
+fn rescaler(masks: Option<&Masks>, task: &str) -> Result<f32, MergedError> {
     let Some(masks) = masks else { return Ok(1.0) };
     let name = format!("{task}/{RESCALER}");
     let Some(view) = masks.file.get(&name) else { return Ok(1.0) };
@@ -157,7 +159,7 @@ fn rescaler(masks: Option<&Masks>, task: &str) -> Result<f32, MergeError> {
     Ok(value[0])
 }
 
-fn add_action_expert(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), MergeError> {
+fn add_action_expert(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), MergedError> {
     let Some(checkpoint) = open_stem(dir, stem::ACTION_EXPERT)? else { return Ok(()) };
     let path = checkpoint.path().to_owned();
     let keys: Vec<String> = checkpoint.keys().map(str::to_owned).collect();
@@ -178,7 +180,7 @@ fn add_action_expert(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<
     Ok(())
 }
 
-fn add_router(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), MergeError> {
+fn add_router(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), MergedError> {
     let Some(checkpoint) = open_stem(dir, stem::ROUTER)? else { return Ok(()) };
     let path = checkpoint.path().to_owned();
     let keys: Vec<String> = checkpoint.keys().map(str::to_owned).collect();
@@ -195,13 +197,13 @@ fn add_router(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), Mer
 }
 
 /// Splits `<task>/<name>`; `None` when no task is called so. Names of tasks may hold slashes: the longest counts.
-pub(super) fn split_task<'a>(tasks: &[String], name: &'a str) -> Option<(usize, &'a str)> {
+pub(crate) fn split_task<'a>(tasks: &[String], name: &'a str) -> Option<(usize, &'a str)> {
     let rest = |task: &String| name.strip_prefix(task.as_str())?.strip_prefix('/');
     let fitting = tasks.iter().enumerate().filter_map(|(index, task)| Some((index, rest(task)?)));
     fitting.min_by_key(|(_, rest)| rest.len())
 }
 
-pub(super) fn unknown_task(path: &Path, key: &str) -> MergeError {
+pub(crate) fn unknown_task(path: &Path, key: &str) -> MergedError {
     problem(
         path,
         format!(
@@ -210,7 +212,7 @@ pub(super) fn unknown_task(path: &Path, key: &str) -> MergeError {
     )
 }
 
-fn statistics(path: &Path, tasks: &[String]) -> Result<Vec<Option<Map<String, Value>>>, MergeError> {
+fn statistics(path: &Path, tasks: &[String]) -> Result<Vec<Option<Map<String, Value>>>, MergedError> {
     if !path.is_file() {
         return Ok(tasks.iter().map(|_| None).collect());
     }

@@ -1,16 +1,3 @@
-//! A merged checkpoint on disk, read: pretrained weights, merged task vector, masks, expert heads, router, statistics.
-//!
-//! Two layouts end in one type, [`MergedCheckpoint`]: Skillweld's own (`skillweld.json`) and the one that the published
-//! MergeVLA code writes (`task2idx.pt`, `tall_masks.pt`, one action head of all tasks). Opening reads headers; tensors
-//! stay in their mapped files until somebody looks at them.
-
-mod check;
-mod mask;
-mod official;
-mod own;
-mod parts;
-mod weight;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -18,35 +5,32 @@ use serde_json::{Map, Value};
 use skillweld_store::Checkpoint;
 use skillweld_tensor::TensorView;
 
-pub use mask::Mask;
-pub(crate) use own::read_json;
-pub use parts::{ExpertPart, RouterSubspace};
-pub use weight::{Scratch, TaskVector, TaskWeight, Weight};
-
-use crate::MergeError;
-use parts::Parts;
+use crate::error::problem;
+use crate::layout::RESCALER;
+use crate::parts::Parts;
+use crate::{ExpertPart, Mask, MergedError, RouterSubspace, TaskVector, TaskWeight, Weight, official, own};
 
 /// One merged checkpoint, whichever code wrote it. Shared between threads freely.
 #[derive(Debug)]
 pub struct MergedCheckpoint {
-    dir: PathBuf,
-    tasks: Vec<String>,
+    pub(crate) dir: PathBuf,
+    pub(crate) tasks: Vec<String>,
     /// The whole of `skillweld.json`; null for the published code's layout.
-    document: Value,
+    pub(crate) document: Value,
     /// Θ₀, or the final weights when there is no task vector. The first that has a key counts.
-    weights: Vec<Checkpoint>,
-    vector: Vector,
-    masks: Option<Masks>,
+    pub(crate) weights: Vec<Checkpoint>,
+    pub(crate) vector: Vector,
+    pub(crate) masks: Option<Masks>,
     /// One a task; 1 where the mask method has none.
-    rescalers: Vec<f32>,
-    parts: Parts,
+    pub(crate) rescalers: Vec<f32>,
+    pub(crate) parts: Parts,
     /// Dataset → statistics, for each task.
-    statistics: Vec<Option<Map<String, Value>>>,
+    pub(crate) statistics: Vec<Option<Map<String, Value>>>,
 }
 
 /// How τ is stored.
 #[derive(Debug)]
-enum Vector {
+pub(crate) enum Vector {
     /// Not at all: the weights are final.
     None,
     /// As it is, under the keys that masks apply to.
@@ -56,7 +40,7 @@ enum Vector {
 }
 
 impl Vector {
-    fn file(&self) -> Option<&Checkpoint> {
+    pub(crate) fn file(&self) -> Option<&Checkpoint> {
         match self {
             Vector::None => None,
             Vector::Stored(file) | Vector::Official { merged: file, .. } => Some(file),
@@ -66,7 +50,7 @@ impl Vector {
 
 /// What the published code's `model.safetensors` holds beside its masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OfficialForm {
+pub(crate) enum OfficialForm {
     /// τ, and zeros under the keys that are the same in all models: what the released scripts save.
     TaskVector,
     /// Θ₀ + τ.
@@ -77,22 +61,14 @@ enum OfficialForm {
 
 /// The masks of all tasks, as `<task>/<key>`.
 #[derive(Debug)]
-struct Masks {
-    file: Checkpoint,
+pub(crate) struct Masks {
+    pub(crate) file: Checkpoint,
     /// Eight elements a byte (ours), or one (`torch.bool`).
-    packed: bool,
+    pub(crate) packed: bool,
 }
 
 /// Learnt query tokens: they have no pretrained value, so the mean of the experts is stored, not a task vector.
-const ACTION_QUERIES: &str = "action_queries.weight";
-
-/// Normalisation statistics, by task or by data set.
-pub(crate) const STATISTICS: &str = "dataset_statistics.json";
-
-/// A problem with a file or directory of a merged checkpoint.
-fn problem(path: &Path, problem: impl Into<String>) -> MergeError {
-    MergeError::Merged { path: path.to_owned(), problem: problem.into() }
-}
+pub(crate) const ACTION_QUERIES: &str = "action_queries.weight";
 
 impl MergedCheckpoint {
     /// True when `dir` looks like a merged checkpoint of either layout.
@@ -103,9 +79,9 @@ impl MergedCheckpoint {
     /// Opens a merged checkpoint of either layout.
     ///
     /// # Errors
-    /// [`MergeError::Merged`] naming the file, what is missing in it or contradicts another one, and the remedy;
-    /// [`MergeError::Store`] for a file that cannot be read.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, MergeError> {
+    /// [`MergedError::Invalid`] naming the file, what is missing in it or contradicts another one, and the remedy;
+    /// [`MergedError::Store`] for a file that cannot be read.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, MergedError> {
         Self::open_with_base(dir, None)
     }
 
@@ -114,7 +90,7 @@ impl MergedCheckpoint {
     ///
     /// # Errors
     /// As [`MergedCheckpoint::open`]; also when the checkpoint has no use for a base.
-    pub fn open_with_base(dir: impl AsRef<Path>, base: Option<&Path>) -> Result<Self, MergeError> {
+    pub fn open_with_base(dir: impl AsRef<Path>, base: Option<&Path>) -> Result<Self, MergedError> {
         let dir = dir.as_ref();
         let merged = if own::is_at(dir) {
             own::open(dir, base)?
@@ -144,8 +120,8 @@ impl MergedCheckpoint {
     /// The index of a task by its name.
     ///
     /// # Errors
-    /// [`MergeError::Merged`] with the nearest name and all of them.
-    pub fn task_index(&self, name: &str) -> Result<usize, MergeError> {
+    /// [`MergedError::Invalid`] with the nearest name and all of them.
+    pub fn task_index(&self, name: &str) -> Result<usize, MergedError> {
         if let Some(index) = self.tasks.iter().position(|task| task == name) {
             return Ok(index);
         }
@@ -211,8 +187,8 @@ impl MergedCheckpoint {
     /// What is known of `key` for all tasks.
     ///
     /// # Errors
-    /// [`MergeError::Merged`] for a key that is not there, and when [`MergedCheckpoint::needs_base`].
-    pub fn weight(&self, key: &str) -> Result<Weight<'_>, MergeError> {
+    /// [`MergedError::Invalid`] for a key that is not there, and when [`MergedCheckpoint::needs_base`].
+    pub fn weight(&self, key: &str) -> Result<Weight<'_>, MergedError> {
         let base = self.base(key);
         let missing = || problem(&self.dir, format!("there is no tensor `{key}`"));
         let (merged, form) = match &self.vector {
@@ -251,7 +227,7 @@ impl MergedCheckpoint {
     ///
     /// # Panics
     /// When `task` is no index into [`MergedCheckpoint::tasks`].
-    pub fn task_weight(&self, task: usize, key: &str) -> Result<TaskWeight<'_>, MergeError> {
+    pub fn task_weight(&self, task: usize, key: &str) -> Result<TaskWeight<'_>, MergedError> {
         Ok(TaskWeight {
             weight: self.weight(key)?,
             mask: self.mask(task, key),
@@ -312,8 +288,8 @@ impl MergedCheckpoint {
         self.statistics[task].as_ref()
     }
 
-    /// Every file that holds tensors of it, for listings.
-    pub(crate) fn checkpoints(&self) -> impl Iterator<Item = (Role, &Checkpoint)> {
+    /// Every file that holds tensors of it, with what it is for.
+    pub fn checkpoints(&self) -> impl Iterator<Item = (Role, &Checkpoint)> {
         let role = if self.is_official() { Role::Weights } else { Role::TaskVector };
         let vector = self.vector.file().map(|vector| (role, vector));
         let weights = self.weights.iter().map(|weights| (Role::Weights, weights));
@@ -326,7 +302,7 @@ impl MergedCheckpoint {
         self.vector.file()?.get(key)
     }
 
-    fn base_needed(&self) -> MergeError {
+    fn base_needed(&self) -> MergedError {
         problem(
             &self.dir,
             "written by the published MergeVLA code, which keeps masks and merged task vector but not the pretrained \
@@ -337,15 +313,21 @@ impl MergedCheckpoint {
 
 /// What a file of a merged checkpoint is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+#[non_exhaustive]
+pub enum Role {
+    /// Θ₀, or the final weights; the whole model of the published code.
     Weights,
+    /// τ.
     TaskVector,
+    /// Task masks.
     Masks,
+    /// Action expert and projectors.
     ActionExpert,
+    /// The router's subspaces.
     Router,
 }
 
 /// True for the name, after `<task>/`, of a rescaler among masks: ours or the published code's.
-fn is_rescaler(name: &str) -> bool {
-    name == crate::output::RESCALER || name == official::RESCALER
+pub(crate) fn is_rescaler(name: &str) -> bool {
+    name == RESCALER || name == official::RESCALER
 }

@@ -10,21 +10,23 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use skillweld_store::{Checkpoint, ExpertFiles, PickleValue, TorchFile};
 
-use super::own::read_json;
-use super::parts::{ExpertPart, Parts};
-use super::{ACTION_QUERIES, Masks, MergedCheckpoint, OfficialForm, Role, STATISTICS, Vector, problem};
-use crate::MergeError;
+use crate::checkpoint::{ACTION_QUERIES, Masks, OfficialForm, Vector};
+use crate::error::problem;
+use crate::layout::{BLOCKS, STATISTICS, block_index};
+use crate::own::read_json;
+use crate::parts::Parts;
+use crate::{ExpertPart, MergedCheckpoint, MergedError, Role};
 
 const ORDER: &str = "task2idx.pt";
 const MASKS: &str = "tall_masks.pt";
 /// Name of a task's rescaler among its masks.
-pub(super) const RESCALER: &str = "rescaler";
+pub(crate) const RESCALER: &str = "rescaler";
 
-pub(super) fn is_at(dir: &Path) -> bool {
+pub(crate) fn is_at(dir: &Path) -> bool {
     dir.join(ORDER).is_file() || dir.join(MASKS).is_file()
 }
 
-pub(super) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, MergeError> {
+pub(crate) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, MergedError> {
     let tasks = tasks(&dir.join(ORDER))?;
     let merged = Checkpoint::open(dir)?;
     let masks_path = dir.join(MASKS);
@@ -71,7 +73,7 @@ pub(super) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, 
 }
 
 /// Task names in the order of their expert heads.
-fn tasks(path: &Path) -> Result<Vec<String>, MergeError> {
+fn tasks(path: &Path) -> Result<Vec<String>, MergedError> {
     if !path.is_file() {
         return Err(problem(
             path,
@@ -94,7 +96,7 @@ fn tasks(path: &Path) -> Result<Vec<String>, MergeError> {
 }
 
 /// `{task: {…, "rescaler": x}}` or `{"rescaler": {task: x}}`; 1 where there is neither.
-fn rescalers(path: &Path, tasks: &[String]) -> Result<Vec<f32>, MergeError> {
+fn rescalers(path: &Path, tasks: &[String]) -> Result<Vec<f32>, MergedError> {
     let file = TorchFile::open(path)?;
     let of = |task: &String| {
         let own = file.root().get(task).and_then(|masks| masks.get(RESCALER));
@@ -137,10 +139,8 @@ fn form(merged: &Checkpoint, base: &Checkpoint) -> OfficialForm {
 }
 
 /// Splits the head of all tasks into shared tensors and expert heads, under the names that one expert's head has.
-fn add_action_head(head: Checkpoint, tasks: &[String], parts: &mut Parts) -> Result<(), MergeError> {
-    const SHARED: &str = "model.mlp_resnet_blocks.";
-    let index = |key: &str, prefix: &str| key.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-    let shared_blocks = head.keys().filter_map(|key| index(key, SHARED)).max().map_or(0, |last| last + 1);
+fn add_action_head(head: Checkpoint, tasks: &[String], parts: &mut Parts) -> Result<(), MergedError> {
+    let shared_blocks = head.keys().filter_map(block_index).max().map_or(0, |last| last + 1);
     let path = head.path().to_owned();
     let keys: Vec<(String, usize)> =
         head.keys().map(|key| (key.to_owned(), head.get(key).map_or(0, |view| view.numel()))).collect();
@@ -220,7 +220,7 @@ impl HeadKey {
             None => Some(key.to_owned()),
             Some(rest) => rest.split_once('.').and_then(|(block, rest)| {
                 let block = block.parse::<usize>().ok()? + shared_blocks;
-                Some(format!("model.mlp_resnet_blocks.{block}.{rest}"))
+                Some(format!("{BLOCKS}{block}.{rest}"))
             }),
         };
         let Some(published) = published else { return Self::Unknown };
@@ -237,7 +237,7 @@ impl HeadKey {
 }
 
 /// Each task's data set: called as the task, or with `_no_noops` behind.
-fn statistics(path: &Path, tasks: &[String]) -> Result<Vec<Option<Map<String, Value>>>, MergeError> {
+fn statistics(path: &Path, tasks: &[String]) -> Result<Vec<Option<Map<String, Value>>>, MergedError> {
     if !path.is_file() {
         return Ok(tasks.iter().map(|_| None).collect());
     }

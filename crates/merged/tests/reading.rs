@@ -1,13 +1,11 @@
 //! Merged checkpoints are read back as they were written, and refused when their files do not fit one another.
 
-mod merged_support;
 mod support;
 
-use merged_support::Files;
 use serde_json::json;
-use skillweld_merge::{ExpertPart, MergedCheckpoint, Weight};
+use skillweld_merged::{ExpertPart, MergedCheckpoint, Weight};
 use skillweld_tensor::{Dtype, TensorView};
-use support::data;
+use support::{Files, data};
 
 fn names<'a>(tensors: impl Iterator<Item = (&'a str, TensorView<'a>)>) -> Vec<&'a str> {
     tensors.map(|(name, _)| name).collect()

@@ -1,0 +1,54 @@
+//! Names and sizes of Skillweld's layout, for whoever writes and reads it.
+
+/// Version of `skillweld.json` and of the layout around it.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// Name of the provenance file in a merged checkpoint: tasks, recipe, hashes, report.
+pub const PROVENANCE: &str = "skillweld.json";
+
+/// Name of the provenance file in one task's checkpoint.
+pub const TASK_PROVENANCE: &str = "skillweld_task.json";
+
+/// Normalisation statistics, by task or by data set.
+pub const STATISTICS: &str = "dataset_statistics.json";
+
+/// Name of a task's rescaler among the masks, after `<task>/`.
+pub const RESCALER: &str = "__rescaler__";
+
+/// Larger files of tensors are cut into shards of this size, as Hugging Face does.
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Elements computed at once: a few f32 buffers of this size lie in a core's L2 cache. A multiple of 8, so that a
+/// block's mask is whole bytes.
+pub const BLOCK: usize = 1 << 14;
+
+/// Elements that one thread takes, and writes, at once: whole blocks.
+pub const SLAB: usize = 1 << 20;
+
+/// File stems of a merged checkpoint: `<stem>.safetensors`, or shards of it with an index.
+pub mod stem {
+    /// Θ₀ and averaged parts without pretrained value; the final weights when there are no masks.
+    pub const MODEL: &str = "model";
+    /// τ, under the keys that it belongs to.
+    pub const TASK_VECTOR: &str = "task_vector";
+    /// `<task>/<key>`, packed bits as U8.
+    pub const MASKS: &str = "masks";
+    /// Shared tensors by published name, `experts/<task>/<name>` for those of one task.
+    pub const ACTION_EXPERT: &str = "action_expert";
+    /// `<task>/adapter` and `<task>/task`, rank × d.
+    pub const ROUTER: &str = "router";
+}
+
+/// True for the files that describe one output and mean nothing in another.
+pub fn is_provenance(name: &str) -> bool {
+    [PROVENANCE, TASK_PROVENANCE].contains(&name)
+}
+
+/// What the published names of an action expert's blocks begin with; the block's number from 0 follows.
+pub const BLOCKS: &str = "model.mlp_resnet_blocks.";
+
+/// The block (from 0) that a published name of an action expert belongs to.
+pub fn block_index(key: &str) -> Option<usize> {
+    let (index, _) = key.strip_prefix(BLOCKS)?.split_once('.')?;
+    index.parse().ok()
+}
