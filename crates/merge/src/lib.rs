@@ -33,7 +33,7 @@ pub use error::MergeError;
 pub use execute::Control;
 pub use inspect::{
     AdapterInfo, Alias, CheckpointKind, Inspection, MergedInfo, MergedTask, SideFile, TensorInfo, Totals,
-    inspect,
+    inspect, inspect_with_base,
 };
 pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;
