@@ -16,7 +16,7 @@ use skillweld_store::{
 };
 use skillweld_tensor::TensorView;
 
-use crate::output_guard::{guard_output, places};
+use crate::output_guard::{Inputs, guard_output};
 use crate::side_files::write_json;
 use crate::{Control, MergeError, RunOptions};
 
@@ -64,8 +64,10 @@ pub fn materialize(
     control: &Control<'_>,
 ) -> Result<MaterializeReport, MergeError> {
     let task_index = merged.task_index(task)?;
-    let inputs = merged.checkpoints().flat_map(|(_, checkpoint)| places(checkpoint));
-    guard_output(out, options.force, inputs.chain([merged.dir().to_owned()]))?;
+    let mut inputs = Inputs::default();
+    inputs.add_model(merged.dir());
+    merged.checkpoints().for_each(|(_, checkpoint)| inputs.add(checkpoint));
+    guard_output(out, options.force, &inputs)?;
     let jobs = merged
         .keys()
         .into_iter()

@@ -39,7 +39,7 @@ impl Plan<'_> {
     /// are then as they were.
     pub fn run(&self, out: &Path, options: RunOptions, control: &Control<'_>) -> Result<Report, MergeError> {
         self.check()?;
-        guard_output(out, options.force, self.places_read())?;
+        guard_output(out, options.force, &self.inputs())?;
         let statistics = side_files::statistics(self)?;
         let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {

@@ -139,8 +139,8 @@ fn unmasked_elements_of_f64_weights_keep_their_bits() {
     files.put("model", "w", Dtype::F64, &[2, 5], &[0.0; 10]);
     let tensor = &mut files.tensors.get_mut("model").unwrap().get_mut("w").unwrap().2;
     *tensor = third.to_le_bytes().repeat(10);
-    files.write(dir.path());
-    let merged = MergedCheckpoint::open(dir.path()).unwrap();
+    files.write(&dir.path().join("merged"));
+    let merged = MergedCheckpoint::open(dir.path().join("merged")).unwrap();
     let out = dir.path().join("out");
     materialize(&merged, "place", &out, REFUSE, &control(1)).unwrap();
     let model = Checkpoint::open(&out).unwrap();
@@ -158,8 +158,8 @@ fn values_beyond_the_dtype_are_counted() {
     let mut files = Files::small();
     files.put("model", "w", Dtype::F16, &[2, 5], &[60000.0; 10]);
     files.put("task_vector", "w", Dtype::F16, &[2, 5], &[60000.0; 10]);
-    files.write(dir.path());
-    let merged = MergedCheckpoint::open(dir.path()).unwrap();
+    files.write(&dir.path().join("merged"));
+    let merged = MergedCheckpoint::open(dir.path().join("merged")).unwrap();
     let report = materialize(&merged, "place", &dir.path().join("out"), REFUSE, &control(1)).unwrap();
     assert_eq!(report.non_finite, 5);
 }
@@ -180,6 +180,8 @@ fn refusals_leave_everything_as_it_was() {
     assert!(itself.contains("is or holds an input"), "{itself}");
     let parent = fail("pick", dir.path(), FORCE, &control(1));
     assert!(parent.contains("is or holds an input"), "{parent}");
+    let inside = fail("pick", &input.join("pick"), REFUSE, &control(1));
+    assert!(inside.contains("lies inside an input"), "{inside}");
     let calls = AtomicUsize::new(0);
     let cancelled = || calls.fetch_add(1, Ordering::Relaxed) > 0;
     let hooks = HostHooks { cancelled: &cancelled, ..HostHooks::SILENT };
