@@ -6,6 +6,7 @@ use skillweld_plugin_host::PluginError;
 use skillweld_store::{Family, StoreError};
 use skillweld_tensor::TensorError;
 
+use crate::BaseMode;
 use crate::recipe::RecipeError;
 
 /// Why a merge was not made. Inputs and earlier outputs are untouched whatever it is.
@@ -149,6 +150,14 @@ pub enum MergeError {
         first: String,
         /// Another one.
         key: String,
+    },
+    /// The pretrained weights cannot be kept as asked.
+    #[error("`--base {mode}` {problem}")]
+    BaseMode {
+        /// How they were to be kept.
+        mode: BaseMode,
+        /// Why not, and the remedy.
+        problem: String,
     },
     /// Something about action experts, statistics or router cannot be merged.
     #[error("{0}")]

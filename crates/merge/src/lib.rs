@@ -13,6 +13,7 @@
 //!
 //! This crate knows no merge method: those live in plugins. It prints nothing; progress goes through [`Control`].
 
+mod base_files;
 mod error;
 mod execute;
 mod inspect;
@@ -29,6 +30,7 @@ mod run;
 mod side_files;
 mod source;
 
+pub use base_files::{BaseMode, KeptBase};
 pub use error::MergeError;
 pub use execute::Control;
 pub use inspect::{

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use merged_support::{Files, data, decode, encode};
 use proptest::prelude::*;
-use skillweld_merge::{Control, MaterializeReport, MergeError, RunOptions, materialize};
+use skillweld_merge::{Control, MaterializeReport, MergeError, materialize};
 use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 use skillweld_store::{Checkpoint, TorchFile};
@@ -17,8 +17,8 @@ use skillweld_tensor::Dtype;
 use std::path::Path;
 use support::{control, files};
 
-const REFUSE: RunOptions = RunOptions { force: false };
-const FORCE: RunOptions = RunOptions { force: true };
+const REFUSE: bool = false;
+const FORCE: bool = true;
 
 fn small(dir: &Path) -> MergedCheckpoint {
     Files::small().write(dir);
@@ -170,8 +170,8 @@ fn refusals_leave_everything_as_it_was() {
     let input = dir.path().join("merged");
     let merged = small(&input);
     let before = files(dir.path());
-    let fail = |task, out: &Path, options, control: &Control<'_>| {
-        materialize(&merged, task, out, options, control).unwrap_err().to_string()
+    let fail = |task, out: &Path, force, control: &Control<'_>| {
+        materialize(&merged, task, out, force, control).unwrap_err().to_string()
     };
     let out = dir.path().join("out");
     let unknown = fail("pik", &out, REFUSE, &control(1));

@@ -26,16 +26,23 @@ pub fn control(threads: usize) -> Control<'static> {
 
 /// Runs a recipe with relative paths starting at `folder`.
 pub fn merge(folder: &Path, recipe: &str, out: &Path, threads: usize) -> Result<Report, MergeError> {
+    merge_with(folder, recipe, out, threads, RunOptions::default())
+}
+
+/// [`merge`] with other options.
+pub fn merge_with(
+    folder: &Path,
+    recipe: &str,
+    out: &Path,
+    threads: usize,
+    options: RunOptions,
+) -> Result<Report, MergeError> {
     let file = folder.join("recipe.yaml");
     std::fs::write(&file, recipe).unwrap();
     let recipe = Recipe::read(&file)?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(
-        out,
-        RunOptions { force: false },
-        &control(threads),
-    )
+    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(out, options, &control(threads))
 }
 
 /// Test data that comes with the crate.
