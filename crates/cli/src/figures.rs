@@ -15,6 +15,11 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
+/// A count and its noun, in the plural where there is not exactly one: `1 tensor`, `1,234 tensors`.
+pub(crate) fn counted(value: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
 /// Bytes in decimal units, as disks are sold: `1.23 GB`.
 pub(crate) fn bytes(value: f64) -> String {
     scaled(value, &["B", "kB", "MB", "GB", "TB", "PB"])
@@ -99,6 +104,7 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!([0, 1, 1234].map(|n| counted(n, "tensor")), ["0 tensors", "1 tensor", "1,234 tensors"]);
         assert_eq!(bytes(0.0), "0 B");
         assert_eq!(bytes(999.0), "999 B");
         assert_eq!(bytes(999_499.0), "999 kB");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use skillweld_merge::{AdapterInfo, CheckpointKind, Inspection, MergedInfo, Totals, inspect};
+use skillweld_merge::{AdapterInfo, CheckpointKind, Inspection, MergedInfo, Totals, inspect_with_base};
 
 use crate::console::{Console, Page, Tone, cell, count, number, print_json, table};
 use crate::{Outcome, figures, keys};
@@ -15,7 +15,9 @@ Examples:
   skillweld inspect action_head--latest_checkpoint.pt
   # a merged checkpoint, with every tensor
   skillweld inspect merged --keys
-  skillweld inspect merged --json | jq .merged.tasks";
+  skillweld inspect merged --json | jq .merged.tasks
+  # one merged with `--base reference` whose base has moved
+  skillweld inspect merged --base models/base";
 
 /// Show what is in a checkpoint: dtypes, sizes, family, LoRA rank and targets, tasks and masks.
 ///
@@ -25,6 +27,9 @@ Examples:
 pub(crate) struct Args {
     /// A checkpoint, an adapter, a merged checkpoint or a single file.
     path: PathBuf,
+    /// The pretrained model, for merged checkpoints that do not hold it.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
     /// List every tensor, those of equal layers on one line.
     #[arg(long)]
     keys: bool,
@@ -34,7 +39,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
-    let inspection = inspect(&args.path)?;
+    let inspection = inspect_with_base(&args.path, args.base.as_deref())?;
     if args.json {
         print_json(&inspection)?;
         return Ok(Outcome::Done);
@@ -101,9 +106,15 @@ fn totals(heading: &str, groups: &BTreeMap<String, Totals>, page: &mut Page) {
 }
 
 fn about_adapter(adapter: &AdapterInfo, page: &mut Page) {
-    let ranks = adapter.ranks.iter().map(|(rank, count)| match adapter.scales.get(rank) {
-        Some(scale) => format!("{rank} on {count} weights (scale {scale:.3})"),
-        None => format!("{rank} on {count} weights"),
+    let ranks = adapter.ranks.iter().map(|(rank, &count)| {
+        let scales: Vec<String> =
+            adapter.scales.get(rank).into_iter().flatten().map(|scale| format!("{scale:.3}")).collect();
+        let scale = match scales.len() {
+            0 => String::new(),
+            1 => format!(" (scale {})", scales[0]),
+            _ => format!(" (scales {})", scales.join(", ")),
+        };
+        format!("{rank} on {}{scale}", figures::counted(count, "weight"))
     });
     let targets = adapter.targets.iter().map(|(name, count)| format!("{name} ×{count}"));
     let alpha = adapter.alpha.map(|alpha| alpha.to_string()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_merge::{Control, RunOptions, materialize};
+use skillweld_merge::{Control, materialize};
 use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let control =
         Control { threads: args.threads.get(), hooks, advance: &|elements| progress.advance(elements) };
     ensure!(!interrupt::requested(), "stopped");
-    let result = materialize(&merged, &args.task, &args.out, RunOptions { force: args.force }, &control);
+    let result = materialize(&merged, &args.task, &args.out, args.force, &control);
     progress.finish();
     let report = result?;
     let elapsed = started.elapsed();

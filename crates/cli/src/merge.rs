@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::ensure;
+use clap::ValueEnum;
 use serde_json::json;
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{Control, Models, Plan, RunOptions};
+use skillweld_merge::{BaseMode, Control, Models, Plan, RunOptions};
 use skillweld_plugin_host::HostHooks;
 
 use crate::Outcome;
@@ -25,6 +26,8 @@ Examples:
   skillweld merge recipe.yaml merged --dry-run
   # replace an earlier output, once the new one is complete
   skillweld merge recipe.yaml merged --force
+  # without a second copy of the pretrained weights
+  skillweld merge recipe.yaml merged --base link
   # with a merge method of your own
   skillweld merge recipe.yaml merged --plugin ./libskillweld_plugin_mine.so
   # one number for a script
@@ -59,6 +62,9 @@ pub(crate) struct Args {
     /// Replace OUT if it is there.
     #[arg(long)]
     force: bool,
+    /// How a merge with masks keeps the pretrained weights.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    base: Base,
     #[command(flatten)]
     threads: ThreadCount,
     #[command(flatten)]
@@ -69,6 +75,28 @@ pub(crate) struct Args {
     /// Say nothing unless something is wrong.
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// `--base`.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Base {
+    /// Independent of the base model: shared blocks (reflinks) where the disk offers them, else a copy
+    #[default]
+    Copy,
+    /// Hard links to the base model's files, symbolic ones where they lie on another disk
+    Link,
+    /// Not at all: OUT only says where the base model lies, and needs it there (or `--base` when read)
+    Reference,
+}
+
+impl From<Base> for BaseMode {
+    fn from(base: Base) -> Self {
+        match base {
+            Base::Copy => Self::Copy,
+            Base::Link => Self::Link,
+            Base::Reference => Self::Reference,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
@@ -89,12 +117,14 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let summary = plan.summary();
     let refused = summary.tensors.iter().any(|tensor| tensor.reason.is_some());
 
+    let options = RunOptions { force: args.force, base: args.base.into() };
     if args.dry_run {
         if args.json {
             print_json(&summary)?;
         } else if !args.quiet {
             plan_page::whole(&summary, console).print()?;
         }
+        plan.check_base(options.base)?;
         return Ok(if refused { Outcome::Bad } else { Outcome::Done });
     }
     if !args.quiet && !args.json {
@@ -105,7 +135,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let threads = args.threads.get();
     progress.start(plan.work(), plan_page::bytes_per_element(&summary));
     let control = Control { threads, hooks, advance: &|elements| progress.advance(elements) };
-    let result = plan.run(&args.out, RunOptions { force: args.force }, &control);
+    let result = plan.run(&args.out, options, &control);
     progress.finish();
     let report = result?;
 
@@ -116,6 +146,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
             "elapsed_s": elapsed.as_secs_f64(),
             "threads": threads.count(),
             "tasks": summary.tasks,
+            "base": report.base,
             "report": report,
         }))?;
     } else if !args.quiet {

@@ -17,6 +17,6 @@ fn main() -> Result<(), MergeError> {
     let registry = Registry::discover(&[])?;
     let plan = Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?;
     let control = Control { threads: Threads::available(), hooks: HostHooks::SILENT, advance: &|_| {} };
-    plan.run(Path::new(out), RunOptions { force: true }, &control)?;
+    plan.run(Path::new(out), RunOptions { force: true, ..RunOptions::default() }, &control)?;
     Ok(())
 }

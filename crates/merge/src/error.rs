@@ -6,6 +6,7 @@ use skillweld_plugin_host::PluginError;
 use skillweld_store::{Family, StoreError};
 use skillweld_tensor::TensorError;
 
+use crate::BaseMode;
 use crate::recipe::RecipeError;
 
 /// Why a merge was not made. Inputs and earlier outputs are untouched whatever it is.
@@ -21,6 +22,32 @@ pub enum MergeError {
     /// A plugin, a method or its parameters are.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// A parameter of one model has a value outside its schema.
+    #[error("{method}: parameter `{parameter}` of {model} is {value}, allowed is {allowed}")]
+    BadParameter {
+        /// The method.
+        method: String,
+        /// The parameter.
+        parameter: String,
+        /// Whose it is.
+        model: String,
+        /// The value given, as JSON.
+        value: String,
+        /// Type, range or choices.
+        allowed: String,
+    },
+    /// A parameter without default was not given for one model.
+    #[error("{method}: parameter `{parameter}` of {model} is required: {allowed}")]
+    MissingParameter {
+        /// The method.
+        method: String,
+        /// The parameter.
+        parameter: String,
+        /// Which model lacks it.
+        model: String,
+        /// Type, range or choices.
+        allowed: String,
+    },
     /// A tensor has a dtype or shape that cannot be computed with.
     #[error("tensor `{key}`: {source}")]
     Tensor {
@@ -124,6 +151,14 @@ pub enum MergeError {
         /// Another one.
         key: String,
     },
+    /// The pretrained weights cannot be kept as asked.
+    #[error("`--base {mode}` {problem}")]
+    BaseMode {
+        /// How they were to be kept.
+        mode: BaseMode,
+        /// Why not, and the remedy.
+        problem: String,
+    },
     /// Something about action experts, statistics or router cannot be merged.
     #[error("{0}")]
     Expert(String),
@@ -148,12 +183,30 @@ impl MergeError {
     pub(crate) fn tensor(key: &str) -> impl FnOnce(TensorError) -> Self + '_ {
         |source| Self::Tensor { key: key.to_owned(), source }
     }
+
+    /// Puts the model's name where an error about a parameter has the expert's number.
+    pub(crate) fn of_model(self, name: impl Fn(usize) -> String) -> Self {
+        match self {
+            Self::Plugin(PluginError::BadParameter {
+                method,
+                parameter,
+                expert: Some(k),
+                value,
+                allowed,
+            }) => Self::BadParameter { method, parameter, model: name(k), value, allowed },
+            Self::Plugin(PluginError::MissingParameter { method, parameter, expert: Some(k), allowed }) => {
+                Self::MissingParameter { method, parameter, model: name(k), allowed }
+            }
+            other => other,
+        }
+    }
 }
 
 /// A sentence that lists the first refused tensors.
 fn refusal(tensors: &[(String, String)]) -> String {
     const SHOWN: usize = 8;
-    let mut text = format!("{} tensor(s) cannot be merged:", tensors.len());
+    let noun = if tensors.len() == 1 { "tensor" } else { "tensors" };
+    let mut text = format!("{} {noun} cannot be merged:", tensors.len());
     for (key, reason) in tensors.iter().take(SHOWN) {
         text.push_str(&format!("\n  {key}: {reason}"));
     }

@@ -89,14 +89,23 @@ pub struct SideFile {
 /// [`MergeError::Store`] when it cannot be read or holds no tensors; [`MergeError::Merged`] for a merged checkpoint whose
 /// files do not fit one another.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, MergeError> {
+    inspect_with_base(path, None)
+}
+
+/// As [`inspect`], with the pretrained model for merged checkpoints that do not hold it.
+///
+/// # Errors
+/// As [`inspect`]; also when `path` has no use for a base.
+pub fn inspect_with_base(path: impl AsRef<Path>, base: Option<&Path>) -> Result<Inspection, MergeError> {
     let path = path.as_ref();
-    if !path.is_dir() {
-        return file(path);
-    }
     if MergedCheckpoint::is_at(path) {
-        return merged::inspect(path);
+        return merged::inspect(path, base);
     }
-    directory(path)
+    if base.is_some() {
+        let problem = "is no merged checkpoint, so it has no base apart from itself; leave `--base` out";
+        return Err(MergeError::Unfit { path: path.to_owned(), problem: problem.to_owned() });
+    }
+    if path.is_dir() { directory(path) } else { file(path) }
 }
 
 fn file(path: &Path) -> Result<Inspection, MergeError> {

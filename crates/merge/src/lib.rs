@@ -13,6 +13,7 @@
 //!
 //! This crate knows no merge method: those live in plugins. It prints nothing; progress goes through [`Control`].
 
+mod base_files;
 mod error;
 mod execute;
 mod inspect;
@@ -29,11 +30,12 @@ mod run;
 mod side_files;
 mod source;
 
+pub use base_files::{BaseMode, KeptBase};
 pub use error::MergeError;
 pub use execute::Control;
 pub use inspect::{
     AdapterInfo, Alias, CheckpointKind, Inspection, MergedInfo, MergedTask, SideFile, TensorInfo, Totals,
-    inspect,
+    inspect, inspect_with_base,
 };
 pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;

@@ -11,14 +11,12 @@ use skillweld_merged::layout::{
     BLOCK, FORMAT_VERSION, MAX_SHARD_BYTES, SLAB, STATISTICS, TASK_PROVENANCE, is_provenance, stem,
 };
 use skillweld_merged::{ExpertPart, MergedCheckpoint, Scratch, TaskWeight, Weight};
-use skillweld_store::{
-    CopyMode, ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_torch_zip,
-};
+use skillweld_store::{ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_torch_zip};
 use skillweld_tensor::TensorView;
 
-use crate::output_guard::{guard_output, places};
+use crate::output_guard::{Inputs, guard_output};
 use crate::side_files::write_json;
-use crate::{Control, MergeError, RunOptions};
+use crate::{Control, MergeError};
 
 /// What [`materialize`] wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,7 +46,8 @@ struct Job<'a> {
     weight: TaskWeight<'a>,
 }
 
-/// Writes the model of `task` to `out` in Hugging Face layout; it appears complete or not at all. Each element is
+/// Writes the model of `task` to `out` in Hugging Face layout; it appears complete or not at all, with `force` in the
+/// place of an earlier output of Skillweld. Each element is
 /// computed in f32 and rounded once to Θ₀'s dtype; tensors without a task vector are copied bit for bit. The bytes do
 /// not depend on the number of threads. `control.advance` is told [`MergedCheckpoint::elements`] in all.
 ///
@@ -60,18 +59,20 @@ pub fn materialize(
     merged: &MergedCheckpoint,
     task: &str,
     out: &Path,
-    options: RunOptions,
+    force: bool,
     control: &Control<'_>,
 ) -> Result<MaterializeReport, MergeError> {
     let task_index = merged.task_index(task)?;
-    let inputs = merged.checkpoints().flat_map(|(_, checkpoint)| places(checkpoint));
-    guard_output(out, options.force, inputs.chain([merged.dir().to_owned()]))?;
+    let mut inputs = Inputs::default();
+    inputs.add_model(merged.dir());
+    merged.checkpoints().for_each(|(_, checkpoint)| inputs.add(checkpoint));
+    guard_output(out, force, &inputs)?;
     let jobs = merged
         .keys()
         .into_iter()
         .map(|key| Ok(Job { key, weight: merged.task_weight(task_index, key)? }))
         .collect::<Result<Vec<_>, MergeError>>()?;
-    let dir = OutputDir::create(out, options.force)?;
+    let dir = OutputDir::create(out, force)?;
     let (tensor_bytes, non_finite) = write_weights(dir.path(), &jobs, control)?;
     let side_files = write_side_files(merged, task_index, dir.path())?;
     control.check()?;
@@ -174,7 +175,7 @@ fn write_side_files(merged: &MergedCheckpoint, task: usize, out: &Path) -> Resul
     let files = ExpertFiles::discover(merged.dir())?;
     let of_all_tasks = |name: &str| is_provenance(name) || name == STATISTICS || name.starts_with("README");
     for name in files.companions().filter(|name| !of_all_tasks(name)) {
-        copy_file(&files.dir().join(name), &out.join(name), CopyMode::Copy)?;
+        copy_file(&files.dir().join(name), &out.join(name))?;
         names.push(name.to_owned());
     }
     if let Some(statistics) = merged.statistics(task) {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use skillweld_merged::layout::{RESCALER, stem};
 use skillweld_store::{Hash, SafetensorsWriter, TensorSpec, content_hash};
-use skillweld_tensor::{BitMask, Dtype};
+use skillweld_tensor::{BitMask, Dtype, TensorView};
 
 use crate::MergeError;
+use crate::base_files::{BaseFiles, KeptBase};
 use crate::execute::{BlockHashes, Cut};
 use crate::plan::{Action, Part, Plan, PlannedTensor};
 
@@ -70,7 +71,15 @@ impl Layout {
         Slot { file, tensor: specs.len() - 1 }
     }
 
-    fn place(&mut self, plan: &Plan<'_>, tensor: &PlannedTensor<'_>, tasks: &[&str]) -> Slots {
+    /// With `base_stays` the tensors of the base model are there already, or stay where they are.
+    fn place<'a>(
+        &mut self,
+        plan: &Plan<'a>,
+        tensor: &PlannedTensor<'a>,
+        tasks: &[&str],
+        base_stays: bool,
+    ) -> Slots {
+        let written = !base_stays || plan.in_base(tensor).is_none();
         let PlannedTensor { key, shape, dtype, part, action, .. } = tensor;
         let stem = match part {
             Part::Model => stem::MODEL,
@@ -80,7 +89,7 @@ impl Layout {
         match action {
             Action::Refuse(_) => {}
             Action::Merge(merge) if plan.masked => {
-                if let Some(base) = merge.base {
+                if let Some(base) = merge.base.filter(|_| written) {
                     slots.base = Some(self.add(stem, key.clone(), base.dtype(), shape));
                 }
                 slots.value = Some(self.add(stem::TASK_VECTOR, key.clone(), *dtype, shape));
@@ -89,6 +98,7 @@ impl Layout {
                     |task: &&str| self.add(stem::MASKS, format!("{task}/{key}"), Dtype::U8, &mask_shape);
                 slots.masks = tasks.iter().map(mask).collect();
             }
+            Action::Copy(_) if !written => {}
             Action::Copy(_) | Action::Merge(_) | Action::Average(_) => {
                 slots.value = Some(self.add(stem, key.clone(), *dtype, shape));
             }
@@ -104,16 +114,25 @@ impl Layout {
 impl Outputs {
     /// Creates all files in `dir`, preallocated, and gives the slots of the rescalers, one a task where the mask method
     /// has them.
-    pub(crate) fn create(dir: &Path, plan: &Plan<'_>) -> Result<(Self, Vec<Slot>), MergeError> {
-        Self::create_cut(dir, plan, Cut::default())
+    pub(crate) fn create(
+        dir: &Path,
+        plan: &Plan<'_>,
+        base: &BaseFiles<'_>,
+    ) -> Result<(Self, Vec<Slot>), MergeError> {
+        Self::create_cut(dir, plan, base, Cut::default())
     }
 
     /// [`create`](Self::create) for a merge that is cut in other places.
-    pub(crate) fn create_cut(dir: &Path, plan: &Plan<'_>, cut: Cut) -> Result<(Self, Vec<Slot>), MergeError> {
-        let tasks = plan.tasks();
+    pub(crate) fn create_cut(
+        dir: &Path,
+        plan: &Plan<'_>,
+        base: &BaseFiles<'_>,
+        cut: Cut,
+    ) -> Result<(Self, Vec<Slot>), MergeError> {
+        let (tasks, base_stays) = (plan.tasks(), base.kept != KeptBase::Copied);
         let mut layout = Layout::default();
         let slots: Vec<Slots> =
-            plan.tensors.iter().map(|tensor| layout.place(plan, tensor, &tasks)).collect();
+            plan.tensors.iter().map(|tensor| layout.place(plan, tensor, &tasks, base_stays)).collect();
         let mut rescalers = Vec::new();
         if plan.is_rescaled() {
             let name = |task: &&str| format!("{task}/{RESCALER}");
@@ -127,7 +146,11 @@ impl Outputs {
                 }
             }
         }
-        let files = layout.files.into_iter().map(|(stem, specs)| OutputFile::create(dir, stem, specs, cut));
+        let create = |(stem, specs): (&'static str, Vec<TensorSpec>)| match stem {
+            stem::MODEL => OutputFile::create(dir, (stem, &base.rest_stem), specs, cut),
+            _ => OutputFile::create(dir, (stem, stem), specs, cut),
+        };
+        let files = layout.files.into_iter().map(create);
         Ok((Self { cut, files: files.collect::<Result<_, _>>()?, slots }, rescalers))
     }
 
@@ -163,21 +186,38 @@ impl Outputs {
         Ok(())
     }
 
-    /// Checks that everything was written, syncs, and gives the content hash of each file by its stem.
-    pub(crate) fn finish(self) -> Result<BTreeMap<&'static str, Hash>, MergeError> {
-        let finish = |file: OutputFile| {
+    /// Checks that everything was written, syncs, and gives the content hash of each stem: of what was written there,
+    /// and of `in_base` (tensors in the base model's files, with their hashes) under [`stem::MODEL`].
+    pub(crate) fn finish(
+        self,
+        in_base: &[(&str, TensorView<'_>, Hash)],
+    ) -> Result<BTreeMap<&'static str, Hash>, MergeError> {
+        let mut all: BTreeMap<&'static str, Vec<(&str, Dtype, &[usize], Hash)>> = BTreeMap::new();
+        if !in_base.is_empty() {
+            let taken = in_base.iter().map(|(key, view, hash)| (*key, view.dtype(), view.shape(), *hash));
+            all.insert(stem::MODEL, taken.collect());
+        }
+        for file in &self.files {
             let tensors = file.specs.iter().zip(&file.hashes);
             let tensors = tensors.map(|(spec, hash)| (&*spec.name, spec.dtype, &*spec.shape, hash.finish()));
-            let hash = content_hash(tensors);
+            all.entry(file.stem).or_default().extend(tensors);
+        }
+        let hashes = all.into_iter().map(|(stem, tensors)| (stem, content_hash(tensors))).collect();
+        for file in self.files {
             file.writer.finish()?;
-            Ok((file.stem, hash))
-        };
-        self.files.into_iter().map(finish).collect()
+        }
+        Ok(hashes)
     }
 }
 
 impl OutputFile {
-    fn create(dir: &Path, stem: &'static str, specs: Vec<TensorSpec>, cut: Cut) -> Result<Self, MergeError> {
+    /// `stem` is what the file is to the checkpoint, `name` what it is called.
+    fn create(
+        dir: &Path,
+        (stem, name): (&'static str, &str),
+        specs: Vec<TensorSpec>,
+        cut: Cut,
+    ) -> Result<Self, MergeError> {
         let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         if stem == stem::MASKS {
             metadata.insert("bit_order".to_owned(), "little".to_owned());
@@ -186,8 +226,9 @@ impl OutputFile {
             skillweld_tensor::numel(&spec.shape).and_then(|n| spec.dtype.byte_len(n)).unwrap_or(0)
         };
         let hashes = specs.iter().map(|spec| BlockHashes::new(spec.dtype, bytes(spec), cut.block)).collect();
-        let writer =
-            SafetensorsWriter::create(dir, stem, specs.clone(), &metadata, Some(cut.max_shard_bytes))?;
+        // A file called otherwise is one of several already.
+        let max_shard_bytes = (stem == name).then_some(cut.max_shard_bytes);
+        let writer = SafetensorsWriter::create(dir, name, specs.clone(), &metadata, max_shard_bytes)?;
         Ok(Self { stem, writer, specs, hashes })
     }
 }

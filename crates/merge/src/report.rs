@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skillweld_merged::layout::block_index;
 
+use crate::base_files::KeptBase;
 use crate::measure::{Distances, MaskCounts, Measures, pairs};
 use crate::plan::{Part, Plan};
 use crate::recipe::LayerKey;
@@ -12,6 +13,9 @@ use crate::recipe::LayerKey;
 /// Results of a merge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// How Θ₀ got into the output; `None` without masks. Depends on the file system, so it is not part of the JSON.
+    #[serde(skip)]
+    pub base: Option<KeptBase>,
     /// Tensors by what happened to them, such as `model: merged`.
     pub tensors: BTreeMap<String, u64>,
     /// About task masks, if there are any.
@@ -86,7 +90,7 @@ impl Report {
         }
         let tasks = plan.tasks();
         let masks = plan.masked.then(|| MaskReport::new(plan, measures, &tasks, rescalers));
-        Self { tensors, masks, action_expert: block_distances(plan, measures, &tasks) }
+        Self { base: None, tensors, masks, action_expert: block_distances(plan, measures, &tasks) }
     }
 }
 

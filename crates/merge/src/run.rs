@@ -11,6 +11,7 @@ use skillweld_plugin_host::Method;
 use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash};
 use skillweld_tensor::{Dtype, convert};
 
+use crate::base_files::{BaseMode, KeptBase};
 use crate::execute::{Control, HashBook, execute};
 use crate::measure::Measures;
 use crate::output::Outputs;
@@ -29,6 +30,8 @@ pub struct RunOptions {
     /// Replace an earlier output of Skillweld, at the moment the new one is complete. Any other folder that holds
     /// something is refused, as is one that holds an input.
     pub force: bool,
+    /// How a merge with masks keeps Θ₀.
+    pub base: BaseMode,
 }
 
 impl Plan<'_> {
@@ -39,7 +42,8 @@ impl Plan<'_> {
     /// are then as they were.
     pub fn run(&self, out: &Path, options: RunOptions, control: &Control<'_>) -> Result<Report, MergeError> {
         self.check()?;
-        guard_output(out, options.force, self.places_read())?;
+        self.check_base(options.base)?;
+        guard_output(out, options.force, &self.inputs())?;
         let statistics = side_files::statistics(self)?;
         let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {
@@ -48,12 +52,17 @@ impl Plan<'_> {
         };
         let hashes = self.hash_book();
         let measures = Measures::new(self.tensors.len());
-        let (outputs, rescaler_slots) = Outputs::create(dir.path(), self)?;
+        let base = self.place_base(dir.path(), options.base)?;
+        let (outputs, rescaler_slots) = Outputs::create(dir.path(), self, &base)?;
         let rescalers = execute(self, &outputs, control, &hashes, &measures)?;
         for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
             outputs.write(*slot, 0, &rescaler.to_le_bytes())?;
         }
-        let mut output_hashes = outputs.finish()?;
+        let input_hashes = self.input_hashes(&hashes, control.threads)?;
+        let in_base = self.tensors_in_base(&base).into_iter();
+        let in_base: Vec<_> = in_base.map(|(key, view)| (key, view, hashes.finish(&view))).collect();
+        let mut output_hashes = outputs.finish(&in_base)?;
+        self.write_base_index(dir.path(), &base)?;
         if !subspaces.is_empty() {
             output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
         }
@@ -61,8 +70,12 @@ impl Plan<'_> {
         if let Some(statistics) = &statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
-        let report = Report::new(self, &measures, rescalers.as_deref());
-        let provenance = self.provenance(&hashes, control.threads, &output_hashes, &report)?;
+        let mut report = Report::new(self, &measures, rescalers.as_deref());
+        report.base = self.masked.then_some(base.kept);
+        let mut provenance = self.provenance(&input_hashes, &output_hashes, &report)?;
+        if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {
+            provenance["base"] = base;
+        }
         side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
         control.check()?;
         dir.commit()?;
@@ -122,8 +135,7 @@ impl Plan<'_> {
     /// What `skillweld.json` says: nothing that depends on time, machine or thread count.
     fn provenance(
         &self,
-        book: &HashBook,
-        threads: Threads,
+        input_hashes: &[(Place, Hash)],
         outputs: &BTreeMap<&'static str, Hash>,
         report: &Report,
     ) -> Result<Value, MergeError> {
@@ -141,8 +153,8 @@ impl Plan<'_> {
                 input
             })
             .collect();
-        for ((index, what), hash) in self.input_hashes(book, threads)? {
-            inputs[index].insert(format!("{what}_blake3"), json!(hash.to_hex().as_str()));
+        for ((index, what), hash) in input_hashes {
+            inputs[*index].insert(format!("{what}_blake3"), json!(hash.to_hex().as_str()));
         }
         let outputs: Map<String, Value> =
             outputs.iter().map(|(stem, hash)| ((*stem).to_owned(), json!(hash.to_hex().as_str()))).collect();
@@ -171,6 +183,20 @@ impl Plan<'_> {
             }
         }
         Ok(value)
+    }
+
+    /// Where Θ₀ is, when it has no bytes of its own in the output. What the file system did is no part of it.
+    fn base_provenance(&self, kept: KeptBase, inputs: &[(Place, Hash)]) -> Result<Option<Value>, MergeError> {
+        Ok(match kept {
+            KeptBase::Copied | KeptBase::Reflinked => None,
+            KeptBase::HardLinked | KeptBase::SymbolicLinked => Some(json!({"mode": "link"})),
+            KeptBase::Referenced => {
+                let of_base = |(index, what): &Place| Some(*index) == self.recipe.base && *what == "weights";
+                let hash = inputs.iter().find(|(place, _)| of_base(place)).map(|(_, hash)| hash.to_hex());
+                let blake3 = hash.as_ref().map(|hash| hash.as_str());
+                Some(json!({"mode": "reference", "path": self.base_path()?, "blake3": blake3}))
+            }
+        })
     }
 
     /// The methods of all tensors, each once.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use skillweld_merged::layout::{STATISTICS, is_provenance};
 use skillweld_merged::read_json;
-use skillweld_store::{CopyMode, ExpertFiles, StoreError, copy_file};
+use skillweld_store::{ExpertFiles, StoreError, copy_file};
 
 use crate::MergeError;
 use crate::plan::Plan;
@@ -30,7 +30,7 @@ fn copy_dir(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(),
     }
     let files = ExpertFiles::discover(from)?;
     for name in files.companions().filter(|name| wanted(name)) {
-        copy_file(&from.join(name), &to.join(name), CopyMode::Copy)?;
+        copy_file(&from.join(name), &to.join(name))?;
     }
     Ok(())
 }

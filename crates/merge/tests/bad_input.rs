@@ -36,7 +36,10 @@ fn shapes_that_differ_are_named() {
     let dir = tempfile::tempdir().unwrap();
     three(dir.path(), &[("w", &[3, 2], &[0.0; 6])]);
     let text = failure(dir.path(), RECIPE).to_string();
-    assert!(text.contains("w: shapes [2, 2] and [3, 2] differ (a different vocabulary?"), "{text}");
+    assert!(
+        text.contains("w: shapes differ: base and a have [2, 2], b has [3, 2] (a different vocabulary?"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -44,8 +47,8 @@ fn a_missing_key_is_named_with_the_model_that_lacks_it() {
     let dir = tempfile::tempdir().unwrap();
     three(dir.path(), &[("v", &[2, 2], &[0.0; 4])]);
     let text = failure(dir.path(), RECIPE).to_string();
-    assert!(text.contains("w: missing in b"), "{text}");
-    assert!(text.contains("v: missing in a"), "{text}");
+    assert!(text.contains("w: missing in b, though base and a have it"), "{text}");
+    assert!(text.contains("v: missing in a, though b has it"), "{text}");
 }
 
 #[test]
@@ -88,7 +91,13 @@ fn a_parameter_out_of_range_is_named() {
     three(dir.path(), &[("w", &[2, 2], &[0.0; 4])]);
     let recipe = RECIPE.replace("task_arithmetic", "ties") + "parameters: {density: 1.5}\n";
     let text = failure(dir.path(), &recipe).to_string();
-    assert!(text.contains("density") && text.contains("1.5"), "{text}");
+    assert!(text.contains("`density` of a is 1.5"), "{text}");
+    let of_b = RECIPE.replace("task_arithmetic", "ties").replace(
+        "[{model: a}, {model: b}]",
+        "[{model: a, parameters: {density: 1}}, {model: b, parameters: {density: -1}}]",
+    );
+    let text = failure(dir.path(), &of_b).to_string();
+    assert!(text.contains("`density` of b is -1"), "{text}");
 }
 
 #[test]
@@ -147,7 +156,13 @@ fn an_existing_output_stays_unless_forced_and_an_input_is_never_replaced() {
     assert!(error.to_string().contains("exists"), "{error}");
     assert_eq!(support::files(&out), before);
     let error = merge(dir.path(), RECIPE, &dir.path().join("a"), 1).unwrap_err();
-    assert!(error.to_string().contains("input"), "{error}");
+    assert!(error.to_string().contains("is or holds an input"), "{error}");
+    for inside in ["a/merged", "base/new/../deep/merged"] {
+        let before = support::files(dir.path());
+        let error = merge(dir.path(), RECIPE, &dir.path().join(inside), 1).unwrap_err().to_string();
+        assert!(error.contains("lies inside an input") && error.contains("outside of it"), "{error}");
+        assert_eq!(support::files(dir.path()), before);
+    }
 }
 
 #[test]

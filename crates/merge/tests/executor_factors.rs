@@ -41,7 +41,7 @@ fn merge(root: &Path, method: &str, models: &str, mask: &str) -> PathBuf {
     let plan = Plan::new(&recipe, &opened, &registry, HostHooks::SILENT).unwrap();
     let [one, three] = [1, 3].map(|threads| {
         let out = root.join(format!("{method}{threads}"));
-        plan.run(&out, RunOptions { force: true }, &control(threads)).unwrap();
+        plan.run(&out, RunOptions { force: true, ..RunOptions::default() }, &control(threads)).unwrap();
         out
     });
     assert!(files(&one) == files(&three), "{method} depends on the number of threads");

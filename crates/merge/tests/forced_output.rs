@@ -32,7 +32,7 @@ fn force(root: &Path, out: &str) -> Result<Report, MergeError> {
     let registry = Registry::discover(&[])?;
     Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(
         &root.join(out),
-        RunOptions { force: true },
+        RunOptions { force: true, ..RunOptions::default() },
         &control(2),
     )
 }

@@ -2,14 +2,19 @@
 
 #[path = "../../merged/tests/support/mod.rs"]
 mod merged_support;
-mod support;
+
+use std::path::{Path, PathBuf};
 
 use merged_support::{Files, data};
 use serde_json::json;
-use skillweld_merge::{CheckpointKind, Inspection, Totals, inspect};
+use skillweld_merge::{CheckpointKind, Inspection, Totals, inspect, inspect_with_base};
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
-use support::fixture;
+
+/// Adapters saved by peft that come with the crate `store`.
+fn peft_tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/tests/data/peft-tiny")
+}
 
 /// Sums by group are those of the list of tensors.
 fn assert_consistent(inspection: &Inspection) {
@@ -60,7 +65,7 @@ fn a_base_and_its_experts_in_both_forms() {
     );
     let info = adapter.adapter.as_ref().unwrap();
     assert_eq!(info.ranks.keys().copied().collect::<Vec<_>>(), [8]);
-    assert_eq!((info.alpha, info.scales.get(&8)), (Some(16.0), Some(&2.0)));
+    assert_eq!((info.alpha, &info.scales), (Some(16.0), &[(8, vec![2.0])].into()));
     assert_eq!(info.targets["q_proj"], 24);
     assert_eq!(info.modules_to_save, ["action_queries"]);
     assert_eq!(info.problem, None);
@@ -93,14 +98,17 @@ fn a_base_and_its_experts_in_both_forms() {
 
 #[test]
 fn an_adapter_that_cannot_be_merged_is_described_with_the_reason() {
-    let Some(fixture) = fixture("peft-tiny") else { return };
+    let fixture = peft_tiny();
     let dora = inspect(fixture.join("dora")).unwrap();
     assert_eq!(dora.kind, CheckpointKind::Adapter);
     let info = dora.adapter.unwrap();
     assert!(info.problem.as_ref().is_some_and(|problem| problem.contains("dora")), "{:?}", info.problem);
+    assert!(info.scales.is_empty());
     let patterns = inspect(fixture.join("rslora_patterns")).unwrap().adapter.unwrap();
-    assert!(patterns.rslora && patterns.ranks.len() > 1 && patterns.scales.is_empty());
-    assert!(patterns.rank_pattern.is_object() && patterns.alpha_pattern.is_object());
+    assert!(patterns.rslora && patterns.rank_pattern.is_object() && patterns.alpha_pattern.is_object());
+    // alpha 8, one module's 32; rank 4, `down_proj` 6; over the root of the rank.
+    assert_eq!(patterns.ranks.keys().collect::<Vec<_>>(), [&4, &6]);
+    assert_eq!(patterns.scales, [(4, vec![4.0, 16.0]), (6, vec![(8.0 / 6f64.sqrt()) as f32])].into());
     let base = inspect(fixture.join("base")).unwrap();
     assert_eq!(base.family.as_deref(), Some("language model"));
     // Hugging Face saves tied weights once.
@@ -156,6 +164,31 @@ fn a_merged_checkpoint_of_the_published_code_needs_no_base_to_be_inspected() {
         let ones: usize =
             masks.map(|key| checkpoint.get(key).unwrap().bytes().iter().filter(|b| **b == 1).count()).sum();
         assert_eq!(task.density, Some(ones as f64 / 36.0));
+    }
+}
+
+#[test]
+fn a_base_can_be_named_where_it_is_missed_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, merged) = (dir.path().join("base"), dir.path().join("merged"));
+    let mut files = Files::small();
+    let model = files.tensors.remove("model").unwrap();
+    Files { tensors: [("model", model)].into(), json: [].into() }.write(&base);
+    files.set("base", json!({"mode": "reference", "path": dir.path().join("moved")}));
+    files.write(&merged);
+    let error = inspect(&merged).unwrap_err().to_string();
+    assert!(error.contains("--base PATH"), "{error}");
+    let found = inspect_with_base(&merged, Some(&base)).unwrap();
+    assert_consistent(&found);
+    assert!(found.tensors.iter().any(|tensor| tensor.key == "untouched"));
+
+    let official = data("merged-official");
+    let found = inspect_with_base(official.join("merged"), Some(&official.join("base"))).unwrap();
+    assert!(!found.merged.unwrap().needs_base);
+
+    for path in [&base, &base.join("model.safetensors")] {
+        let error = inspect_with_base(path, Some(&base)).unwrap_err().to_string();
+        assert!(error.contains("no merged checkpoint") && error.contains("leave `--base` out"), "{error}");
     }
 }
 

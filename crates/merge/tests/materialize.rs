@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use merged_support::{Files, data, decode, encode};
 use proptest::prelude::*;
-use skillweld_merge::{Control, MaterializeReport, MergeError, RunOptions, materialize};
+use skillweld_merge::{Control, MaterializeReport, MergeError, materialize};
 use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 use skillweld_store::{Checkpoint, TorchFile};
@@ -17,8 +17,8 @@ use skillweld_tensor::Dtype;
 use std::path::Path;
 use support::{control, files};
 
-const REFUSE: RunOptions = RunOptions { force: false };
-const FORCE: RunOptions = RunOptions { force: true };
+const REFUSE: bool = false;
+const FORCE: bool = true;
 
 fn small(dir: &Path) -> MergedCheckpoint {
     Files::small().write(dir);
@@ -139,8 +139,8 @@ fn unmasked_elements_of_f64_weights_keep_their_bits() {
     files.put("model", "w", Dtype::F64, &[2, 5], &[0.0; 10]);
     let tensor = &mut files.tensors.get_mut("model").unwrap().get_mut("w").unwrap().2;
     *tensor = third.to_le_bytes().repeat(10);
-    files.write(dir.path());
-    let merged = MergedCheckpoint::open(dir.path()).unwrap();
+    files.write(&dir.path().join("merged"));
+    let merged = MergedCheckpoint::open(dir.path().join("merged")).unwrap();
     let out = dir.path().join("out");
     materialize(&merged, "place", &out, REFUSE, &control(1)).unwrap();
     let model = Checkpoint::open(&out).unwrap();
@@ -158,8 +158,8 @@ fn values_beyond_the_dtype_are_counted() {
     let mut files = Files::small();
     files.put("model", "w", Dtype::F16, &[2, 5], &[60000.0; 10]);
     files.put("task_vector", "w", Dtype::F16, &[2, 5], &[60000.0; 10]);
-    files.write(dir.path());
-    let merged = MergedCheckpoint::open(dir.path()).unwrap();
+    files.write(&dir.path().join("merged"));
+    let merged = MergedCheckpoint::open(dir.path().join("merged")).unwrap();
     let report = materialize(&merged, "place", &dir.path().join("out"), REFUSE, &control(1)).unwrap();
     assert_eq!(report.non_finite, 5);
 }
@@ -170,8 +170,8 @@ fn refusals_leave_everything_as_it_was() {
     let input = dir.path().join("merged");
     let merged = small(&input);
     let before = files(dir.path());
-    let fail = |task, out: &Path, options, control: &Control<'_>| {
-        materialize(&merged, task, out, options, control).unwrap_err().to_string()
+    let fail = |task, out: &Path, force, control: &Control<'_>| {
+        materialize(&merged, task, out, force, control).unwrap_err().to_string()
     };
     let out = dir.path().join("out");
     let unknown = fail("pik", &out, REFUSE, &control(1));
@@ -180,6 +180,8 @@ fn refusals_leave_everything_as_it_was() {
     assert!(itself.contains("is or holds an input"), "{itself}");
     let parent = fail("pick", dir.path(), FORCE, &control(1));
     assert!(parent.contains("is or holds an input"), "{parent}");
+    let inside = fail("pick", &input.join("pick"), REFUSE, &control(1));
+    assert!(inside.contains("lies inside an input"), "{inside}");
     let calls = AtomicUsize::new(0);
     let cancelled = || calls.fetch_add(1, Ordering::Relaxed) > 0;
     let hooks = HostHooks { cancelled: &cancelled, ..HostHooks::SILENT };

@@ -2,7 +2,7 @@
 
 mod support;
 
-use skillweld_merge::{CheckpointKind, RunOptions, inspect, materialize};
+use skillweld_merge::{CheckpointKind, inspect, materialize};
 use skillweld_merged::{MergedCheckpoint, Weight};
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
@@ -50,7 +50,7 @@ fn every_task_comes_out_of_the_merge_with_its_own_head_and_its_masked_weights() 
                 said.rescalers.as_ref().map_or(1.0, |rescalers| rescalers[name])
             );
             let plain = dir.path().join(format!("{method}-{name}"));
-            materialize(&merged, name, &plain, RunOptions::default(), &control(2)).unwrap();
+            materialize(&merged, name, &plain, false, &control(2)).unwrap();
             let (model, base) = (Checkpoint::open(&plain).unwrap(), Checkpoint::open(&written.base).unwrap());
             let (mut shared, mut masked) = (0, 0);
             for key in model.keys() {

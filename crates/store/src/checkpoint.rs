@@ -175,6 +175,18 @@ impl Checkpoint {
         self.files.iter().map(MappedFile::path)
     }
 
+    /// The files with the keys that each holds, if another checkpoint can take them as they are: all are safetensors and
+    /// store every tensor under its key. `None` otherwise.
+    pub fn whole_files(&self) -> Option<Vec<(&Path, Vec<&str>)>> {
+        let mut files: Vec<(&Path, Vec<&str>)> = self.files().map(|path| (path, Vec::new())).collect();
+        let plain = files.iter().all(|(path, _)| path.extension().is_some_and(|end| end == "safetensors"));
+        let unwrapped = self.tensors.iter().all(|(key, entry)| entry.stored_name == *key);
+        for (key, entry) in &self.tensors {
+            files[entry.file].1.push(key);
+        }
+        (plain && unwrapped).then_some(files)
+    }
+
     /// The file that holds `key`: for error texts.
     pub fn file_of(&self, key: &str) -> Option<&Path> {
         self.tensors.get(key).map(|entry| self.files[entry.file].path())

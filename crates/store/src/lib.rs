@@ -28,7 +28,7 @@ mod torch;
 mod torch_writer;
 
 pub use checkpoint::Checkpoint;
-pub use copy::{CopyMode, copy_file};
+pub use copy::{Link, copy_file, link_file, reflink_file};
 pub use error::{AdapterProblem, ArchiveProblem, HeaderProblem, IndexProblem, PickleProblem, StoreError};
 pub use expert::ExpertFiles;
 pub use family::{Family, Modality, is_normalisation_buffer};

@@ -117,6 +117,43 @@ fn orientation_follows_the_layer() {
 }
 
 #[test]
+fn two_adapters_in_one_file_are_refused_with_both_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = "base_model.model.q.lora_A.other.weight";
+    write_adapter(dir.path(), "", &[(A, &[2, 3]), (B, &[4, 2]), (other, &[2, 3])]);
+    let expected = |first: &str, second: &str| AdapterProblem::TwoTensors {
+        target: "q.weight".to_owned(),
+        first: first.to_owned(),
+        second: second.to_owned(),
+    };
+    let error = Adapter::open(dir.path()).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains(A) && said.contains(other) && said.contains("one adapter"), "{said}");
+    assert_eq!(problem::<Adapter>(Err(error)), expected(other, A));
+
+    // The same for a tensor saved whole, under the name of older versions and of newer ones.
+    let (old, new) = ("base_model.model.q.modules_to_save.default.weight", "base_model.model.q.weight");
+    write_adapter(dir.path(), "", &[(old, &[4, 3]), (new, &[4, 3])]);
+    assert_eq!(problem(Adapter::open(dir.path())), expected(old, new));
+}
+
+#[test]
+fn scales_follow_the_patterns() {
+    let dir = tempfile::tempdir().unwrap();
+    let factors = |module: &str| {
+        [("A", [2, 3]), ("B", [4, 2])].map(|(x, s)| (format!("base_model.model.{module}.lora_{x}.weight"), s))
+    };
+    let tensors: Vec<(String, [usize; 2])> = ["q", "k"].into_iter().flat_map(factors).collect();
+    let mut tensors: Vec<(&str, &[usize])> =
+        tensors.iter().map(|(name, shape)| (&**name, &shape[..])).collect();
+    tensors.push(("base_model.model.head.weight", &[4, 3]));
+    write_adapter(dir.path(), r#","alpha_pattern":{"k":1}"#, &tensors);
+    let adapter = Adapter::open(dir.path()).unwrap();
+    let scales = ["q.weight", "k.weight", "head.weight", "v.weight"].map(|key| adapter.scale(key));
+    assert_eq!(scales, [Some(2.0), Some(0.5), None, None]);
+}
+
+#[test]
 fn saved_modules_and_biases_replace() {
     let dir = tempfile::tempdir().unwrap();
     let tensors = [

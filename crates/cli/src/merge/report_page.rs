@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::Cell;
-use skillweld_merge::{BlockDistances, LayerReport, MaskReport, PlanSummary, Report};
+use skillweld_merge::{BlockDistances, KeptBase, LayerReport, MaskReport, PlanSummary, Report};
 
 use crate::console::{Console, Page, Tone, cell, number, table};
 use crate::figures;
@@ -25,8 +25,25 @@ pub(crate) fn page(
     }
     action_expert(&report.action_expert, &mut page);
     let out = page.paint(Tone::Name, out.display());
+    let base = report.base.map(kept).unwrap_or_default();
     page.heading("Merged", format!("in {} into {out}", figures::duration(elapsed)));
+    page.facts([("pretrained weights", base.to_owned())]);
     page
+}
+
+/// What became of the pretrained weights, and what follows from that; nothing to say of plain copies.
+fn kept(base: KeptBase) -> &'static str {
+    match base {
+        KeptBase::Reflinked => "the base model's files, on shared blocks of the disk",
+        KeptBase::HardLinked => {
+            "hard links to the base model's files: they stay if the base is removed; whoever writes into one changes both"
+        }
+        KeptBase::SymbolicLinked => {
+            "symbolic links to the base model's files (on another disk): they lead nowhere once those are moved or removed"
+        }
+        KeptBase::Referenced => "stay with the base model; once it has moved, name it with --base",
+        _ => "",
+    }
 }
 
 /// One row a task: share kept, rescaler, agreement with every other task.

@@ -23,11 +23,15 @@ impl Executor<'_> {
             Action::Refuse(_) => Ok(()),
             Action::Merge(_) => self.merge(index, threads),
             Action::Copy(view) => {
-                let slots = self.outputs.slots(index);
-                let Some(slot) = slots.value else { return Ok(()) };
+                let slot = self.outputs.slots(index).value;
                 self.each_slab(tensor, threads, |buffers, slab| {
                     self.check_copied(tensor, view, slab, buffers)?;
-                    self.copy(tensor, view, slot, slab, buffers)
+                    match slot {
+                        Some(slot) => self.copy(tensor, view, slot, slab, buffers)?,
+                        // It stays in the base model's file.
+                        None => self.hashes.offer(view, slab.start, slab.end),
+                    }
+                    Ok(())
                 })
             }
             Action::Average(sources) => {

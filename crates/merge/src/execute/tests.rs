@@ -12,6 +12,7 @@ use skillweld_store::{Checkpoint, Hash};
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 
 use super::{Control, Cut, HashBook, execute};
+use crate::base_files::BaseFiles;
 use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::recipe::Recipe;
@@ -36,7 +37,7 @@ fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
     for checkpoint in &checkpoints {
         checkpoint.keys().for_each(|key| hashes.register(&checkpoint.get(key).unwrap()));
     }
-    let (outputs, rescaler_slots) = Outputs::create_cut(out, &plan, cut).unwrap();
+    let (outputs, rescaler_slots) = Outputs::create_cut(out, &plan, &BaseFiles::written(), cut).unwrap();
     let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
     let control = Control { threads, hooks: HostHooks::SILENT, advance: &|_| {} };
     let rescalers = execute(&plan, &outputs, &control, &hashes, &Measures::new(plan.tensors.len())).unwrap();
@@ -49,7 +50,7 @@ fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
             assert!(hashes.finish(&view) == blake3::hash(view.bytes()), "input {key}");
         }
     }
-    (outputs.finish().unwrap(), rescalers)
+    (outputs.finish(&[]).unwrap(), rescalers)
 }
 
 /// Every file of a folder with its bytes.
@@ -137,7 +138,7 @@ fn a_panic_of_a_worker_comes_out() {
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
     let plan = Plan::new(&recipe, &models, &registry, HostHooks::SILENT).unwrap();
-    let (outputs, _) = Outputs::create(dir.path(), &plan).unwrap();
+    let (outputs, _) = Outputs::create(dir.path(), &plan, &BaseFiles::written()).unwrap();
     let advance = |_| panic!("a mistake in the caller's progress bar");
     let control = Control { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &advance };
     let measures = Measures::new(plan.tensors.len());

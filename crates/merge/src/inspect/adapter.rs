@@ -22,8 +22,9 @@ pub struct AdapterInfo {
     pub alpha: Option<f64>,
     /// The scale is alpha / √rank instead of alpha / rank.
     pub rslora: bool,
-    /// Rank → what B·A is multiplied with. Empty when `alpha_pattern` gives modules an alpha of their own.
-    pub scales: BTreeMap<usize, f64>,
+    /// Rank → what B·A is multiplied with, ascending: one number, or several where `alpha_pattern` gives modules an alpha
+    /// of their own. Empty for an adapter that cannot be merged.
+    pub scales: BTreeMap<usize, Vec<f32>>,
     /// `rank_pattern`, where it says something.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub rank_pattern: Value,
@@ -59,12 +60,10 @@ pub(super) fn open(dir: &Path) -> Result<(Checkpoint, AdapterInfo), MergeError> 
         if said { config[name].clone() } else { Value::Null }
     };
     let (alpha, rslora) = (config["lora_alpha"].as_f64(), config["use_rslora"].as_bool().unwrap_or(false));
-    let alpha_pattern = pattern("alpha_pattern");
-    let scale =
-        |rank: usize| if rslora { (rank as f64).sqrt() } else { rank as f64 }.recip() * alpha.unwrap_or(0.0);
-    let one_alpha = alpha.is_some() && alpha_pattern.is_null();
-    let scales =
-        ranks.keys().filter(|rank| one_alpha && **rank > 0).map(|&rank| (rank, scale(rank))).collect();
+    let (scales, problem) = match Adapter::open(dir) {
+        Ok(adapter) => (scales(&adapter), None),
+        Err(error) => (BTreeMap::new(), Some(error.to_string())),
+    };
     let info = AdapterInfo {
         base_model: config["base_model_name_or_path"].as_str().map(str::to_owned),
         ranks,
@@ -72,10 +71,25 @@ pub(super) fn open(dir: &Path) -> Result<(Checkpoint, AdapterInfo), MergeError> 
         rslora,
         scales,
         rank_pattern: pattern("rank_pattern"),
-        alpha_pattern,
+        alpha_pattern: pattern("alpha_pattern"),
         targets,
         modules_to_save: strings(&config["modules_to_save"]),
-        problem: Adapter::open(dir).err().map(|error| error.to_string()),
+        problem,
     };
     Ok((tensors, info))
+}
+
+/// Every scale in use, by rank.
+fn scales(adapter: &Adapter) -> BTreeMap<usize, Vec<f32>> {
+    let mut scales: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    for key in adapter.keys() {
+        if let (Some(rank), Some(scale)) = (adapter.rank(key), adapter.scale(key)) {
+            scales.entry(rank).or_default().push(scale);
+        }
+    }
+    for scales in scales.values_mut() {
+        scales.sort_by(f32::total_cmp);
+        scales.dedup();
+    }
+    scales
 }

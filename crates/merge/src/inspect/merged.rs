@@ -64,8 +64,8 @@ struct Shares {
     kept: Vec<f64>,
 }
 
-pub(super) fn inspect(path: &Path) -> Result<Inspection, MergeError> {
-    let merged = MergedCheckpoint::open(path)?;
+pub(super) fn inspect(path: &Path, base: Option<&Path>) -> Result<Inspection, MergeError> {
+    let merged = MergedCheckpoint::open_with_base(path, base)?;
     let weights = merged.checkpoints().filter(|(role, _)| *role == Role::Weights);
     let mut listing =
         Listing::new(Family::detect(weights.flat_map(|(_, checkpoint)| Checkpoint::keys(checkpoint))));

@@ -10,7 +10,7 @@ use skillweld_store::{Checkpoint, Modality};
 use skillweld_tensor::TensorView;
 
 use super::build::Context;
-use super::check::{agree_in_shape, identical};
+use super::check::{Named, agree_in_shape, identical, subject};
 use super::{Action, Part, PlannedTensor};
 use crate::MergeError;
 use crate::models::Model;
@@ -143,11 +143,20 @@ fn add<'a>(
         let views: Vec<_> = parts.iter().filter_map(|part| part.get(key)).collect();
         let Some(first) = &views.first().copied() else { continue };
         let sources: Vec<Source<'a>> = views.iter().map(|view| Source::Stored(*view)).collect();
+        let named = |sources: &[Source<'a>]| -> Vec<Named<'a, 'a>> {
+            experts.iter().map(|model| model.name.as_str()).zip(sources.iter().copied()).collect()
+        };
         let alike = views.iter().all(|view| (view.shape(), view.dtype()) == (first.shape(), first.dtype()));
         let action = if views.len() < parts.len() {
-            let missing = experts.iter().zip(parts).filter(|(_, part)| part.get(key).is_none());
-            let missing: Vec<&str> = missing.map(|(model, _)| model.name.as_str()).collect();
-            Action::Refuse(format!("missing in the action expert of {}", missing.join(", ")))
+            let with = |wanted: bool| {
+                let fitting =
+                    experts.iter().zip(parts).filter(move |(_, part)| part.get(key).is_some() == wanted);
+                fitting.map(|(model, _)| model.name.as_str()).collect::<Vec<_>>()
+            };
+            let (missing, having) = (with(false).join(", "), subject(&with(true), "has", "have"));
+            Action::Refuse(format!(
+                "missing in the action expert of {missing}, though {having} it; every expert needs it"
+            ))
         } else if is_head(key) && alike {
             Action::PerTask(views)
         } else if is_head(key) {
@@ -157,7 +166,7 @@ fn add<'a>(
                 tensors.push(planned(key, view, Action::Copy(*view)));
             }
             continue;
-        } else if let Err(reason) = agree_in_shape(&sources) {
+        } else if let Err(reason) = agree_in_shape(&named(&sources)) {
             Action::Refuse(format!(
                 "{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"
             ))

@@ -3,7 +3,7 @@
 use skillweld_plugin_host::{Bound, HostHooks, Method, ParamKind, ParamSpec, Registry, flags};
 use skillweld_store::{Family, Modality, is_normalisation_buffer};
 
-use super::check::{agree_in_shape, identical};
+use super::check::{Named, agree_in_shape, identical, subject};
 use super::keys::OutputKey;
 use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
 use crate::MergeError;
@@ -129,13 +129,23 @@ impl<'a> Context<'a> {
         if on_task_vectors && present.is_empty() {
             return Ok(planned(copy_dtype, shape, Action::Copy(stored)));
         }
+        let base_named = slice.base.zip(base).map(|(i, source)| (name(i), source));
+        let present_named = sources.iter().filter_map(|(i, source)| Some((name(*i), (*source)?)));
+        let named: Vec<Named<'_, 'a>> = base_named.into_iter().chain(present_named).collect();
         if !absent.is_empty() {
-            return refuse(format!("missing in {}; every model needs it", absent.join(", ")));
+            let mut having: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+            // Where the base is merged like any other model it stands there twice.
+            having.dedup();
+            let having = subject(&having, "has", "have");
+            return refuse(format!(
+                "missing in {}, though {having} it; every model needs it",
+                absent.join(", ")
+            ));
         }
-        let all: Vec<Source<'a>> = base.iter().chain(&present).copied().collect();
-        if let Err(reason) = agree_in_shape(&all) {
+        if let Err(reason) = agree_in_shape(&named) {
             return refuse(reason);
         }
+        let all: Vec<Source<'a>> = named.into_iter().map(|(_, source)| source).collect();
         let same = || identical(&all);
         if !all.iter().all(|source| source.stored().dtype().is_computable()) {
             return match same() {
@@ -192,11 +202,18 @@ impl<'a> Context<'a> {
         modality: Modality,
     ) -> Result<Bound, MergeError> {
         let modality = recipe::Modality::from_store(modality);
-        self.method.bind(experts.len(), &self.hooks, |spec, expert| {
+        let bound = self.method.bind(experts.len(), &self.hooks, |spec, expert| {
             let source = expert.map(|k| experts[k]);
             let key = source.map_or(key, |i| source_keys[i].as_str());
             let lookup = Lookup { slice, source, key, layer_fraction, modality };
             Ok(self.recipe.parameter(&known_parameter(spec), &lookup)?.map(to_json))
+        });
+        // The host knows experts by number, people by name.
+        bound.map_err(|error: MergeError| {
+            error.of_model(|k| {
+                let model = self.recipe.slices[slice].sources[experts[k]].model;
+                self.models.all[model].name.clone()
+            })
         })
     }
 

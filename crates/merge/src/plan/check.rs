@@ -73,18 +73,37 @@ impl Context<'_> {
     }
 }
 
-/// All sources must have one shape; the error says how they differ.
-pub(super) fn agree_in_shape(sources: &[Source<'_>]) -> Result<(), String> {
-    let mut shapes: Vec<&[usize]> = sources.iter().map(Source::shape).collect();
-    shapes.dedup();
-    let [first, other, ..] = shapes[..] else { return Ok(()) };
+/// A tensor of a model, with the model's name.
+pub(super) type Named<'n, 'a> = (&'n str, Source<'a>);
+
+/// All sources must have one shape; the error says which model has which.
+pub(super) fn agree_in_shape(sources: &[Named<'_, '_>]) -> Result<(), String> {
+    let mut shapes: Vec<(&[usize], Vec<&str>)> = Vec::new();
+    for (name, source) in sources {
+        match shapes.iter_mut().find(|(shape, _)| *shape == source.shape()) {
+            Some((_, names)) if names.contains(name) => {}
+            Some((_, names)) => names.push(name),
+            None => shapes.push((source.shape(), vec![name])),
+        }
+    }
+    let [(first, _), (other, _), ..] = shapes[..] else { return Ok(()) };
     let differ: Vec<usize> = (0..first.len()).filter(|&i| other.get(i) != first.get(i)).collect();
     // Embeddings and output heads differ in their rows when tokens were added.
     let hint = match (first.len() == other.len(), &differ[..]) {
         (true, [0]) => " (a different vocabulary? resize the embeddings of all models to one size first)",
         _ => "",
     };
-    Err(format!("shapes {first:?} and {other:?} differ{hint}"))
+    let has = |(shape, names): &(&[usize], Vec<&str>)| format!("{} {shape:?}", subject(names, "has", "have"));
+    Err(format!("shapes differ: {}{hint}", shapes.iter().map(has).collect::<Vec<_>>().join(", ")))
+}
+
+/// Names as the subject of a sentence, with the verb for one or for several: `a has`, `a and b have`.
+pub(super) fn subject(names: &[&str], one: &str, several: &str) -> String {
+    match names {
+        [name] => format!("{name} {one}"),
+        [first @ .., last] => format!("{} and {last} {several}", first.join(", ")),
+        [] => String::new(),
+    }
 }
 
 /// True when every source holds the same bits. Stops at the first difference, so it costs little unless true.

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: run a recipe, read tensors back.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -26,30 +26,28 @@ pub fn control(threads: usize) -> Control<'static> {
 
 /// Runs a recipe with relative paths starting at `folder`.
 pub fn merge(folder: &Path, recipe: &str, out: &Path, threads: usize) -> Result<Report, MergeError> {
+    merge_with(folder, recipe, out, threads, RunOptions::default())
+}
+
+/// [`merge`] with other options.
+pub fn merge_with(
+    folder: &Path,
+    recipe: &str,
+    out: &Path,
+    threads: usize,
+    options: RunOptions,
+) -> Result<Report, MergeError> {
     let file = folder.join("recipe.yaml");
     std::fs::write(&file, recipe).unwrap();
     let recipe = Recipe::read(&file)?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(
-        out,
-        RunOptions { force: false },
-        &control(threads),
-    )
+    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(out, options, &control(threads))
 }
 
 /// Test data that comes with the crate.
 pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
-
-/// The fixtures made by the official implementations, which lie beside the project where it is developed.
-pub fn fixture(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures").join(name);
-    if !path.is_dir() {
-        println!("skipped: no fixture {name} beside the project");
-    }
-    path.is_dir().then_some(path)
 }
 
 /// One tensor as f32.

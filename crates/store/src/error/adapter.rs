@@ -27,6 +27,18 @@ pub enum AdapterProblem {
         /// Its name.
         tensor: String,
     },
+    /// Two adapters in one file, or one tensor under its old and its new name.
+    #[error(
+        "`{first}` and `{second}` both change `{target}`; keep the tensors of one adapter in the file and save the other apart"
+    )]
+    TwoTensors {
+        /// Key of the base.
+        target: String,
+        /// One tensor.
+        first: String,
+        /// The other tensor.
+        second: String,
+    },
     /// One factor of a pair is missing.
     #[error("`{target}` has only one of lora_A and lora_B; fetch the adapter again")]
     MissingFactor {

@@ -90,6 +90,13 @@ impl Adapter {
         self.tensors.get(factor)?.shape().first().copied()
     }
 
+    /// What B·A of `key` is multiplied with: alpha / r, or alpha / √r for rsLoRA, with the module's own alpha and rank
+    /// where patterns give them; `None` for a replaced tensor or an untouched key.
+    pub fn scale(&self, key: &str) -> Option<f32> {
+        let target = self.targets.get(key)?;
+        target.a.as_ref().map(|_| target.scale)
+    }
+
     /// How `key` (one of [`Adapter::keys`]) changes; `None` for any other. Factors are decoded to f32 at each call.
     ///
     /// # Errors
@@ -202,16 +209,23 @@ fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a str>) -> Option<String>
 fn targets(config: &Config, tensors: &Checkpoint) -> Result<BTreeMap<String, Target>, AdapterProblem> {
     let mut targets: BTreeMap<String, Target> = BTreeMap::new();
     for name in tensors.keys() {
-        let stored = Some(name.to_owned());
-        match role(name)? {
-            Role::Replace { key } => targets.entry(key).or_default().replace = stored,
-            Role::BaseLayer { key } => targets.entry(key).or_default().base_layer = stored,
+        let role = role(name)?;
+        let key = match &role {
+            Role::Replace { key } | Role::BaseLayer { key } => key.clone(),
+            Role::Factor { module, .. } => format!("{module}.weight"),
+        };
+        let target = targets.entry(key.clone()).or_default();
+        let place = match role {
+            Role::Replace { .. } => &mut target.replace,
+            Role::BaseLayer { .. } => &mut target.base_layer,
             Role::Factor { is_a, module, embedding } => {
-                let target = targets.entry(format!("{module}.weight")).or_default();
                 target.transposed = embedding || config.fan_in_fan_out;
                 target.scale = config.scale(module);
-                *(if is_a { &mut target.a } else { &mut target.b }) = stored;
+                if is_a { &mut target.a } else { &mut target.b }
             }
+        };
+        if let Some(first) = place.replace(name.to_owned()) {
+            return Err(AdapterProblem::TwoTensors { target: key, first, second: name.to_owned() });
         }
     }
     for (key, target) in &targets {
