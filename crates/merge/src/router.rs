@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::MergeError;
 use crate::plan::{ExpertPlan, Plan};
-use crate::recipe::{RouterSpec, RouterSubspace};
+use crate::recipe::RouterSubspace;
 
 /// One tensor of `router.safetensors`: `<task>/adapter` or `<task>/task`, rank × d, orthonormal rows.
 #[derive(Debug, Clone)]
