@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use clap::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
@@ -51,6 +52,14 @@ impl Console {
     /// Something worth knowing, on standard error.
     pub(crate) fn note(self, text: &str) {
         eprintln!("{} {text}", paint(self.error_colour, Tone::Name, "note:"));
+    }
+}
+
+/// Says which folder above an output is not there yet: it will be made, and a slip of the pen should not go unseen.
+pub(crate) fn note_new_folder(out: &Path, console: Console) {
+    let above = out.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+    if let Some(missing) = above.take_while(|dir| !dir.exists()).last() {
+        console.note(&format!("{} is not there yet and will be made", missing.display()));
     }
 }
 

@@ -79,8 +79,8 @@ fn head(inspection: &Inspection, page: &mut Page) {
     );
     let Totals { tensors, elements, bytes } = inspection.total;
     page.line(format!(
-        "  {} tensors, {} elements, {}",
-        figures::count(tensors),
+        "  {}, {} elements, {}",
+        figures::counted(tensors, "tensor"),
         figures::elements(elements),
         figures::bytes(bytes as f64)
     ));
@@ -178,7 +178,7 @@ fn beside(inspection: &Inspection, page: &mut Page) {
         let size = figures::bytes(side.total.bytes as f64);
         (
             side.part.as_str(),
-            format!("{} ({} tensors, {size})", side.file, figures::count(side.total.tensors)),
+            format!("{} ({}, {size})", side.file, figures::counted(side.total.tensors, "tensor")),
         )
     });
     let tied = inspection.aliases.iter().map(|alias| format!("{} is {}", alias.name, alias.key));

@@ -10,7 +10,7 @@ use skillweld_merged::MergedCheckpoint;
 use skillweld_plugin_host::HostHooks;
 
 use crate::arguments::ThreadCount;
-use crate::console::{Console, Page, Tone, print_json};
+use crate::console::{Console, Page, Tone, note_new_folder, print_json};
 use crate::progress::Progress;
 use crate::{Outcome, figures, interrupt};
 
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The task.
     #[arg(long, value_name = "T")]
     task: String,
-    /// The directory to write.
+    /// The directory to write. Folders above it that are missing are made.
     out: PathBuf,
     /// The pretrained model, for merged checkpoints that do not hold it.
     #[arg(long, value_name = "PATH")]
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let started = Instant::now();
     interrupt::install()?;
     let merged = MergedCheckpoint::open_with_base(&args.merged, args.base.as_deref())?;
+    note_new_folder(&args.out, console);
     let elements = merged.elements();
     let progress = Progress::new(false);
     progress.start(elements, bytes_per_element(&merged, elements)?);

@@ -15,7 +15,7 @@ use skillweld_plugin_host::HostHooks;
 
 use crate::Outcome;
 use crate::arguments::ThreadCount;
-use crate::console::{Console, print_json};
+use crate::console::{Console, note_new_folder, print_json};
 use crate::interrupt;
 use crate::plugins::{PluginLog, Search};
 use crate::progress::Progress;
@@ -54,7 +54,7 @@ Recipes of mergekit with local paths run as they are.";
 pub(crate) struct Args {
     /// The recipe, a YAML file.
     recipe: PathBuf,
-    /// The directory to write.
+    /// The directory to write. Folders above it that are missing are made.
     out: PathBuf,
     /// Print what would happen to every tensor, and write nothing; exit code 1 if a tensor is refused.
     #[arg(long)]
@@ -129,6 +129,9 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     }
     if !args.quiet && !args.json {
         plan_page::compact(&summary, console).print()?;
+    }
+    if !args.quiet {
+        note_new_folder(&args.out, console);
     }
     ensure!(!interrupt::requested(), "stopped");
 

@@ -1,6 +1,7 @@
 //! The bar on standard error.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -16,7 +17,10 @@ const TEMPLATE: &str = "  {bar:24.green/8} {percent:>3}%  {done}  {rate}  {left}
 
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        // Whoever captures standard error wants messages, not a bar; nor can a dumb terminal move its cursor back.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let drawn = !quiet && !dumb && std::io::stderr().is_terminal();
+        let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bar: ProgressBar::with_draw_target(None, target) }
     }
 

@@ -71,6 +71,7 @@ fn a_merged_checkpoint_shows_tasks_and_gives_each_as_a_plain_one() {
     let args =
         ["materialize".as_ref(), merged.as_os_str(), "--task".as_ref(), "object".as_ref(), out.as_os_str()];
     let ran = run(args).succeeded();
+    assert_eq!(ran.said(), [""; 0], "neither a bar nor anything else where no terminal is");
     assert_says(
         &ran,
         &["object", "tensors", "action_head--object_checkpoint.pt", &out.display().to_string()],

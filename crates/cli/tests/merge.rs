@@ -18,6 +18,9 @@ fn experts_become_one_checkpoint() {
     }
     assert!(ran.out.contains(&out.display().to_string()), "{}", ran.out);
     assert!(!ran.out.contains('\x1b'), "colour in a file: {}", ran.out);
+    assert_eq!(ran.said(), [""; 0], "neither a bar nor anything else where no terminal is");
+    let names_the_base = |line: &str| line.split_whitespace().eq(["base", "base"]);
+    assert!(ran.out.lines().any(names_the_base), "{}", ran.out);
     for file in [
         "skillweld.json",
         "masks.safetensors",
@@ -98,6 +101,58 @@ fn refused_tensors_are_listed_and_exit_with_one() {
     assert!(summary.json()["tensors"].as_array().unwrap().iter().any(|line| line["action"] == "refused"));
     run(args).failed_with(&["cannot be merged", "model.embed_tokens.weight"]);
     assert!(!out.exists());
+}
+
+#[test]
+fn pretrained_weights_are_kept_as_asked_and_it_is_said_how() {
+    let bench = Bench::action_models();
+    let (recipe, base) = (bench.action_recipe(), bench.join("base"));
+    for (how, kept, said) in [
+        ("link", "hard_link", "hard links to the base model's files"),
+        ("reference", "referenced", "stay with the base model"),
+    ] {
+        let out = bench.join(how);
+        let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--base".as_ref(), how.as_ref()];
+        let ran = run(args).succeeded();
+        assert!(ran.out.contains(said), "{}", ran.out);
+        let again = run(args.into_iter().chain(["--force".as_ref(), "--json".as_ref()])).succeeded().json();
+        assert!(again["base"].as_str().is_some_and(|base| base.starts_with(kept)), "{}", again["base"]);
+        run(["inspect".as_ref(), out.as_os_str()]).succeeded();
+    }
+    let moved = bench.join("moved");
+    fs::rename(base, &moved).unwrap();
+    let reference = bench.join("reference");
+    let args = ["inspect".as_ref(), reference.as_os_str()];
+    run(args).failed_with(&["not at", "--base PATH"]);
+    run(args.into_iter().chain(["--base".as_ref(), moved.as_os_str()])).succeeded();
+    // The hard links are whole without the folder that they came from.
+    fs::remove_dir_all(moved).unwrap();
+    run(["inspect".as_ref(), bench.join("link").as_os_str()]).succeeded();
+}
+
+#[test]
+fn a_dry_run_tells_that_the_base_cannot_be_kept_so() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("merged"));
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--base".as_ref(), "link".as_ref()];
+    run(args.into_iter().chain(["--dry-run".as_ref()])).failed_with(&["`--base link`", "leave `--base` out"]);
+    run(args).failed_with(&["`--base link`"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn folders_above_the_output_are_made_and_named() {
+    let bench = Bench::language_models();
+    let (recipe, out) = (bench.language_recipe("linear", ""), bench.join("new/deep/merged"));
+    let ran = run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str()]).succeeded();
+    assert_eq!(
+        ran.said(),
+        [format!("note: {} is not there yet and will be made", bench.join("new").display())]
+    );
+    assert!(out.join("model.safetensors").is_file());
+    // The second time nothing is made.
+    let again = run(["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--force".as_ref()]).succeeded();
+    assert_eq!(again.said(), [""; 0]);
 }
 
 #[test]

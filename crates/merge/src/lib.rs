@@ -39,6 +39,6 @@ pub use inspect::{
 };
 pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;
-pub use plan::{Plan, PlanLine, PlanSummary};
+pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
 pub use run::RunOptions;

@@ -3,6 +3,7 @@
 mod action_expert;
 mod build;
 mod check;
+mod group;
 mod keys;
 mod summary;
 
@@ -15,7 +16,8 @@ use crate::recipe::Recipe;
 use crate::source::Source;
 
 pub(crate) use action_expert::ExpertPlan;
-pub use summary::{PlanLine, PlanSummary};
+pub use group::{ActionKind, Part, TensorGroup};
+pub use summary::{PlanLine, PlanSummary, Total};
 
 /// The whole merge: one entry for every tensor of the output, and one for every tensor that is refused.
 #[derive(Debug)]
@@ -37,7 +39,8 @@ impl<'a> Plan<'a> {
         self.recipe.tasks().map(|model| self.recipe.models[model].name.as_str()).collect()
     }
 
-    /// Elements that workers will report as done, over all passes.
+    /// Elements that workers will report as done, over all passes: the measure of progress. Elements alone, whatever
+    /// their dtype and however dear their method: a pass over a block costs about the same for each.
     pub fn work(&self) -> u64 {
         let passes = |tensor: &PlannedTensor<'_>| match &tensor.action {
             Action::Refuse(_) => 0,
@@ -74,15 +77,6 @@ pub(crate) struct PlannedTensor<'a> {
     pub(crate) modality: Modality,
     pub(crate) part: Part,
     pub(crate) action: Action<'a>,
-}
-
-/// Where a tensor belongs in the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// The model itself.
-    Model,
-    /// `action_expert.safetensors`.
-    ActionExpert,
 }
 
 /// What happens to a tensor.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use skillweld_merged::layout::block_index;
 
 use crate::base_files::KeptBase;
 use crate::measure::{Distances, MaskCounts, Measures, pairs};
-use crate::plan::{Part, Plan};
+use crate::plan::{Part, Plan, TensorGroup};
 use crate::recipe::LayerKey;
 
 /// Results of a merge.
@@ -16,8 +17,8 @@ pub struct Report {
     /// How Θ₀ got into the output; `None` without masks. Depends on the file system, so it is not part of the JSON.
     #[serde(skip)]
     pub base: Option<KeptBase>,
-    /// Tensors by what happened to them, such as `model: merged`.
-    pub tensors: BTreeMap<String, u64>,
+    /// Tensors by what happened to them.
+    pub tensors: BTreeMap<TensorGroup, u64>,
     /// About task masks, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskReport>,
@@ -35,13 +36,13 @@ pub struct MaskReport {
     pub selfish_ratio: f64,
     /// Share kept by no task.
     pub kept_by_none: f64,
-    /// Share kept, for each task.
-    pub kept: BTreeMap<String, f64>,
+    /// Share kept, for each task in their order.
+    pub kept: IndexMap<String, f64>,
     /// Agreement |M_i ∩ M_j| / |M_i ∪ M_j| (Jaccard) for each pair of tasks, as `[task, task, agreement]`.
     pub agreement: Vec<(String, String, f64)>,
     /// Factor of each task's masked task vector, where the mask method rescales.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rescalers: Option<BTreeMap<String, f32>>,
+    pub rescalers: Option<IndexMap<String, f32>>,
     /// The same by layer, in the order of the output's keys.
     pub layers: Vec<LayerReport>,
 }
@@ -86,7 +87,7 @@ impl Report {
     pub(crate) fn new(plan: &Plan<'_>, measures: &Measures, rescalers: Option<&[f32]>) -> Self {
         let mut tensors = BTreeMap::new();
         for tensor in &plan.tensors {
-            *tensors.entry(format!("{}: {}", tensor.part.name(), tensor.action.name())).or_default() += 1;
+            *tensors.entry(tensor.group()).or_default() += 1;
         }
         let tasks = plan.tasks();
         let masks = plan.masked.then(|| MaskReport::new(plan, measures, &tasks, rescalers));

@@ -36,6 +36,10 @@ fn every_task_comes_out_of_the_merge_with_its_own_head_and_its_masked_weights() 
                 merged.masked_keys().map(|key| merged.mask(task, key).unwrap().count_ones()).sum();
             assert_eq!(kept as f64 / said.elements as f64, said.kept[name]);
         }
+        // In the order of tasks, which is not that of the alphabet.
+        let kept = merged.document()["report"]["masks"]["kept"].as_object().unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["spatial", "object"]);
+        assert!(said.kept.keys().eq(merged.tasks()));
         let inspection = inspect(&out).unwrap();
         assert_eq!(inspection.kind, CheckpointKind::Merged);
         let info = inspection.merged.unwrap();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{Models, Plan};
+use skillweld_merge::{ActionKind, Models, Plan};
 use skillweld_plugin_host::{HostHooks, Registry};
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec, Written};
@@ -71,15 +71,18 @@ fn every_key_of_every_input_is_accounted_for() {
         assert!(planned.contains(key), "{key} of the base");
     }
     let action = |key: &str| summary.tensors.iter().find(|line| line.key == key).map(|line| line.action);
-    assert_eq!(action("action_queries.weight"), Some("averaged"));
-    assert_eq!(action("proprio_projector.fc1.weight"), Some("averaged"));
-    assert_eq!(action("model.mlp_resnet_blocks.0.o_proj.weight"), Some("averaged"));
-    assert_eq!(action("model.mlp_resnet_blocks.23.o_proj.weight"), Some("per task"));
-    assert_eq!(action("model.layer_norm1.weight"), Some("averaged"));
-    assert_eq!(action("model.layer_norm2.weight"), Some("per task"));
-    assert_eq!(action("model.fc2.bias"), Some("per task"));
-    assert!(summary.tensors.iter().any(|line| line.action == "copied"), "nothing is the same in all experts");
-    assert!(summary.tensors.iter().all(|line| line.action != "refused"));
+    assert_eq!(action("action_queries.weight"), Some(ActionKind::Averaged));
+    assert_eq!(action("proprio_projector.fc1.weight"), Some(ActionKind::Averaged));
+    assert_eq!(action("model.mlp_resnet_blocks.0.o_proj.weight"), Some(ActionKind::Averaged));
+    assert_eq!(action("model.mlp_resnet_blocks.23.o_proj.weight"), Some(ActionKind::PerTask));
+    assert_eq!(action("model.layer_norm1.weight"), Some(ActionKind::Averaged));
+    assert_eq!(action("model.layer_norm2.weight"), Some(ActionKind::PerTask));
+    assert_eq!(action("model.fc2.bias"), Some(ActionKind::PerTask));
+    assert!(
+        summary.tensors.iter().any(|line| line.action == ActionKind::Copied),
+        "nothing is the same in all experts"
+    );
+    assert!(summary.tensors.iter().all(|line| line.action != ActionKind::Refused));
 }
 
 #[test]

@@ -25,7 +25,19 @@ pub enum StoreError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The file system has no room (or the quota or file-size limit is reached).
+    /// A file may not become so large.
+    #[error(
+        "{} would become larger than files may be here ({needed_bytes} bytes needed). Raise the limit (`ulimit -f`) or \
+         write to another disk; nothing was replaced",
+        path.display()
+    )]
+    FileTooLarge {
+        /// The file being written.
+        path: PathBuf,
+        /// Bytes that the write or the whole layout needs.
+        needed_bytes: u64,
+    },
+    /// The file system has no room (or the quota is reached).
     #[error(
         "no space left for {}: {needed_bytes} bytes needed{}. Free some space or write to another disk; nothing was replaced",
         path.display(),
@@ -196,14 +208,18 @@ impl StoreError {
         move |source| Self::Io { operation, path, source: source.into() }
     }
 
-    /// As [`StoreError::io`] for writes: a full disk, quota or file-size limit gets its own variant.
+    /// As [`StoreError::io`] for writes: a full disk or quota and a limit on file sizes get variants of their own.
     pub fn write<E: Into<io::Error>>(path: &Path, needed_bytes: u64) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| {
             let source = source.into();
+            let free_bytes = free_bytes(&path);
             match source.kind() {
+                // What the disk has no room for needs no higher limit.
+                io::ErrorKind::FileTooLarge if free_bytes.is_none_or(|free| free >= needed_bytes) => {
+                    Self::FileTooLarge { path, needed_bytes }
+                }
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                    let free_bytes = free_bytes(&path);
                     Self::DiskFull { path, needed_bytes, free_bytes }
                 }
                 _ => Self::Io { operation: "write", path, source },

@@ -21,11 +21,14 @@ pub struct OutputDir {
     /// Locked for as long as this process works in `partial`.
     _lock: File,
     replace: bool,
+    /// Folders above the output that were missing, innermost first.
+    made: Vec<PathBuf>,
 }
 
 impl OutputDir {
     /// Prepares to write the directory `final_path`. An existing one is refused, unless it is empty or `force` is set;
-    /// then it is replaced, but only by [`OutputDir::commit`]. Parent directories are made.
+    /// then it is replaced, but only by [`OutputDir::commit`]. Missing directories above it are made, as `git clone` does,
+    /// and removed again if nothing comes into them.
     ///
     /// # Errors
     /// [`StoreError::OutputExists`], [`StoreError::BadOutput`] for a file or a path without a name, [`StoreError::Io`].
@@ -47,11 +50,13 @@ impl OutputDir {
         if replace && !force {
             return Err(StoreError::OutputExists { path: final_path });
         }
+        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let made = missing.map(Path::to_owned).collect();
         fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
         let prefix = concat(&[OsStr::new("."), name, OsStr::new(".partial-")]);
         remove_stale(parent, &prefix);
         let (partial, lock) = create_locked(parent, &prefix)?;
-        Ok(Self { final_path, partial, _lock: lock, replace })
+        Ok(Self { final_path, partial, _lock: lock, replace, made })
     }
 
     /// Where to write until the commit.
@@ -78,6 +83,10 @@ impl OutputDir {
         }
         let parent = self.partial.parent().unwrap_or(Path::new("."));
         sync(parent)?;
+        for dir in &self.made {
+            let holder = dir.parent().filter(|holder| !holder.as_os_str().is_empty());
+            sync(holder.unwrap_or(Path::new(".")))?;
+        }
         // Drop now removes whatever lies under the partial name: nothing, or the old output.
         Ok(self.final_path.clone())
     }
@@ -117,6 +126,10 @@ impl Drop for OutputDir {
     fn drop(&mut self) {
         // Nothing to tell anyone: what cannot be removed now is removed by the next `create`.
         let _ = fs::remove_dir_all(&self.partial);
+        for dir in &self.made {
+            // Fails where something lies in it: the output.
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
@@ -210,6 +223,21 @@ mod tests {
         fs::write(out.path().join("file"), b"half").unwrap();
         drop(out);
         assert_eq!(names(root.path()), [""; 0]);
+    }
+
+    #[test]
+    fn folders_made_above_the_output_go_unless_something_is_in_them() {
+        let root = tempfile::tempdir().unwrap();
+        let out = OutputDir::create(&root.path().join("a/b/merged"), false).unwrap();
+        assert!(root.path().join("a/b").is_dir());
+        drop(out);
+        assert_eq!(names(root.path()), [""; 0]);
+        let out = OutputDir::create(&root.path().join("a/b/merged"), false).unwrap();
+        fs::write(root.path().join("a/mine"), b"precious").unwrap();
+        drop(out);
+        assert_eq!(names(&root.path().join("a")), ["mine"]);
+        OutputDir::create(&root.path().join("a/b/merged"), false).unwrap().commit().unwrap();
+        assert_eq!(names(&root.path().join("a")), ["b", "mine"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A plan on paper.
 
-use skillweld_merge::{PlanLine, PlanSummary};
+use skillweld_merge::{ActionKind, Part, PlanLine, PlanSummary};
 use skillweld_tensor::Dtype;
 
 use crate::console::{Console, Page, Tone, cell, count, number, table};
@@ -48,22 +48,23 @@ fn head(summary: &PlanSummary, page: &mut Page) {
     page.facts([
         ("method", format!("{}{masks}", summary.method)),
         ("family", summary.family.clone()),
+        ("base", summary.base.clone().unwrap_or_default()),
         ("models", summary.tasks.join(", ")),
     ]);
     page.line("");
 }
 
-fn tone(action: &str) -> Tone {
+fn tone(action: ActionKind) -> Tone {
     match action {
-        "merged" => Tone::Good,
-        "refused" => Tone::Bad,
-        "copied" => Tone::Faint,
+        ActionKind::Merged => Tone::Good,
+        ActionKind::Refused => Tone::Bad,
+        ActionKind::Copied => Tone::Faint,
         _ => Tone::Plain,
     }
 }
 
 fn totals(summary: &PlanSummary, page: &mut Page) {
-    let mut rows: Vec<((&str, &str), [u64; 3])> = Vec::new();
+    let mut rows: Vec<((Part, ActionKind), [u64; 3])> = Vec::new();
     for line in &summary.tensors {
         let group = (line.part, line.action);
         let added = [1, elements(line), bytes(line)];
@@ -72,7 +73,7 @@ fn totals(summary: &PlanSummary, page: &mut Page) {
             None => rows.push((group, added)),
         }
     }
-    rows.sort_by_key(|((part, _), [_, _, bytes])| (*part != "model", std::cmp::Reverse(*bytes)));
+    rows.sort_by_key(|((part, _), [_, _, bytes])| (*part != Part::Model, std::cmp::Reverse(*bytes)));
     let mut table = table(["part", "action", "tensors", "elements", "size"]);
     for ((part, action), [tensors, elements, bytes]) in rows {
         let size = number(figures::bytes(bytes as f64));
@@ -95,7 +96,7 @@ fn all_keys(summary: &PlanSummary, page: &mut Page) {
             (line.part, line.action, line.dtype.as_str(), line.shape.as_slice(), line.modality.as_str()),
         )
     }));
-    let row = |group: &keys::Group<(&str, &str, &str, &[usize], &str)>| {
+    let row = |group: &keys::Group<(Part, ActionKind, &str, &[usize], &str)>| {
         let (_, action, dtype, shape, modality) = group.common;
         let cells = vec![
             count(group.members),

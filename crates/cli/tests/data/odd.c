@@ -1,5 +1,6 @@
 /* The mean of the task vectors, with one oddity from the compiler's command line: SLOW sleeps in every call, STUCK
- * does for an hour, CRASH reads through a null pointer, WRONG counts the first expert twice, CHATTY logs and prints. */
+ * does for an hour whatever signals come, CRASH reads through a null pointer, WRONG counts the first expert twice,
+ * CHATTY logs and prints. */
 #define _POSIX_C_SOURCE 199309L
 #include "skillweld_plugin.h"
 #include <stdio.h>
@@ -18,7 +19,7 @@ static int32_t run(const skw_call *call) {
 #endif
 #ifdef STUCK
     struct timespec hour = {3600, 0};
-    nanosleep(&hour, NULL);
+    while (nanosleep(&hour, &hour) != 0) {}
 #endif
 #ifdef CRASH
     volatile float *nowhere = NULL;

@@ -30,6 +30,11 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.error))
     }
 
+    /// Lines on standard error, but for those about other plugins in the folder of the tests.
+    pub(crate) fn said(&self) -> Vec<&str> {
+        self.error.lines().filter(|line| !line.starts_with("warning: skipped")).collect()
+    }
+
     #[track_caller]
     pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.error);

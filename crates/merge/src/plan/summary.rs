@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Action, Part, Plan};
+use super::{Action, ActionKind, Part, Plan, TensorGroup};
 
 /// One tensor of a plan.
 #[derive(Debug, Clone, Serialize)]
@@ -17,10 +17,10 @@ pub struct PlanLine {
     pub shape: Vec<usize>,
     /// Vision, language, action or other.
     pub modality: String,
-    /// `model` or `action_expert`.
-    pub part: &'static str,
-    /// `copied`, `merged`, `averaged`, `per task` or `refused`.
-    pub action: &'static str,
+    /// Where it belongs.
+    pub part: Part,
+    /// What happens to it.
+    pub action: ActionKind,
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -31,14 +31,16 @@ pub struct PlanLine {
 pub struct PlanSummary {
     /// The tasks, one an expert.
     pub tasks: Vec<String>,
+    /// The base model, if there is one.
+    pub base: Option<String>,
     /// The merge method.
     pub method: String,
     /// The mask method, if masks are made.
     pub mask: Option<String>,
     /// Key family of the base.
     pub family: String,
-    /// By part and action: tensors and elements.
-    pub totals: BTreeMap<String, Total>,
+    /// Tensors and elements of each group.
+    pub totals: BTreeMap<TensorGroup, Total>,
     /// Things worth knowing.
     pub notes: Vec<String>,
     /// Every tensor.
@@ -54,36 +56,15 @@ pub struct Total {
     pub elements: u64,
 }
 
-impl Action<'_> {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Action::Copy(_) => "copied",
-            Action::Merge(_) => "merged",
-            Action::Average(_) => "averaged",
-            Action::PerTask(_) => "per task",
-            Action::Refuse(_) => "refused",
-        }
-    }
-}
-
-impl Part {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Part::Model => "model",
-            Part::ActionExpert => "action_expert",
-        }
-    }
-}
-
 impl Plan<'_> {
     /// Everything in the plan, for printing.
     pub fn summary(&self) -> PlanSummary {
-        let mut totals: BTreeMap<String, Total> = BTreeMap::new();
+        let mut totals: BTreeMap<TensorGroup, Total> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(self.tensors.len());
         let mut mask = None;
         for tensor in &self.tensors {
-            let (part, action) = (tensor.part.name(), tensor.action.name());
-            let total = totals.entry(format!("{part}: {action}")).or_default();
+            let group @ TensorGroup { part, action } = tensor.group();
+            let total = totals.entry(group).or_default();
             total.tensors += 1;
             total.elements += tensor.numel() as u64;
             let reason = match &tensor.action {
@@ -105,6 +86,7 @@ impl Plan<'_> {
         }
         PlanSummary {
             tasks: self.tasks().into_iter().map(str::to_owned).collect(),
+            base: self.recipe.base.map(|base| self.models.all[base].name.clone()),
             method: self.recipe.method.clone(),
             mask,
             family: self.models.family.to_string(),
