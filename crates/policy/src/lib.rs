@@ -2,5 +2,8 @@
 //! sessions that route.
 
 mod error;
+pub mod image;
+pub mod statistics;
+pub mod text;
 
 pub use error::PolicyError;
