@@ -18,7 +18,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["simd", "tensor", "linalg", "store", "merged", "router", "plugin-abi", "plugin-host"],
     ),
     ("skillweld-router", &["linalg"]),
-    ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "merged"]),
+    ("skillweld-policy", &["simd", "tensor", "linalg", "store", "merged", "router"]),
+    (
+        "skillweld-cli",
+        &[
+            "tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "merged", "router", "policy", "serve",
+        ],
+    ),
     ("skillweld-synth", &["simd", "tensor", "store"]),
     ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
