@@ -7,7 +7,7 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins, preprocess};
+use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +15,10 @@ Examples:
   skillweld merge recipe.yaml merged             merge
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
+  skillweld predict merged --inputs observation.safetensors --output actions.safetensors
+                                                 actions for one observation
+  skillweld route merged --inputs observation.safetensors
+                                                 which task it belongs to
   skillweld preprocess camera.png --output camera.safetensors
                                                  an image as the model sees it
   skillweld plugins list                         the merge methods at hand
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
+    Predict(predict::Args),
+    Route(route::Args),
     Preprocess(preprocess::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),

@@ -13,9 +13,13 @@ mod interrupt;
 mod keys;
 mod materialize;
 mod merge;
+mod observation_file;
 mod plugins;
+mod policy;
+mod predict;
 mod preprocess;
 mod progress;
+mod route;
 mod tensor_file;
 
 use std::process::ExitCode;
@@ -54,6 +58,8 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),
+        Command::Predict(args) => predict::run(args, console),
+        Command::Route(args) => route::run(args, console),
         Command::Plugins(command) => plugins::run(command, console),
         Command::Completions(args) => completions::run(args),
     }

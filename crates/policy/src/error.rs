@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use skillweld_merged::MergedError;
+use skillweld_router::RuleError;
 use skillweld_store::StoreError;
 
 /// Why a policy cannot be opened or cannot answer.
@@ -20,4 +22,21 @@ pub enum PolicyError {
     /// The observation cannot be used.
     #[error("observation: {0}")]
     Observation(String),
+    /// A merged checkpoint cannot be opened.
+    #[error(transparent)]
+    Merged(#[from] MergedError),
+    /// The router cannot decide.
+    #[error("router: {0}")]
+    Router(#[from] RuleError),
+    /// The router is not sure enough, and no fallback is named.
+    #[error("the router is not sure of any task ({}); name a task, a fallback, or a lower threshold", named(.probabilities))]
+    Abstained {
+        /// Every candidate with its probability.
+        probabilities: Vec<(String, f32)>,
+    },
+}
+
+fn named(probabilities: &[(String, f32)]) -> String {
+    let one = |(task, probability): &(String, f32)| format!("{task} {:.0} %", 100.0 * probability);
+    probabilities.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -1,0 +1,134 @@
+//! What `predict`, `route` and `serve` share: opening a policy, and saying which task runs.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use skillweld_policy::{
+    Decision, ModelOptions, Outcome, Policy, PolicyOptions, Precision, RopePrecision, Routing, Rule, StepLatency,
+};
+
+use crate::arguments::ThreadCount;
+
+/// How a policy is opened.
+#[derive(clap::Args)]
+pub(crate) struct Opening {
+    /// The pretrained model, for merged checkpoints and adapters that do not hold it.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// Whose statistics count, where a task has those of several datasets.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// What weights are kept and multiplied in; sums are f32 in any case.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionName,
+    /// Precision of the action expert's rotary table [default: that of the dtype it is stored in].
+    #[arg(long, value_enum)]
+    rope: Option<RopeName>,
+    #[command(flatten)]
+    threads: ThreadCount,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionName {
+    F32,
+    Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RopeName {
+    /// Computed in f32, whatever the experts were trained with.
+    Exact,
+    /// Frequencies, positions and angles rounded to bf16, as in published bf16 checkpoints.
+    Bf16,
+}
+
+impl Opening {
+    pub(crate) fn open(&self, path: &std::path::Path, active_tasks: NonZeroUsize) -> Result<Policy> {
+        let precision = match self.precision {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        };
+        let rope = self.rope.map(|rope| match rope {
+            RopeName::Exact => RopePrecision::F32,
+            RopeName::Bf16 => RopePrecision::Bf16,
+        });
+        let model = ModelOptions { base: self.base.clone(), precision, rope, threads: self.threads.get() };
+        Ok(Policy::open_with(path, &PolicyOptions { model, dataset: self.dataset.clone(), active_tasks })?)
+    }
+}
+
+/// How the task is chosen when no name is given.
+#[derive(clap::Args)]
+pub(crate) struct RuleArguments {
+    /// Only these tasks may be chosen.
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
+    candidates: Vec<String>,
+    /// Probability of the best task below which the router abstains.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    min_probability: f32,
+    /// The task that runs when the router abstains.
+    #[arg(long, value_name = "TASK")]
+    fallback: Option<String>,
+}
+
+impl RuleArguments {
+    pub(crate) fn rule(&self, policy: &Policy) -> Result<Rule> {
+        let candidates = self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;
+        let fallback = self.fallback.as_ref().map(|name| policy.task_index(name)).transpose()?;
+        let rule = Rule { candidates, min_probability: self.min_probability, fallback };
+        rule.tasks_to_score(policy.tasks().len())?;
+        Ok(rule)
+    }
+}
+
+/// The task by its name, or by the router where the checkpoint has one; several tasks without a router need a name.
+pub(crate) fn routing(policy: &Policy, task: Option<&str>, rule: Rule) -> Result<Routing> {
+    if let Some(task) = task {
+        return Ok(Routing::Fixed(policy.task_index(task)?));
+    }
+    if policy.routes() {
+        return Ok(Routing::Router { rule, every_chunks: None });
+    }
+    ensure!(
+        policy.tasks().len() == 1,
+        "this checkpoint has no router; name one of its tasks with --task: {}",
+        policy.tasks().join(", ")
+    );
+    Ok(Routing::Fixed(0))
+}
+
+/// A decision for machines.
+pub(crate) fn decision_json(policy: &Policy, decision: &Decision) -> Value {
+    let name = |task: usize| policy.tasks()[task].as_str();
+    let candidates: Vec<Value> = decision
+        .candidates
+        .iter()
+        .map(|c| json!({"task": name(c.task), "score": c.score, "probability": c.probability}))
+        .collect();
+    let outcome = match decision.outcome {
+        Outcome::Routed(_) => "routed",
+        Outcome::FellBack(_) => "fell_back",
+        Outcome::Abstained => "abstained",
+    };
+    json!({
+        "task": decision.task().map(name), "outcome": outcome, "margin": decision.margin, "candidates": candidates,
+    })
+}
+
+/// Where a step's time went, by name, in milliseconds.
+pub(crate) fn stages(latency: &StepLatency) -> [(&'static str, f64); 8] {
+    let model = &latency.model;
+    [
+        ("preprocess_ms", latency.preprocess_ms),
+        ("switch_ms", latency.switch_ms),
+        ("routing_ms", latency.routing_ms),
+        ("vision_ms", model.vision_ms),
+        ("projector_ms", model.projector_ms),
+        ("language_ms", model.language_ms),
+        ("expert_ms", model.expert_ms),
+        ("total_ms", latency.total_ms),
+    ]
+}

@@ -1,0 +1,176 @@
+//! The weights in memory and the tasks they belong to: a bounded number of models, rewritten in place for other tasks.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use ndarray::Array2;
+use skillweld_merged::{ExpertPart, MergedCheckpoint};
+use skillweld_tensor::TensorView;
+
+use crate::PolicyError;
+use crate::backend::Result;
+use crate::config::Config;
+use crate::cpu::Cpu;
+use crate::expert::ExpertOptions;
+use crate::forward::{Model, ModelOptions};
+use crate::policy::PolicyOptions;
+use crate::task_source::TaskSource;
+
+/// P_k of one task's two value projections, rank × d each.
+#[derive(Debug, Clone)]
+pub(crate) struct Subspaces {
+    pub(crate) adapter: Array2<f32>,
+    pub(crate) task: Array2<f32>,
+}
+
+/// Models in memory, most recently used last, each with the weights of one task.
+pub(crate) struct ActiveTasks {
+    slots: Vec<Slot>,
+    capacity: NonZeroUsize,
+    merged: Option<Merged>,
+}
+
+struct Slot {
+    /// `None` while it is being rewritten: a failure in the middle leaves weights of no task.
+    task: Option<usize>,
+    model: Model<Cpu>,
+}
+
+/// What other tasks are made from.
+struct Merged {
+    checkpoint: MergedCheckpoint,
+    config: Config,
+    options: ModelOptions,
+    /// Keys that differ between tasks.
+    masked: BTreeSet<String>,
+    /// One a task; none without a router.
+    subspaces: Vec<Subspaces>,
+    /// Blocks of the action expert that all tasks share.
+    shared_blocks: usize,
+}
+
+impl ActiveTasks {
+    /// One model, one task.
+    pub(crate) fn of_single(model: Model<Cpu>) -> Self {
+        Self { slots: vec![Slot { task: Some(0), model }], capacity: NonZeroUsize::MIN, merged: None }
+    }
+
+    /// All tasks of a merged checkpoint; its first is loaded.
+    pub(crate) fn of_merged(checkpoint: MergedCheckpoint, config: Config, options: &PolicyOptions) -> Result<Self> {
+        let masked = checkpoint.masked_keys().map(str::to_owned).collect();
+        let subspaces = subspaces(&checkpoint)?;
+        let names: BTreeSet<&str> = checkpoint.shared_part(ExpertPart::ActionHead).map(|(name, _)| name).collect();
+        let block = |index: &usize| names.contains(format!("model.mlp_resnet_blocks.{index}.o_proj.weight").as_str());
+        let shared_blocks = (0..).take_while(block).count();
+        let merged =
+            Merged { checkpoint, config, options: options.model.clone(), masked, subspaces, shared_blocks };
+        let model = merged.load(0)?;
+        merged.check_subspaces(&model)?;
+        let slots = vec![Slot { task: Some(0), model }];
+        Ok(Self { slots, capacity: options.active_tasks, merged: Some(merged) })
+    }
+
+    /// The model used last.
+    pub(crate) fn current(&mut self) -> &Model<Cpu> {
+        let last = self.slots.len() - 1;
+        &self.slots[last].model
+    }
+
+    /// The task whose weights were used last.
+    pub(crate) fn current_task(&self) -> Option<usize> {
+        self.slots.last().and_then(|slot| slot.task)
+    }
+
+    /// The model with the weights of `task`, and how long it took to get them there, in milliseconds.
+    pub(crate) fn switch_to(&mut self, task: usize) -> Result<(&Model<Cpu>, f64)> {
+        let started = Instant::now();
+        let slot = match self.slots.iter().position(|slot| slot.task == Some(task)) {
+            Some(index) => self.slots.remove(index),
+            None => self.make(task)?,
+        };
+        self.slots.push(slot);
+        let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
+        Ok((self.current(), elapsed_ms))
+    }
+
+    /// A slot with the weights of a task that no slot has.
+    fn make(&mut self, task: usize) -> Result<Slot> {
+        let Some(merged) = &self.merged else {
+            return Err(PolicyError::Observation(format!("there is no task {task}: this is a single expert")));
+        };
+        if self.slots.len() < self.capacity.get() {
+            return Ok(Slot { task: Some(task), model: merged.load(task)? });
+        }
+        // The one used longest ago. It stays in its place until it is whole again.
+        let slot = &mut self.slots[0];
+        if !merged.masked.is_empty() || slot.task.is_none() {
+            slot.task = None;
+            let (weights, backend) = slot.model.weights_mut();
+            let source = TaskSource::new(&merged.checkpoint, task);
+            weights.rewrite(backend, &source, |key| merged.masked.contains(key))?;
+        }
+        slot.task = Some(task);
+        Ok(self.slots.remove(0))
+    }
+
+    /// The router's subspaces of a task.
+    pub(crate) fn subspaces(&self, task: usize) -> Option<&Subspaces> {
+        self.merged.as_ref()?.subspaces.get(task)
+    }
+
+    /// The depth that feeds the first block of the expert head: block l reads depth l + 1.
+    pub(crate) fn routing_depth(&self) -> usize {
+        self.merged.as_ref().map_or(0, |merged| merged.shared_blocks + 1)
+    }
+
+    /// The action expert's head of a task among the model's.
+    pub(crate) fn expert_of(&mut self, task: usize) -> usize {
+        // Without heads of their own all tasks share one.
+        if self.current().expert().experts() > 1 { task } else { 0 }
+    }
+}
+
+impl Merged {
+    fn load(&self, task: usize) -> Result<Model<Cpu>> {
+        let ModelOptions { precision, rope, threads, .. } = self.options;
+        let expert = ExpertOptions { chunk_len: self.config.chunk_len, rope };
+        let source = TaskSource::new(&self.checkpoint, task);
+        Model::load(Cpu::new(threads, precision), self.config.clone(), &source, expert)
+    }
+
+    /// Subspaces must be of the width of the hidden states, at a depth that there is.
+    fn check_subspaces(&self, model: &Model<Cpu>) -> Result<()> {
+        let fail = |problem| Err(PolicyError::Checkpoint { path: self.checkpoint.dir().to_owned(), problem });
+        let (width, depth) = (model.expert().width(), model.expert().depth());
+        for (task, subspaces) in self.checkpoint.tasks().iter().zip(&self.subspaces) {
+            let widths = [subspaces.adapter.ncols(), subspaces.task.ncols()];
+            if widths != [width; 2] {
+                return fail(format!(
+                    "the router's subspaces of `{task}` are {widths:?} wide, the model's hidden states {width}"
+                ));
+            }
+        }
+        if !self.subspaces.is_empty() && self.shared_blocks >= depth {
+            return fail("a router without expert heads has nothing to route to; merge with `head_blocks` of 1 or more".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
+    let matrix = |task: &str, view: TensorView<'_>| {
+        let fail = |problem: String| PolicyError::Checkpoint { path: checkpoint.dir().to_owned(), problem };
+        let values = view.to_f32().map_err(|error| fail(format!("router of `{task}`: {error}")))?;
+        let shape = values.shape().to_vec();
+        values
+            .into_dimensionality::<ndarray::Ix2>()
+            .map_err(|_| fail(format!("router of `{task}`: a subspace has shape {shape:?}, expected rank × width")))
+    };
+    let mut found = Vec::new();
+    for (index, task) in checkpoint.tasks().iter().enumerate() {
+        let Some(router) = checkpoint.router(index) else { return Ok(Vec::new()) };
+        found.push(Subspaces { adapter: matrix(task, router.adapter)?, task: matrix(task, router.task)? });
+    }
+    Ok(found)
+}

@@ -1,0 +1,290 @@
+//! A checkpoint, single or merged, ready to answer observations.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use skillweld_merged::MergedCheckpoint;
+use skillweld_router::Rule;
+
+use crate::active::ActiveTasks;
+use crate::backend::Result;
+use crate::config::Config;
+use crate::forward::{Model, ModelOptions};
+use crate::image::{Normalization, Preprocessor};
+use crate::observation::Observation;
+use crate::session::{Routing, Session};
+use crate::statistics::{DatasetStatistics, Statistics};
+use crate::text::{PromptEncoder, PromptTemplate};
+use crate::{PolicyError, routing};
+
+/// How to open a policy.
+#[derive(Debug, Clone)]
+pub struct PolicyOptions {
+    /// How its model is opened. `model.base` also names the pretrained weights of merged checkpoints that lack them.
+    pub model: ModelOptions,
+    /// Whose statistics count, where a task has those of several datasets.
+    pub dataset: Option<String>,
+    /// How many tasks keep their weights in memory at once. Each takes as much as the whole model; a task that is not
+    /// among them is written over the one that was used longest ago, in place and without touching the disk's files
+    /// beyond their mapped pages.
+    pub active_tasks: NonZeroUsize,
+}
+
+impl Default for PolicyOptions {
+    fn default() -> Self {
+        Self { model: ModelOptions::default(), dataset: None, active_tasks: NonZeroUsize::MIN }
+    }
+}
+
+/// A policy: one model whose weights become those of the task at hand.
+///
+/// ```no_run
+/// # fn camera() -> ndarray::Array3<u8> { ndarray::Array3::zeros((256, 256, 3)) }
+/// use skillweld_policy::{Observation, Policy};
+///
+/// let policy = Policy::open("merged")?;
+/// let mut session = policy.session();
+/// let (front, wrist) = (camera(), camera());
+/// let state = [0.1, 0.0, 0.3, 3.1, 0.0, 0.0, 0.04, -0.04];
+/// let step = session.step(&Observation::new(&[front.view(), wrist.view()], &state, "open the drawer"))?;
+/// println!("{}: first action {}", policy.tasks()[step.task], step.actions.row(0));
+/// # Ok::<(), skillweld_policy::PolicyError>(())
+/// ```
+pub struct Policy {
+    dir: PathBuf,
+    tasks: Vec<String>,
+    statistics: Vec<Statistics>,
+    /// Images and text into tensors; or why only prepared observations can be taken.
+    preparation: std::result::Result<Preparation, String>,
+    routes: bool,
+    shape: Shape,
+    active: Mutex<ActiveTasks>,
+}
+
+/// Sizes of what a policy takes and gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Values of the robot's state.
+    pub proprio_dim: usize,
+    /// Actions of a chunk.
+    pub chunk_len: usize,
+    /// Values of an action.
+    pub action_dim: usize,
+    /// Side of the images that the model sees, in pixels; cameras may give any size.
+    pub image_side: usize,
+}
+
+/// Images and text into tensors.
+struct Preparation {
+    images: Preprocessor,
+    text: PromptEncoder,
+    max_tokens: usize,
+}
+
+/// An observation as the model takes it, but for the state, whose normalisation depends on the task.
+pub(crate) struct Prepared<'a> {
+    pub(crate) pixel_values: std::borrow::Cow<'a, ndarray::Array3<f32>>,
+    pub(crate) input_ids: std::borrow::Cow<'a, [u32]>,
+}
+
+impl Policy {
+    /// Opens a merged checkpoint, of Skillweld or of the published code, or a single expert as published.
+    ///
+    /// # Errors
+    /// Any [`PolicyError`] of reading: what is missing, contradicts something else or is not supported, by name.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &PolicyOptions::default())
+    }
+
+    /// As [`Policy::open`].
+    ///
+    /// # Errors
+    /// As [`Policy::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
+        let dir = path.as_ref();
+        if MergedCheckpoint::is_at(dir) { Self::open_merged(dir, options) } else { Self::open_single(dir, options) }
+    }
+
+    fn open_merged(dir: &Path, options: &PolicyOptions) -> Result<Self> {
+        let merged = MergedCheckpoint::open_with_base(dir, options.model.base.as_deref())?;
+        let tasks = merged.tasks().to_vec();
+        if tasks.is_empty() {
+            return Err(PolicyError::Checkpoint {
+                path: dir.to_owned(),
+                problem: "its recipe names no task: give every model a `name:` and merge again".to_owned(),
+            });
+        }
+        let statistics = (0..tasks.len()).map(|task| merged_statistics(&merged, task, options));
+        let statistics = statistics.collect::<Result<_>>()?;
+        let config = Config::open(&dir.join("config.json"))?;
+        let routes = tasks.len() > 1 && merged.router(0).is_some();
+        let active = ActiveTasks::of_merged(merged, config, options)?;
+        Self::new(dir, tasks, statistics, routes, active)
+    }
+
+    fn open_single(dir: &Path, options: &PolicyOptions) -> Result<Self> {
+        let model = Model::open(dir, &options.model)?;
+        let statistics = single_statistics(dir, model.config(), options.dataset.as_deref())?;
+        let tasks = vec![statistics.name().to_owned()];
+        Self::new(dir, tasks, vec![statistics], false, ActiveTasks::of_single(model))
+    }
+
+    fn new(
+        dir: &Path,
+        tasks: Vec<String>,
+        statistics: Vec<Statistics>,
+        routes: bool,
+        mut active: ActiveTasks,
+    ) -> Result<Self> {
+        let model = active.current();
+        let (chunk_len, action_dim) = model.expert().chunk();
+        let proprio_dim = model.expert().proprio_dim();
+        for (task, statistics) in tasks.iter().zip(&statistics) {
+            let found = (statistics.proprio_dim().unwrap_or(proprio_dim), statistics.action_dim());
+            if found != (proprio_dim, action_dim) {
+                return Err(PolicyError::Checkpoint {
+                    path: dir.to_owned(),
+                    problem: format!(
+                        "the statistics of `{task}` are of {} state and {} action dimensions, the model's are \
+                         {proprio_dim} and {action_dim}",
+                        found.0, found.1
+                    ),
+                });
+            }
+        }
+        let image_side = model.config().towers[0].image_side;
+        let shape = Shape { proprio_dim, chunk_len, action_dim, image_side };
+        let preparation = Preparation::open(dir, model.config()).map_err(|error| error.to_string());
+        let (dir, active) = (dir.to_owned(), Mutex::new(active));
+        Ok(Self { dir, tasks, statistics, preparation, routes, shape, active })
+    }
+
+    /// The directory that was opened.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of the tasks: of a merged checkpoint its experts', of a single expert that of its dataset.
+    pub fn tasks(&self) -> &[String] {
+        &self.tasks
+    }
+
+    /// Index of a task by its name.
+    ///
+    /// # Errors
+    /// [`PolicyError::Observation`] with the names that there are.
+    pub fn task_index(&self, name: &str) -> Result<usize> {
+        self.tasks.iter().position(|task| task == name).ok_or_else(|| {
+            PolicyError::Observation(format!("there is no task `{name}`; there are: {}", self.tasks.join(", ")))
+        })
+    }
+
+    /// True when the checkpoint has a router and something to choose from.
+    pub fn routes(&self) -> bool {
+        self.routes
+    }
+
+    /// Sizes of what it takes and gives.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// A session that routes on its first observation where the checkpoint can, and runs the only task where there is one.
+    ///
+    /// A merged checkpoint of several tasks without a router runs its first task: name another with
+    /// [`Policy::session_with`].
+    pub fn session(&self) -> Session<&Self> {
+        self.session_with(self.default_routing())
+    }
+
+    /// What [`Policy::session`] does about tasks.
+    pub fn default_routing(&self) -> Routing {
+        if self.routes { Routing::Router { rule: Rule::default(), every_chunks: None } } else { Routing::Fixed(0) }
+    }
+
+    /// A session with a task fixed, or another rule for choosing one.
+    pub fn session_with(&self, routing: Routing) -> Session<&Self> {
+        Session::new(self, routing)
+    }
+
+    /// Waits for whoever computes now.
+    pub(crate) fn active(&self) -> MutexGuard<'_, ActiveTasks> {
+        // A panic in the middle of a forward leaves weights as they were; switching marks its slot before it writes.
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn statistics(&self, task: usize) -> &Statistics {
+        &self.statistics[task]
+    }
+
+    /// Pixels and tokens of an observation.
+    pub(crate) fn prepare<'a>(&self, observation: &'a Observation) -> Result<Prepared<'a>> {
+        use std::borrow::Cow;
+        match observation {
+            Observation::Prepared { pixel_values, input_ids, .. } => {
+                Ok(Prepared { pixel_values: Cow::Borrowed(pixel_values), input_ids: Cow::Borrowed(input_ids) })
+            }
+            Observation::Raw { images, instruction, .. } => {
+                let preparation = self.preparation.as_ref().map_err(|reason| {
+                    PolicyError::Observation(format!("only prepared observations can be taken: {reason}"))
+                })?;
+                let views: Vec<_> = images.iter().map(|image| image.view()).collect();
+                Ok(Prepared {
+                    pixel_values: Cow::Owned(preparation.images.pixel_values(&views)?),
+                    input_ids: Cow::Owned(preparation.text.encode(instruction, preparation.max_tokens)?),
+                })
+            }
+        }
+    }
+
+    /// The state of an observation as the experts of `task` were trained with.
+    pub(crate) fn proprio(&self, observation: &Observation, task: usize) -> Result<Vec<f32>> {
+        match observation {
+            Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
+            Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
+        }
+    }
+
+    /// Scores every task that `rule` allows; see [`routing::route`].
+    pub(crate) fn route(
+        &self,
+        active: &mut ActiveTasks,
+        prepared: &Prepared<'_>,
+        rule: &Rule,
+    ) -> Result<routing::Routed> {
+        routing::route(active, prepared, rule, &self.tasks)
+    }
+}
+
+impl Preparation {
+    fn open(dir: &Path, config: &Config) -> Result<Self> {
+        let normalizations = config.towers.iter().map(|tower| Normalization::of_timm_model(&tower.model_id));
+        let images = Preprocessor::new(config.towers[0].image_side, normalizations.collect::<Result<_>>()?);
+        let template = PromptTemplate::for_language_model(&config.language.model_type);
+        let text = PromptEncoder::open(dir, template)?;
+        // The model knows what else stands in the sequence, and refuses what does not fit beside it.
+        let max_tokens = config.language.max_positions.unwrap_or(usize::MAX);
+        Ok(Self { images, text, max_tokens })
+    }
+}
+
+fn merged_statistics(merged: &MergedCheckpoint, task: usize, options: &PolicyOptions) -> Result<Statistics> {
+    let path = merged.dir().join("dataset_statistics.json");
+    let name = &merged.tasks()[task];
+    let statistics = merged.statistics(task).cloned().ok_or_else(|| PolicyError::Checkpoint {
+        path: path.clone(),
+        problem: format!("no statistics of task `{name}`: actions cannot be brought into the robot's units"),
+    })?;
+    DatasetStatistics::from_json(&path, &Value::Object(statistics))?.select(options.dataset.as_deref(), None)
+}
+
+fn single_statistics(dir: &Path, config: &Config, dataset: Option<&str>) -> Result<Statistics> {
+    let path = dir.join("dataset_statistics.json");
+    let statistics = match &config.norm_stats {
+        Some(statistics) if !path.is_file() => DatasetStatistics::from_json(config.path(), statistics)?,
+        _ => DatasetStatistics::open(&path)?,
+    };
+    statistics.select(dataset, None)
+}
