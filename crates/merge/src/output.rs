@@ -47,6 +47,9 @@ pub(crate) struct Slots {
     pub(crate) per_task: Vec<Slot>,
 }
 
+/// What [`content_hash`] wants to know of a tensor: key, dtype, shape and hash of its bytes.
+type Hashed<'a> = (&'a str, Dtype, &'a [usize], Hash);
+
 /// A tensor of an output file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot {
@@ -192,7 +195,7 @@ impl Outputs {
         self,
         in_base: &[(&str, TensorView<'_>, Hash)],
     ) -> Result<BTreeMap<&'static str, Hash>, MergeError> {
-        let mut all: BTreeMap<&'static str, Vec<(&str, Dtype, &[usize], Hash)>> = BTreeMap::new();
+        let mut all: BTreeMap<&'static str, Vec<Hashed<'_>>> = BTreeMap::new();
         if !in_base.is_empty() {
             let taken = in_base.iter().map(|(key, view, hash)| (*key, view.dtype(), view.shape(), *hash));
             all.insert(stem::MODEL, taken.collect());
