@@ -42,6 +42,27 @@ fn a_bad_plugin_is_reported_and_skipped() {
 }
 
 #[test]
+fn a_folder_without_plugins_is_warned_of() {
+    let bench = Bench::new();
+    for folder in ["given", "searched"] {
+        std::fs::create_dir(bench.join(folder)).unwrap();
+    }
+    let search = [support::plugins(), bench.join("searched")];
+    let ran: Ran = support::skillweld()
+        .args(["plugins", "inspect", "ties", "--plugin"])
+        .arg(bench.join("given"))
+        .env("SKILLWELD_PLUGINS", std::env::join_paths(search).unwrap())
+        .output()
+        .unwrap()
+        .into();
+    let ran = ran.succeeded();
+    let warnings: Vec<&str> = ran.error.lines().filter(|line| line.contains("holds no plugin")).collect();
+    let [given, searched] = warnings[..] else { panic!("two warnings expected: {}", ran.error) };
+    assert!(given.contains(&bench.join("given").display().to_string()), "{given}");
+    assert!(searched.contains(&bench.join("searched").display().to_string()), "{searched}");
+}
+
+#[test]
 fn a_method_is_described() {
     let ran = run(["plugins", "inspect", "ties"]).succeeded();
     for words in ["merge method", "density", "task vectors", "merge_method: ties", "Yadav"] {

@@ -7,8 +7,18 @@ use super::describe::{description, experts, flags_of, laws_of};
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, print_json, table};
 
+const EXAMPLES: &str = "\
+Examples:
+  skillweld plugins inspect ties
+  # the mask method of a name that a merge method has too
+  skillweld plugins inspect emr --mask
+  skillweld plugins inspect my_merge --plugin target/release
+  # the JSON Schema of its parameters
+  skillweld plugins inspect ties --json | jq .parameters";
+
 /// Describe a method: parameters, laws, citation, and how to write it in a recipe.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The method's name in recipes.
     id: String,
