@@ -91,7 +91,10 @@ fn parameters(params: &[ParamSpec]) -> comfy_table::Table {
             cell(Tone::Plain, &param.kind),
             default,
             cell(Tone::Plain, if param.per_expert { "per model" } else { "once" }),
-            cell(Tone::Plain, &param.description),
+            match param.no_effect {
+                true => cell(Tone::Faint, format!("no effect: {}", param.description)),
+                false => cell(Tone::Plain, &param.description),
+            },
         ]);
     }
     table
@@ -107,7 +110,7 @@ fn recipe(method: &Method) -> String {
     if !parameters.is_empty() && !method.params().is_empty() {
         lines.push(parameters.to_owned());
     }
-    for param in method.params() {
+    for param in method.params().iter().filter(|param| !param.no_effect) {
         let default = param.default.as_ref().map_or_else(|| "…".to_owned(), ToString::to_string);
         lines.push(format!("    {}: {default}", param.name));
     }
