@@ -46,7 +46,8 @@ fn raw(file: &Checkpoint) -> Result<Observation> {
     }
     ensure!(!images.is_empty(), "holds neither `image_0` nor `pixel_values`; {}", FORMS.replace('\n', " "));
     let state = numbers(file, "state")?.into_iter().map(f64::from).collect();
-    let instruction = file.metadata().get("prompt").context("its metadata lacks `prompt`, the instruction")?;
+    let instruction =
+        file.metadata().get("prompt").context("its metadata lacks `prompt`, the instruction")?;
     Ok(Observation::Raw { images, state, instruction: instruction.clone() })
 }
 

@@ -1,5 +1,6 @@
 //! `skillweld plugins …`, and how every command finds plugins.
 
+mod chatter;
 mod check;
 mod child;
 mod describe;

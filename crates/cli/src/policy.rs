@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use skillweld_policy::{
-    Decision, ModelOptions, Outcome, Policy, PolicyOptions, Precision, RopePrecision, Routing, Rule, StepLatency,
+    Decision, ModelOptions, Outcome, Policy, PolicyOptions, Precision, RopePrecision, Routing, Rule,
+    StepLatency,
 };
 
 use crate::arguments::ThreadCount;
@@ -76,7 +77,8 @@ pub(crate) struct RuleArguments {
 
 impl RuleArguments {
     pub(crate) fn rule(&self, policy: &Policy) -> Result<Rule> {
-        let candidates = self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;
+        let candidates =
+            self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;
         let fallback = self.fallback.as_ref().map(|name| policy.task_index(name)).transpose()?;
         let rule = Rule { candidates, min_probability: self.min_probability, fallback };
         rule.tasks_to_score(policy.tasks().len())?;

@@ -105,7 +105,10 @@ fn step(
 
 fn write(args: &Args, step: &Step) -> Result<()> {
     use skillweld_policy::backend::Matrix as _;
-    let mut tensors = vec![named("actions", step.actions.view())?, named("normalized_actions", step.normalized_actions.view())?];
+    let mut tensors = vec![
+        named("actions", step.actions.view())?,
+        named("normalized_actions", step.normalized_actions.view())?,
+    ];
     if args.dump {
         // A batch of one, as the published code has it.
         let batch = |name, matrix: Array2<f32>| named(name, matrix.insert_axis(ndarray::Axis(0)).view());
@@ -115,10 +118,8 @@ fn write(args: &Args, step: &Step) -> Result<()> {
         tensors.push(batch("projected", perception.projected.to_host()?)?);
         tensors.push(named("hidden", perception.hidden_to_host()?.insert_axis(ndarray::Axis(0)).view())?);
     }
-    let tensors: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Tensor { name, dtype: Dtype::F32, shape, bytes })
-        .collect();
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, shape, bytes)| Tensor { name, dtype: Dtype::F32, shape, bytes }).collect();
     tensor_file::write(&args.output, &tensors, args.force)
 }
 

@@ -4,7 +4,8 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use support::{Bench, Ran, run};
 
@@ -38,6 +39,27 @@ fn a_bad_plugin_is_reported_and_skipped() {
         "{}",
         ran.error
     );
+}
+
+#[test]
+fn a_folder_without_plugins_is_warned_of() {
+    let bench = Bench::new();
+    for folder in ["given", "searched"] {
+        std::fs::create_dir(bench.join(folder)).unwrap();
+    }
+    let search = [support::plugins(), bench.join("searched")];
+    let ran: Ran = support::skillweld()
+        .args(["plugins", "inspect", "ties", "--plugin"])
+        .arg(bench.join("given"))
+        .env("SKILLWELD_PLUGINS", std::env::join_paths(search).unwrap())
+        .output()
+        .unwrap()
+        .into();
+    let ran = ran.succeeded();
+    let warnings: Vec<&str> = ran.error.lines().filter(|line| line.contains("holds no plugin")).collect();
+    let [given, searched] = warnings[..] else { panic!("two warnings expected: {}", ran.error) };
+    assert!(given.contains(&bench.join("given").display().to_string()), "{given}");
+    assert!(searched.contains(&bench.join("searched").display().to_string()), "{searched}");
 }
 
 #[test]
@@ -102,6 +124,102 @@ fn a_crash_is_reported_and_harms_nobody() {
     std::fs::write(&text, "no library").unwrap();
     check(&text, &[]).failed_with(&["text.so"]);
     check(&bench.join("nowhere.so"), &[]).failed_with(&["nowhere.so"]);
+}
+
+#[test]
+fn a_hang_is_ended_and_named() {
+    let bench = Bench::new();
+    for (oddity, place) in [
+        // Prints without end, which is no sign of progress.
+        ("LOOP", "while checking law "),
+        ("STUCK", "while checking law fills_output of merge method `odd`"),
+        ("STUCK_LOADING", "while loading it"),
+    ] {
+        let plugin = bench.odd_plugin(&[oddity]);
+        let started = Instant::now();
+        let ran = check(&plugin, &["--timeout", "1", "--json"]);
+        assert!(started.elapsed() < Duration::from_secs(20), "{oddity}: {:?}", started.elapsed());
+        assert_eq!(ran.code, Some(1), "{oddity}: {}{}", ran.out, ran.error);
+        let report = ran.json();
+        let hang = report["hang"].as_str().unwrap();
+        assert!(hang.starts_with("the plugin hangs: stopped after 1 s ") && hang.contains(place), "{hang}");
+        assert!(hang.contains("`--timeout`") && report["passed"] == false, "{report}");
+        assert!(ran.error.lines().count() < 10, "{oddity}: {}", ran.error);
+    }
+    let ran = check(&bench.odd_plugin(&["STUCK"]), &["--timeout", "1"]);
+    assert!(ran.out.contains("the plugin hangs"), "{}", ran.out);
+    assert_eq!(check(Path::new("x.so"), &["--timeout", "0"]).code, Some(2));
+}
+
+#[test]
+fn panics_are_counted_and_the_first_is_shown() {
+    let bench = Bench::new();
+    let ran = check(&bench.odd_plugin(&["PANICKY"]), &[]);
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.error);
+    assert!(ran.out.contains("✗  no_panics") && ran.out.contains("index out of bounds"), "{}", ran.out);
+    assert_eq!(ran.error.matches("panicked at src/lib.rs:20:9").count(), 1, "{}", ran.error);
+    let note = ran.error.lines().find(|line| line.starts_with("note: the plugin panicked ")).unwrap();
+    let times: u64 = note.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(times > 10 && ran.error.lines().count() < 10, "{}", ran.error);
+}
+
+/// Whoever kills the check must not leave a plugin behind that computes for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_that_checks_ends_with_its_parent() {
+    let bench = Bench::new();
+    for oddity in ["STUCK", "STUCK_LOADING"] {
+        let mut parent = support::skillweld()
+            .args(["plugins", "check"])
+            .arg(bench.odd_plugin(&[oddity]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let child = wait_for(|| children(parent.id()).first().copied());
+        // It has taken the plugin in hand.
+        wait_for(|| {
+            std::fs::read_to_string(format!("/proc/{child}/maps")).ok()?.contains("odd.so").then_some(())
+        });
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        wait_for(|| (!runs(child)).then_some(()));
+    }
+}
+
+/// What `look` finds within ten seconds.
+#[cfg(target_os = "linux")]
+fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "waited for ten seconds");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// State and parent of a process, the fields after its name in brackets.
+#[cfg(target_os = "linux")]
+fn state(process: u32) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+#[cfg(target_os = "linux")]
+fn children(parent: u32) -> Vec<u32> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let processes = processes.filter_map(|name| name.parse().ok());
+    processes.filter(|&process| state(process).is_some_and(|(_, of)| of == parent)).collect()
+}
+
+/// A zombie runs no more: who inherits it may let it lie.
+#[cfg(target_os = "linux")]
+fn runs(process: u32) -> bool {
+    state(process).is_some_and(|(state, _)| state != "Z" && state != "X")
 }
 
 /// Runs the commands that `plugins new` names, to the letter.

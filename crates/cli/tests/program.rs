@@ -9,20 +9,15 @@ use support::{run, skillweld};
 
 #[test]
 fn help_has_examples_and_exit_codes() {
-    let commands = [
-        &["--help"][..],
-        &["merge", "--help"],
-        &["inspect", "--help"],
-        &["materialize", "--help"],
-        &["preprocess", "--help"],
-    ];
-    for command in commands {
-        let ran = run(command).succeeded();
-        assert!(ran.out.contains("Examples:") && ran.out.contains("Usage:"), "{command:?}: {}", ran.out);
-        assert!(ran.out.lines().all(|line| line.chars().count() <= 110), "{command:?}: {}", ran.out);
-    }
-    for command in ["list", "inspect", "check", "new"] {
-        run(["plugins", command, "--help"]).succeeded();
+    let commands = ["", "merge", "inspect", "materialize", "preprocess", "predict", "route", "plugins"]
+        .map(|command| command.to_owned());
+    let plugins = ["list", "inspect", "check", "new"].map(|command| format!("plugins {command}"));
+    for command in commands.into_iter().chain(plugins) {
+        let ran = run(command.split_whitespace().chain(["--help"])).succeeded();
+        assert!(ran.out.contains("Usage:"), "{command}: {}", ran.out);
+        let examples = ran.out.split("Examples:").nth(1).unwrap_or_default();
+        assert!(examples.contains(&format!("skillweld {command}")), "{command}: {}", ran.out);
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 110), "{command}: {}", ran.out);
     }
     assert!(run(["--help"]).out.contains("130 interrupted"));
     assert_eq!(run(["--version"]).succeeded().out, format!("skillweld {}\n", env!("CARGO_PKG_VERSION")));

@@ -161,7 +161,8 @@ pub struct Method {
     pub citation: Str,
     /// JSON Schema of the parameters, an object. Each property has `type` (`number`, `integer`, `boolean`, or `string`
     /// with `enum`), optionally `minimum`, `maximum`, `exclusiveMinimum`, `default`, `description`, and
-    /// `"x-per-expert": true` when each expert may have its own. No `default` means required.
+    /// `"x-per-expert": true` when each expert may have its own, `"x-no-effect": true` when the method takes it and does
+    /// nothing with it: the user is warned. No `default` means required.
     pub schema: Str,
     /// With [`flags::EMITS_MASKS`] on a merge method: id of the mask method that belongs to it. Else empty.
     pub mask: Str,

@@ -11,10 +11,10 @@ pub struct Registry {
     skipped: Vec<Skipped>,
 }
 
-/// A plugin, or one method of it, that was found but is not used.
+/// A plugin, one method of it, or a folder, that was found but is of no use.
 #[derive(Debug)]
 pub struct Skipped {
-    /// The plugin's file.
+    /// The plugin's file, or the folder.
     pub path: PathBuf,
     /// Why it is not used.
     pub reason: String,
@@ -29,19 +29,17 @@ impl Registry {
     ///
     /// Of two methods with the same kind and id the one found first in that order counts and the other is listed in
     /// [`skipped`](Self::skipped), so `extra` overrides what is installed. In folders only files named
-    /// `libskillweld_plugin_*.so` (or what this system calls a library) are looked at. A bad one is skipped and listed.
+    /// `libskillweld_plugin_*.so` (or what this system calls a library) are looked at. A bad one is skipped and listed,
+    /// and so is a folder that holds none, but for the binary's own.
     ///
     /// # Errors
     /// A file or folder in `extra` that cannot be used: the user asked for it by name.
     pub fn discover(extra: &[PathBuf]) -> Result<Self, PluginError> {
-        let mut search_path = Vec::new();
-        if let Ok(binary) = env::current_exe() {
-            search_path.extend(binary.parent().map(Path::to_owned));
-        }
-        if let Some(list) = env::var_os(SEARCH_VARIABLE) {
-            search_path.extend(env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()));
-        }
-        Self::discover_in(extra, &search_path)
+        let binary = env::current_exe().ok().and_then(|binary| binary.parent().map(Path::to_owned));
+        let variable = env::var_os(SEARCH_VARIABLE).unwrap_or_default();
+        let named: Vec<PathBuf> =
+            env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty()).collect();
+        Self::search(extra, binary.as_deref(), &named)
     }
 
     /// [`discover`](Self::discover) with a search path of one's own.
@@ -49,6 +47,11 @@ impl Registry {
     /// # Errors
     /// As [`discover`](Self::discover).
     pub fn discover_in(extra: &[PathBuf], search_path: &[PathBuf]) -> Result<Self, PluginError> {
+        Self::search(extra, None, search_path)
+    }
+
+    /// `own` is a folder that need not hold plugins: nobody named it.
+    fn search(extra: &[PathBuf], own: Option<&Path>, named: &[PathBuf]) -> Result<Self, PluginError> {
         let mut registry = Self::default();
         // The same file is often reachable twice; loading it again would only shadow itself.
         let mut seen = HashSet::new();
@@ -56,14 +59,18 @@ impl Registry {
         for path in extra {
             let files = plugin_files(path)
                 .map_err(|source| PluginError::Unreadable { path: path.clone(), source })?;
+            registry.note_empty(path, &files);
             for file in files.into_iter().filter(&mut is_new) {
                 registry.add(&Plugin::load(file)?);
             }
         }
-        for path in search_path {
+        for path in own.into_iter().chain(named.iter().map(PathBuf::as_path)) {
             match plugin_files(path) {
                 Err(e) => registry.skip(path, format!("cannot be read: {e}")),
                 Ok(files) => {
+                    if Some(path) != own {
+                        registry.note_empty(path, &files);
+                    }
                     for file in files.into_iter().filter(&mut is_new) {
                         match Plugin::load(&file) {
                             Ok(plugin) => registry.add(&plugin),
@@ -74,6 +81,16 @@ impl Registry {
             }
         }
         Ok(registry)
+    }
+
+    /// A folder that someone named and that holds no plugin is most likely the wrong one.
+    fn note_empty(&mut self, folder: &Path, files: &[PathBuf]) {
+        if files.is_empty() {
+            let (prefix, suffix) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+            let reason =
+                format!("this folder holds no plugin: no file in it is called {prefix}{NAME_START}*{suffix}");
+            self.skip(folder, reason);
+        }
     }
 
     /// Adds the methods of a plugin; one whose kind and id are taken is listed in [`skipped`](Self::skipped) instead.
@@ -174,9 +191,12 @@ fn plugin_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What a plugin's name starts with, after what the system puts before every library's.
+const NAME_START: &str = "skillweld_plugin_";
+
 /// Build folders also hold libraries that are no plugins, procedural macros for one; only this name is trusted.
 fn is_plugin_name(name: &str) -> bool {
     name.strip_prefix(env::consts::DLL_PREFIX)
         .and_then(|name| name.strip_suffix(env::consts::DLL_SUFFIX))
-        .is_some_and(|name| name.starts_with("skillweld_plugin_"))
+        .is_some_and(|name| name.starts_with(NAME_START))
 }

@@ -17,6 +17,8 @@ pub struct ParamSpec {
     pub default: Option<Value>,
     /// Each expert may have its own value.
     pub per_expert: bool,
+    /// The method takes it and does nothing with it.
+    pub no_effect: bool,
     /// For help texts; may be empty.
     pub description: String,
 }
@@ -145,7 +147,7 @@ fn parameter(name: &str, property: &Value) -> Result<ParamSpec, String> {
         return Err("names consist of letters, digits and `_`".into());
     }
     let property = property.as_object().ok_or("must be an object")?;
-    let shared = ["type", "title", "description", "default", "x-per-expert"];
+    let shared = ["type", "title", "description", "default", "x-per-expert", "x-no-effect"];
     let numeric = [&shared[..], &["minimum", "maximum", "exclusiveMinimum"]].concat();
     let (kind, keywords) = match property.get("type").and_then(Value::as_str) {
         Some("number") => (ParamKind::Number(range(property)?), numeric),
@@ -164,12 +166,13 @@ fn parameter(name: &str, property: &Value) -> Result<ParamSpec, String> {
     {
         return Err(format!("the default {value} is not {kind}"));
     }
-    let per_expert = match property.get("x-per-expert") {
-        None => false,
-        Some(flag) => flag.as_bool().ok_or("`x-per-expert` must be true or false")?,
+    let flag = |name: &str| match property.get(name) {
+        None => Ok(false),
+        Some(flag) => flag.as_bool().ok_or_else(|| format!("`{name}` must be true or false")),
     };
+    let (per_expert, no_effect) = (flag("x-per-expert")?, flag("x-no-effect")?);
     let description = property.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(ParamSpec { name: name.to_owned(), kind, default, per_expert, description })
+    Ok(ParamSpec { name: name.to_owned(), kind, default, per_expert, no_effect, description })
 }
 
 fn range(property: &Map<String, Value>) -> Result<Range, String> {

@@ -46,6 +46,25 @@ fn bad_plugins_are_skipped_unless_asked_for() {
 }
 
 #[test]
+fn a_folder_without_plugins_is_named() {
+    let (full, empty, other) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    build(full.path(), "good", &[]);
+    std::fs::write(other.path().join("plugin.so"), "of another name").unwrap();
+    let path = |folder: &TempDir| folder.path().to_owned();
+    let registry = Registry::discover_in(&[path(&empty)], &[path(&full), path(&other)]).unwrap();
+    assert_eq!(registry.iter().len(), 1);
+    let [first, second] = registry.skipped() else { panic!("two expected: {:?}", registry.skipped()) };
+    assert_eq!((&first.path, &second.path), (&path(&empty), &path(&other)));
+    for skipped in [first, second] {
+        assert!(skipped.reason.contains("holds no plugin") && skipped.reason.contains("skillweld_plugin_*"));
+    }
+    // The folder of the binary is always looked at; nobody named it.
+    let tests = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let registry = Registry::discover(&[]).unwrap();
+    assert!(!registry.skipped().iter().any(|skipped| skipped.path == tests), "{:?}", registry.skipped());
+}
+
+#[test]
 fn a_misspelt_id_gets_a_suggestion() {
     let folder = TempDir::new().unwrap();
     build(folder.path(), "a", &["ID=\"task_arithmetic\""]);

@@ -82,6 +82,7 @@ fn the_schema_is_checked() {
         (property(r#""type":"number","minimum":2,"maximum":1"#), "no number is at least 2 and at most 1"),
         (property(r#""type":"number","maximum":1,"default":2"#), "the default 2 is not a number at most 1"),
         (property(r#""type":"integer","default":1.5"#), "the default 1.5 is not a whole number"),
+        (property(r#""type":"boolean","x-no-effect":1"#), "`x-no-effect` must be true or false"),
         (
             r#"{"required":["p"],"properties":{"p":{"type":"boolean","default":true}}}"#.to_owned(),
             "`required` lists",

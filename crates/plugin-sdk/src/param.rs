@@ -13,6 +13,7 @@ pub struct Param {
     /// As the number that crosses the boundary.
     pub(crate) default: Option<f64>,
     pub(crate) per_expert: bool,
+    no_effect: bool,
     minimum: Option<f64>,
     maximum: Option<f64>,
     exclusive_minimum: Option<f64>,
@@ -70,6 +71,7 @@ impl Param {
             kind,
             default: None,
             per_expert: false,
+            no_effect: false,
             minimum: None,
             maximum: None,
             exclusive_minimum: None,
@@ -140,6 +142,12 @@ impl Param {
         self
     }
 
+    /// The method takes it, so that recipes of other programs run, and does nothing with it: users are warned.
+    pub const fn without_effect(mut self) -> Self {
+        self.no_effect = true;
+        self
+    }
+
     /// What it does, in a sentence.
     pub const fn describe(mut self, description: &'static str) -> Self {
         self.description = description;
@@ -185,7 +193,13 @@ impl Param {
             json.push_str(",\"description\":");
             push_string(json, self.description);
         }
-        json.push_str(if self.per_expert { ",\"x-per-expert\":true}" } else { "}" });
+        if self.per_expert {
+            json.push_str(",\"x-per-expert\":true");
+        }
+        if self.no_effect {
+            json.push_str(",\"x-no-effect\":true");
+        }
+        json.push('}');
     }
 }
 
@@ -239,7 +253,7 @@ mod tests {
             Param::number("t"),
             Param::number("eps").above(0.0).default(1e-8),
             Param::integer("steps").at_least(1.0).default(300),
-            Param::boolean("normalize").default(true),
+            Param::boolean("normalize").default(true).without_effect(),
             Param::choice("scope", &["tensor", "global"]).default("global"),
         ];
         assert_eq!(
@@ -251,7 +265,7 @@ mod tests {
                 r#""t":{"type":"number"},"#,
                 r#""eps":{"type":"number","exclusiveMinimum":0,"default":0.00000001},"#,
                 r#""steps":{"type":"integer","minimum":1,"default":300},"#,
-                r#""normalize":{"type":"boolean","default":true},"#,
+                r#""normalize":{"type":"boolean","default":true,"x-no-effect":true},"#,
                 r#""scope":{"type":"string","enum":["tensor","global"],"default":"global"}},"#,
                 r#""required":["t"],"additionalProperties":false}"#,
             )

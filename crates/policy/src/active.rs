@@ -57,11 +57,17 @@ impl ActiveTasks {
     }
 
     /// All tasks of a merged checkpoint; its first is loaded.
-    pub(crate) fn of_merged(checkpoint: MergedCheckpoint, config: Config, options: &PolicyOptions) -> Result<Self> {
+    pub(crate) fn of_merged(
+        checkpoint: MergedCheckpoint,
+        config: Config,
+        options: &PolicyOptions,
+    ) -> Result<Self> {
         let masked = checkpoint.masked_keys().map(str::to_owned).collect();
         let subspaces = subspaces(&checkpoint)?;
-        let names: BTreeSet<&str> = checkpoint.shared_part(ExpertPart::ActionHead).map(|(name, _)| name).collect();
-        let block = |index: &usize| names.contains(format!("model.mlp_resnet_blocks.{index}.o_proj.weight").as_str());
+        let names: BTreeSet<&str> =
+            checkpoint.shared_part(ExpertPart::ActionHead).map(|(name, _)| name).collect();
+        let block =
+            |index: &usize| names.contains(format!("model.mlp_resnet_blocks.{index}.o_proj.weight").as_str());
         let shared_blocks = (0..).take_while(block).count();
         let merged =
             Merged { checkpoint, config, options: options.model.clone(), masked, subspaces, shared_blocks };
@@ -97,7 +103,9 @@ impl ActiveTasks {
     /// A slot with the weights of a task that no slot has.
     fn make(&mut self, task: usize) -> Result<Slot> {
         let Some(merged) = &self.merged else {
-            return Err(PolicyError::Observation(format!("there is no task {task}: this is a single expert")));
+            return Err(PolicyError::Observation(format!(
+                "there is no task {task}: this is a single expert"
+            )));
         };
         if self.slots.len() < self.capacity.get() {
             return Ok(Slot { task: Some(task), model: merged.load(task)? });
@@ -163,9 +171,9 @@ fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
         let fail = |problem: String| PolicyError::Checkpoint { path: checkpoint.dir().to_owned(), problem };
         let values = view.to_f32().map_err(|error| fail(format!("router of `{task}`: {error}")))?;
         let shape = values.shape().to_vec();
-        values
-            .into_dimensionality::<ndarray::Ix2>()
-            .map_err(|_| fail(format!("router of `{task}`: a subspace has shape {shape:?}, expected rank × width")))
+        values.into_dimensionality::<ndarray::Ix2>().map_err(|_| {
+            fail(format!("router of `{task}`: a subspace has shape {shape:?}, expected rank × width"))
+        })
     };
     let mut found = Vec::new();
     for (index, task) in checkpoint.tasks().iter().enumerate() {

@@ -168,7 +168,9 @@ fn towers(raw: &Raw) -> Result<Vec<TowerConfig>, String> {
         return Err(format!("`timm_model_ids` names {count} models; Prismatic has one or two"));
     }
     if let Some(activation) = raw.timm_override_act_layers.iter().flatten().next() {
-        return Err(format!("`timm_override_act_layers`: {activation} is not supported, only timm's own GELU"));
+        return Err(format!(
+            "`timm_override_act_layers`: {activation} is not supported, only timm's own GELU"
+        ));
     }
     let tower = |(index, model_id): (usize, &String)| {
         let image_side = *raw.image_sizes.get(index).ok_or("`image_sizes` needs one size a vision model")?;
@@ -199,7 +201,10 @@ fn published_heads(model_id: &str) -> Option<usize> {
 
 fn language(mut config: LanguageConfig) -> Result<LanguageConfig, String> {
     if config.model_type != "qwen2" {
-        return Err(format!("`text_config`: language model `{}` is not supported, only qwen2", config.model_type));
+        return Err(format!(
+            "`text_config`: language model `{}` is not supported, only qwen2",
+            config.model_type
+        ));
     }
     for rope in [&config.rope_parameters, &config.rope_scaling].into_iter().flatten() {
         if let Some(kind) = rope.rope_type.as_ref().filter(|kind| *kind != "default") {
@@ -252,7 +257,10 @@ mod tests {
         config["timm_model_args"] = json!([{ "num_heads": 2, "depth": 3, "reg_tokens": 4 }, {}]);
         config["text_config"]["rope_parameters"] = json!({ "rope_type": "default", "rope_theta": 500.0 });
         let config = parse(&config).unwrap();
-        assert_eq!((config.towers[0].heads, config.towers[0].depth, config.towers[1].heads), (2, Some(3), 16));
+        assert_eq!(
+            (config.towers[0].heads, config.towers[0].depth, config.towers[1].heads),
+            (2, Some(3), 16)
+        );
         assert_eq!(config.language.rope_theta, 500.0);
     }
 

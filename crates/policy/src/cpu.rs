@@ -67,13 +67,17 @@ impl Cpu {
         let columns = matrix.columns().max(1);
         let rows = (VALUES_AT_ONCE / columns).max(1);
         let blocks: Vec<_> = matrix.chunks_mut(rows * columns).map(Mutex::new).collect();
-        let Ok(()) = self.threads.for_each(blocks.len(), || (), |(), index| {
-            let mut block = blocks[index].lock().unwrap_or_else(PoisonError::into_inner);
-            for (row, values) in (index * rows..).zip(block.chunks_exact_mut(columns)) {
-                work(row, values);
-            }
-            Ok::<_, Infallible>(())
-        });
+        let Ok(()) = self.threads.for_each(
+            blocks.len(),
+            || (),
+            |(), index| {
+                let mut block = blocks[index].lock().unwrap_or_else(PoisonError::into_inner);
+                for (row, values) in (index * rows..).zip(block.chunks_exact_mut(columns)) {
+                    work(row, values);
+                }
+                Ok::<_, Infallible>(())
+            },
+        );
     }
 }
 

@@ -141,7 +141,8 @@ impl<M: Matrix> ActionExpert<M> {
         expert: usize,
     ) -> Result<M> {
         let Device { backend, .. } = device;
-        let none = || PolicyError::Observation(format!("no expert {expert}: there are {}", self.trunks.len()));
+        let none =
+            || PolicyError::Observation(format!("no expert {expert}: there are {}", self.trunks.len()));
         let trunk = self.trunks.get(expert).ok_or_else(none)?;
         let proprio = device.linear(proprio, self.proprio1, Then::Gelu)?;
         let proprio = device.linear(&proprio, self.proprio2, Then::Keep)?;

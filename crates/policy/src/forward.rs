@@ -150,14 +150,19 @@ impl<B: Backend> Model<B> {
         let towers = config.towers.iter().zip(names);
         let towers = towers.map(|(tower, name)| VisionTower::plan(&mut plan, &config, tower, name));
         let towers = towers.collect::<Result<Vec<_>>>()?;
-        if towers.iter().any(|tower| (tower.patches(), tower.image_side()) != (towers[0].patches(), towers[0].image_side())) {
-            return Err(config.problem("both vision towers must have images and patches of the same size".to_owned()));
+        if towers.iter().any(|tower| {
+            (tower.patches(), tower.image_side()) != (towers[0].patches(), towers[0].image_side())
+        }) {
+            return Err(
+                config.problem("both vision towers must have images and patches of the same size".to_owned())
+            );
         }
         let language = LanguageModel::plan(&mut plan, &config)?;
         let width = towers.iter().map(VisionTower::width).sum();
         let projector = Projector::plan(&mut plan, width, language.width())?;
         let [queries, _] = plan.dims("action_queries.weight")?;
-        let action_queries = plan.add(WeightKind::Table, "action_queries.weight", queries, language.width())?;
+        let action_queries =
+            plan.add(WeightKind::Table, "action_queries.weight", queries, language.width())?;
         let expert = ActionExpert::plan(&mut plan, options)?;
         if (expert.depth(), expert.width()) != (language.depth(), language.width()) {
             return Err(plan.problem(format!(
@@ -266,9 +271,11 @@ impl<B: Backend> Model<B> {
         let pixels =
             self.backend.upload(channels, height * width, pixel_values.as_slice().unwrap_or_default())?;
         let per_image = CHANNELS * self.towers.len();
-        let features = self.towers.iter().enumerate().map(|(index, tower)| {
-            tower.forward(self.device(), &pixels, per_image, CHANNELS * index)
-        });
+        let features = self
+            .towers
+            .iter()
+            .enumerate()
+            .map(|(index, tower)| tower.forward(self.device(), &pixels, per_image, CHANNELS * index));
         let features = features.collect::<Result<Vec<_>>>()?;
         self.backend.concat_columns(&features.iter().collect::<Vec<_>>())
     }

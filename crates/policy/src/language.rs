@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::backend::{AttentionShape, Backend, Columns, Matrix, Pairing, Result, RopeTable, Then, WeightKind};
+use crate::backend::{
+    AttentionShape, Backend, Columns, Matrix, Pairing, Result, RopeTable, Then, WeightKind,
+};
 use crate::config::Config;
 use crate::rope::{Rope, RopeCache, RopePrecision};
 use crate::weights::{Device, Linear, Plan, WeightId};
@@ -55,7 +57,12 @@ impl<M: Matrix> LanguageModel<M> {
         let [keys, _] = plan.dims(&format!("{PREFIX}.layers.0.self_attn.k_proj.weight"))?;
         let heads = text.heads.unwrap_or(queries / 64);
         let head_dim = if heads == 0 { 0 } else { queries / heads };
-        if head_dim == 0 || head_dim % 2 != 0 || head_dim * heads != queries || keys == 0 || keys % head_dim != 0 {
+        if head_dim == 0
+            || head_dim % 2 != 0
+            || head_dim * heads != queries
+            || keys == 0
+            || keys % head_dim != 0
+        {
             return Err(config.problem(format!(
                 "`text_config.num_attention_heads`: {heads} heads do not fit queries of width {queries} and keys of {keys}"
             )));

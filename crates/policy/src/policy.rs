@@ -104,7 +104,11 @@ impl Policy {
     /// As [`Policy::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         let dir = path.as_ref();
-        if MergedCheckpoint::is_at(dir) { Self::open_merged(dir, options) } else { Self::open_single(dir, options) }
+        if MergedCheckpoint::is_at(dir) {
+            Self::open_merged(dir, options)
+        } else {
+            Self::open_single(dir, options)
+        }
     }
 
     fn open_merged(dir: &Path, options: &PolicyOptions) -> Result<Self> {
@@ -177,7 +181,10 @@ impl Policy {
     /// [`PolicyError::Observation`] with the names that there are.
     pub fn task_index(&self, name: &str) -> Result<usize> {
         self.tasks.iter().position(|task| task == name).ok_or_else(|| {
-            PolicyError::Observation(format!("there is no task `{name}`; there are: {}", self.tasks.join(", ")))
+            PolicyError::Observation(format!(
+                "there is no task `{name}`; there are: {}",
+                self.tasks.join(", ")
+            ))
         })
     }
 
@@ -201,7 +208,11 @@ impl Policy {
 
     /// What [`Policy::session`] does about tasks.
     pub fn default_routing(&self) -> Routing {
-        if self.routes { Routing::Router { rule: Rule::default(), every_chunks: None } } else { Routing::Fixed(0) }
+        if self.routes {
+            Routing::Router { rule: Rule::default(), every_chunks: None }
+        } else {
+            Routing::Fixed(0)
+        }
     }
 
     /// A session with a task fixed, or another rule for choosing one.
@@ -223,9 +234,10 @@ impl Policy {
     pub(crate) fn prepare<'a>(&self, observation: &'a Observation) -> Result<Prepared<'a>> {
         use std::borrow::Cow;
         match observation {
-            Observation::Prepared { pixel_values, input_ids, .. } => {
-                Ok(Prepared { pixel_values: Cow::Borrowed(pixel_values), input_ids: Cow::Borrowed(input_ids) })
-            }
+            Observation::Prepared { pixel_values, input_ids, .. } => Ok(Prepared {
+                pixel_values: Cow::Borrowed(pixel_values),
+                input_ids: Cow::Borrowed(input_ids),
+            }),
             Observation::Raw { images, instruction, .. } => {
                 let preparation = self.preparation.as_ref().map_err(|reason| {
                     PolicyError::Observation(format!("only prepared observations can be taken: {reason}"))

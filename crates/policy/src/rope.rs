@@ -55,7 +55,8 @@ impl Rope {
 
     fn frequency(&self, pair: usize) -> f64 {
         // A module in bf16 was built in f32 and converted afterwards.
-        let built = if self.precision == RopePrecision::Exact { RopePrecision::Exact } else { RopePrecision::F32 };
+        let built =
+            if self.precision == RopePrecision::Exact { RopePrecision::Exact } else { RopePrecision::F32 };
         let exponent = built.round((2 * pair) as f64 / self.head_dim as f64);
         let frequency = built.round(1.0 / built.round(self.theta.powf(exponent)));
         self.precision.round(frequency)
@@ -117,7 +118,10 @@ mod tests {
         let table = |precision| Rope { head_dim: 112, theta: 10_000.0, precision }.cos_sin(513);
         let (cos, sin) = table(RopePrecision::Bf16);
         // 511 needs nine bits and becomes 512.
-        assert_eq!((&cos[511 * 56..512 * 56], &sin[511 * 56..512 * 56]), (&cos[512 * 56..], &sin[512 * 56..]));
+        assert_eq!(
+            (&cos[511 * 56..512 * 56], &sin[511 * 56..512 * 56]),
+            (&cos[512 * 56..], &sin[512 * 56..])
+        );
         assert_eq!(cos[511 * 56], bf16::from_f64(512f64.cos()).to_f32());
         let (exact, _) = table(RopePrecision::Exact);
         let largest = cos.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -58,6 +58,7 @@ pub(crate) fn route(
     }
     scores.sort_by_key(|(task, _)| *task);
     let decision = rule.decide(&scores)?;
-    let perception = best.filter(|(task, ..)| Some(*task) == decision.task()).map(|(.., perception)| perception);
+    let perception =
+        best.filter(|(task, ..)| Some(*task) == decision.task()).map(|(.., perception)| perception);
     Ok(Routed { decision, perception, switch_ms })
 }

@@ -191,9 +191,10 @@ impl<P: Deref<Target = Policy>> Session<P> {
 }
 
 fn abstained(policy: &Policy, decision: &Decision) -> PolicyError {
-    let scores = decision.candidates.iter().map(|candidate| {
-        (policy.tasks()[candidate.task].clone(), candidate.probability)
-    });
+    let scores = decision
+        .candidates
+        .iter()
+        .map(|candidate| (policy.tasks()[candidate.task].clone(), candidate.probability));
     PolicyError::Abstained { probabilities: scores.collect() }
 }
 

@@ -60,7 +60,8 @@ impl ExpertSource {
         let problem =
             |problem: &str| PolicyError::Checkpoint { path: dir.to_owned(), problem: problem.to_owned() };
         let files = ExpertFiles::discover(dir)?;
-        let adapter = if dir.join("adapter_config.json").is_file() { Some(dir) } else { files.lora_adapter() };
+        let adapter =
+            if dir.join("adapter_config.json").is_file() { Some(dir) } else { files.lora_adapter() };
         let (weights, adapter) = match Checkpoint::open(dir) {
             Ok(weights) => (weights, None),
             Err(StoreError::NoWeights { .. } | StoreError::OnlyAdapter { .. }) if adapter.is_some() => {
@@ -72,7 +73,8 @@ impl ExpertSource {
             Err(error) => return Err(error.into()),
         };
         let adapter = adapter.map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
-        let head = files.action_head()?.ok_or_else(|| problem("holds no action_head--*.pt; an expert has one"))?;
+        let head =
+            files.action_head()?.ok_or_else(|| problem("holds no action_head--*.pt; an expert has one"))?;
         let projector = files
             .proprio_projector()?
             .ok_or_else(|| problem("holds no proprio_projector--*.pt; an expert has one"))?;
@@ -85,7 +87,8 @@ impl ExpertSource {
     /// a merged one as the published code writes it, with `mlp_resnet_moe_blocks` and `….experts.<index>.…`.
     pub fn of_head(path: &Path, head: Checkpoint, projector: Checkpoint) -> Self {
         let mut places = BTreeMap::new();
-        let shared = (0..).take_while(|index| head.get(&format!("{BLOCKS}.{index}.o_proj.weight")).is_some()).count();
+        let shared =
+            (0..).take_while(|index| head.get(&format!("{BLOCKS}.{index}.o_proj.weight")).is_some()).count();
         for key in head.keys() {
             let elements = head.get(key).map_or(0, |view| view.numel());
             for (name, element) in canonical(key, shared, elements) {
@@ -218,7 +221,9 @@ impl BoundAdapter {
 fn add_product(factors: &LowRank, offset: usize, out: &mut [f32]) {
     let [_, n] = factors.shape();
     // Row-major without gaps: `LowRank` keeps both factors so.
-    let (Some(b), Some(a), false) = (factors.b().as_slice(), factors.a().as_slice(), out.is_empty()) else { return };
+    let (Some(b), Some(a), false) = (factors.b().as_slice(), factors.a().as_slice(), out.is_empty()) else {
+        return;
+    };
     let (first, end) = (offset / n, (offset + out.len()).div_ceil(n));
     let (m, k) = (end - first, factors.rank());
     let mut rows = vec![0.0; m * n];

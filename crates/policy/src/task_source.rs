@@ -33,11 +33,14 @@ impl<'a> TaskSource<'a> {
         assert!(task < merged.tasks().len(), "task {task} of {}", merged.tasks().len());
         let mut parts = BTreeMap::new();
         for part in [ExpertPart::ActionHead, ExpertPart::ProprioProjector] {
-            let shared = merged.shared_part(part).map(|(name, view)| (format!("{}.{name}", part.name()), view));
+            let shared =
+                merged.shared_part(part).map(|(name, view)| (format!("{}.{name}", part.name()), view));
             parts.extend(shared);
             for expert in 0..merged.tasks().len() {
                 let own = merged.own_part(part, expert);
-                parts.extend(own.map(|(name, view)| (format!("experts/{expert}/{}.{name}", part.name()), view)));
+                parts.extend(
+                    own.map(|(name, view)| (format!("experts/{expert}/{}.{name}", part.name()), view)),
+                );
             }
         }
         Self { merged, task, parts, scratch: Mutex::default() }

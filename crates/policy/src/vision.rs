@@ -4,9 +4,7 @@
 //! Features are the output of the second-to-last block, without the final norm, of patch tokens only. The last block,
 //! the final norm and SigLIP's attention pool are in checkpoints and never read.
 
-use crate::backend::{
-    AttentionShape, Backend, Columns, Matrix, PatchGrid, Result, Rows, Then, WeightKind,
-};
+use crate::backend::{AttentionShape, Backend, Columns, Matrix, PatchGrid, Result, Rows, Then, WeightKind};
 use crate::config::{Config, TowerConfig};
 use crate::weights::{Device, LayerNorm, Linear, Plan, WeightId};
 
@@ -72,11 +70,8 @@ impl VisionTower {
                  patches; only position embeddings of patches alone (timm's `no_embed_class`) are supported"
             )));
         }
-        let embed = plan.linear(
-            &format!("{prefix}.patch_embed.proj"),
-            width,
-            CHANNELS * patch_side * patch_side,
-        )?;
+        let embed =
+            plan.linear(&format!("{prefix}.patch_embed.proj"), width, CHANNELS * patch_side * patch_side)?;
         let position = plan.add(WeightKind::Table, &format!("{prefix}.pos_embed"), patches, width)?;
         let mut tokens = Vec::new();
         for name in ["cls_token", "reg_token"] {

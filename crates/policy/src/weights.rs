@@ -121,8 +121,12 @@ impl<'a> Plan<'a> {
         let shape = self.shape(key)?;
         let fits = match kind {
             WeightKind::Vector => rows == 1 && shape == [columns],
-            WeightKind::Matrix => shape.first() == Some(&rows) && shape.iter().product::<usize>() == rows * columns,
-            WeightKind::Table => shape.last() == Some(&columns) && shape.iter().product::<usize>() == rows * columns,
+            WeightKind::Matrix => {
+                shape.first() == Some(&rows) && shape.iter().product::<usize>() == rows * columns
+            }
+            WeightKind::Table => {
+                shape.last() == Some(&columns) && shape.iter().product::<usize>() == rows * columns
+            }
         };
         if !fits {
             let expected = if kind == WeightKind::Vector { vec![columns] } else { vec![rows, columns] };
@@ -204,12 +208,7 @@ impl<B: Backend> Weights<B> {
     ///
     /// # Errors
     /// Whatever backend or source refuse; weights are then partly written, and must be rewritten before use.
-    pub fn rewrite(
-        &mut self,
-        backend: &B,
-        source: &dyn Source,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    pub fn rewrite(&mut self, backend: &B, source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let (keys, mut storage): (Vec<_>, Vec<_>) = self.iter_mut().filter(|(key, _)| wanted(key)).unzip();
         backend.write(&mut storage, &|index, offset, out| source.read(keys[index], offset, out))
     }

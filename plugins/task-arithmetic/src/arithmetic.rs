@@ -1,16 +1,31 @@
 //! `task_arithmetic`.
 
-use skillweld_plugin_sdk::{Block, MergeMethod, Result, Spec, laws};
+use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, laws};
 
 use crate::join::{Join, Thin, add_weighed, merge, weigh};
 
 /// τ = λ Σ w_k τ_k, divided by Σ w_k when `normalize`.
+///
+/// Takes `density` and `rescale` without effect, because mergekit does and recipes in the wild have them.
 pub struct TaskArithmetic;
 
 impl MergeMethod for TaskArithmetic {
     fn spec() -> Spec {
         crate::spec("task_arithmetic", "weighted sum of task vectors", false)
             .citation("Ilharco et al., Editing models with task arithmetic, ICLR 2023, arXiv 2212.04089")
+            .param(
+                Param::number("density")
+                    .default(1.0)
+                    .per_expert()
+                    .without_effect()
+                    .describe("every entry is kept; `ties` trims"),
+            )
+            .param(
+                Param::boolean("rescale")
+                    .default(false)
+                    .without_effect()
+                    .describe("nothing is dropped, so nothing is to make up for"),
+            )
             .laws(laws::PERMUTATION | laws::LINEAR | laws::HOMOGENEOUS | laws::ZERO)
             .propagates_non_finite()
     }

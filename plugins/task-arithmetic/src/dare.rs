@@ -1,13 +1,18 @@
 //! `dare_linear` and `dare_ties`: drop at random, then join.
 
-use skillweld_plugin_sdk::{Block, MergeMethod, Param, Random, Result, Spec, laws, vectorize};
+use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Random, Result, Spec, laws, vectorize};
 
 use crate::join::{Join, TILE, Thin, merge, weigh};
+use crate::rescale;
 
 /// Sum of randomly thinned task vectors.
+///
+/// With `rescale` what is kept is divided by the density, as in the paper; with `rescale_by: norm` it is scaled so that
+/// each tensor gets back the Σ|τ| that it had, as mergekit does. The larger the tensor, the more closely the two agree; the norm takes
+/// a pass of its own over the data.
 pub struct DareLinear;
 
-/// Consensus of randomly thinned task vectors; where they cancel the sign is +.
+/// Consensus of randomly thinned task vectors, rescaled as in [`DareLinear`]; where they cancel the sign is +.
 pub struct DareTies;
 
 impl MergeMethod for DareLinear {
@@ -15,8 +20,17 @@ impl MergeMethod for DareLinear {
         spec("dare_linear", "sum of randomly thinned task vectors").laws(laws::HOMOGENEOUS | laws::ZERO)
     }
 
+    fn plan(params: &Params<'_>) -> Result<Plan> {
+        Ok(plan(params))
+    }
+
+    fn observe(block: &Block<'_>, _: usize, sums: &mut [f64]) -> Result {
+        observe(block, sums);
+        Ok(())
+    }
+
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        merge(block, &Drop::new(block), Join::Sum, out);
+        merge(block, &Drop::new(block, &weights(block)), Join::Sum, out);
         Ok(())
     }
 }
@@ -27,8 +41,17 @@ impl MergeMethod for DareTies {
             .laws(laws::HOMOGENEOUS | laws::ZERO)
     }
 
+    fn plan(params: &Params<'_>) -> Result<Plan> {
+        Ok(plan(params))
+    }
+
+    fn observe(block: &Block<'_>, _: usize, sums: &mut [f64]) -> Result {
+        observe(block, sums);
+        Ok(())
+    }
+
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        merge(block, &Drop::new(block), Join::Consensus { zero_sum: 1.0 }, out);
+        merge(block, &Drop::new(block, &weights(block)), Join::Consensus { zero_sum: 1.0 }, out);
         Ok(())
     }
 }
@@ -43,8 +66,37 @@ fn spec(id: &'static str, summary: &'static str) -> Spec {
                 .per_expert()
                 .describe("chance of each element to be kept"),
         )
-        .param(Param::boolean("rescale").default(true).describe("divide what is kept by the density"))
+        .param(Param::boolean("rescale").default(true).describe("make up for what is dropped"))
+        .param(Param::choice("rescale_by", &["density", "norm"]).default("density").describe(
+            "density: divide by it, as in the paper; norm: back to each tensor's Σ|τ|, as in mergekit",
+        ))
         .random()
+}
+
+/// Norms take a pass over each tensor, if anything is dropped.
+fn plan(params: &Params<'_>) -> Plan {
+    let drops = params.expert_numbers("density").iter().any(|&density| density < 1.0);
+    if drops && params.boolean("rescale") && params.choice("rescale_by") == "norm" {
+        return Plan::per_tensor([rescale::sums_len(params.experts())]);
+    }
+    Plan::default()
+}
+
+fn observe(block: &Block<'_>, sums: &mut [f64]) {
+    rescale::observe(block, &Drop::new(block, &vec![1.0; block.experts()]), sums);
+}
+
+/// The experts' weights, rescaled.
+fn weights(block: &Block<'_>) -> Vec<f32> {
+    let (weights, densities) = (block.expert_numbers("weight"), block.expert_numbers("density"));
+    let factors: Vec<f64> = if plan(block).passes() > 0 {
+        rescale::factors(block.totals()).collect()
+    } else if block.boolean("rescale") {
+        densities.iter().map(|&density| if density > 0.0 { 1.0 / density } else { 1.0 }).collect()
+    } else {
+        vec![1.0; weights.len()]
+    };
+    weights.iter().zip(factors).map(|(weight, factor)| (weight * factor) as f32).collect()
 }
 
 /// Keeps element i of expert k where its own random number is below density · 2³².
@@ -61,19 +113,14 @@ struct Draw {
 }
 
 impl<'a> Drop<'a> {
-    fn new(block: &'a Block<'a>) -> Self {
-        let rescale = block.boolean("rescale");
-        let draw = |k| {
-            let (weight, density) = (block.expert_number("weight", k), block.expert_number("density", k));
-            let scale = if rescale && density > 0.0 { 1.0 / density } else { 1.0 };
-            Draw {
-                random: block.random(k),
-                weight: (weight * scale) as f32,
-                // The conversion saturates: a density just below 1 keeps all but one number in 2³².
-                below: (density < 1.0).then_some((density * 4_294_967_296.0) as u32),
-            }
+    fn new(block: &'a Block<'a>, weights: &[f32]) -> Self {
+        let draw = |(k, &weight): (usize, &f32)| {
+            let density = block.expert_number("density", k);
+            // The conversion saturates: a density just below 1 keeps all but one number in 2³².
+            let below = (density < 1.0).then_some((density * 4_294_967_296.0) as u32);
+            Draw { random: block.random(k), weight, below }
         };
-        Self { block, experts: (0..block.experts()).map(draw).collect() }
+        Self { block, experts: weights.iter().enumerate().map(draw).collect() }
     }
 }
 

@@ -7,6 +7,7 @@
 mod arithmetic;
 mod dare;
 mod join;
+mod rescale;
 mod ties;
 mod trim;
 

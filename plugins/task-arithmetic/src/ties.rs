@@ -3,14 +3,16 @@
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws, vectorize};
 
 use crate::join::{Join, Thin, for_each_tile, merge, sum_of_signs, weigh};
+use crate::rescale;
 use crate::trim::{self, Scope};
 
 /// TIES-Merging. `density` of each expert's largest entries are kept; each element takes the sign of the weighted sum;
-/// the entries of that sign are averaged, or summed without `normalize`.
+/// the entries of that sign are averaged, or summed without `normalize`. With `rescale` the entries kept of each expert
+/// are first scaled back to its Σ|τ|, as in mergekit.
 ///
-/// `scope` says over what the threshold and the majority sign are taken: each tensor by itself (as mergekit does) or
+/// `scope` says over what the threshold, the norm and the majority sign are taken: each tensor by itself (as mergekit does) or
 /// the whole task vector (as the paper does). Entries equal to the threshold are all kept; mergekit keeps exactly
-/// ⌊density · n⌋ and picks among equals in no particular order.
+/// ⌊density · n⌋ and picks among equals as an unstable sort of the whole tensor happens to leave them.
 pub struct Ties;
 
 impl MergeMethod for Ties {
@@ -25,9 +27,14 @@ impl MergeMethod for Ties {
                     .describe("share of the entries kept, the largest ones"),
             )
             .param(
+                Param::boolean("rescale")
+                    .default(false)
+                    .describe("scale what is kept of a task vector back to its Σ|τ|"),
+            )
+            .param(
                 Param::choice("scope", &["tensor", "global"])
                     .default("tensor")
-                    .describe("over what the threshold and the majority sign are taken"),
+                    .describe("over what the threshold, the norm and the majority sign are taken"),
             )
             .param(
                 Param::choice("zero_sum", &["auto", "positive", "majority"]).default("auto").describe(
@@ -38,13 +45,7 @@ impl MergeMethod for Ties {
     }
 
     fn plan(params: &Params<'_>) -> Result<Plan> {
-        let mut sums = Vec::new();
-        if trims(params) {
-            sums.extend(trim::sums_len(params.experts()));
-        }
-        if counts_signs(params) {
-            sums.push(1);
-        }
+        let sums: Vec<usize> = passes(params).into_iter().map(|(_, len)| len).collect();
         Ok(match scope(params) {
             Scope::Tensor => Plan::per_tensor(sums),
             Scope::Global => Plan::global(sums),
@@ -52,19 +53,23 @@ impl MergeMethod for Ties {
     }
 
     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
-        if trims(block) && pass < trim::PASSES {
-            return trim::observe(block, scope(block), pass, sums);
+        match passes(block)[pass].0 {
+            Pass::Digit(digit) => return trim::observe(block, scope(block), digit, sums),
+            Pass::Norms => rescale::observe(block, &Trim::new(block, vec![1.0; block.experts()])?, sums),
+            Pass::Signs => for_each_tile(block, &Trim::new(block, weights(block))?, |_, len, rows| {
+                sums[0] += sum_of_signs(rows, len);
+            }),
         }
-        for_each_tile(block, &Trim::new(block)?, |_, len, rows| sums[0] += sum_of_signs(rows, len));
         Ok(())
     }
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        let zero_sum = match block.totals() {
-            [.., votes] if counts_signs(block) => (*votes > 0.0) as i8 - (*votes < 0.0) as i8,
+        let zero_sum = match totals(block, Pass::Signs) {
+            Some(&[votes]) => (votes > 0.0) as i8 - (votes < 0.0) as i8,
             _ => 1,
         };
-        merge(block, &Trim::new(block)?, Join::Consensus { zero_sum: f32::from(zero_sum) }, out);
+        let join = Join::Consensus { zero_sum: f32::from(zero_sum) };
+        merge(block, &Trim::new(block, weights(block))?, join, out);
         Ok(())
     }
 }
@@ -86,23 +91,76 @@ fn counts_signs(params: &Params<'_>) -> bool {
     }
 }
 
+/// What a pass over the data finds out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// One digit of the thresholds.
+    Digit(usize),
+    /// Σ|τ| before and after trimming.
+    Norms,
+    /// The majority sign.
+    Signs,
+}
+
+/// The passes that the parameters make necessary, each with the length of its sums.
+fn passes(params: &Params<'_>) -> Vec<(Pass, usize)> {
+    let mut passes = Vec::new();
+    if trims(params) {
+        passes.extend(
+            trim::sums_len(params.experts()).into_iter().enumerate().map(|(i, len)| (Pass::Digit(i), len)),
+        );
+        if params.boolean("rescale") {
+            passes.push((Pass::Norms, rescale::sums_len(params.experts())));
+        }
+    }
+    if counts_signs(params) {
+        passes.push((Pass::Signs, 1));
+    }
+    passes
+}
+
+/// What `wanted` found; `None` when it is not among the passes.
+fn totals<'a>(block: &'a Block<'_>, wanted: Pass) -> Option<&'a [f64]> {
+    let mut start = 0;
+    for (pass, len) in passes(block) {
+        if pass == wanted {
+            return block.totals().get(start..start + len);
+        }
+        start += len;
+    }
+    None
+}
+
+/// The experts' weights, rescaled.
+fn weights(block: &Block<'_>) -> Vec<f32> {
+    let weights = block.expert_numbers("weight").iter();
+    match totals(block, Pass::Norms) {
+        Some(norms) => {
+            weights.zip(rescale::factors(norms)).map(|(weight, factor)| (weight * factor) as f32).collect()
+        }
+        None => weights.map(|&weight| weight as f32).collect(),
+    }
+}
+
 /// Keeps entries of at least the expert's threshold.
 struct Trim<'a> {
     block: &'a Block<'a>,
+    weights: Vec<f32>,
     /// `None`: keep everything.
     thresholds: Vec<Option<f32>>,
 }
 
 impl<'a> Trim<'a> {
-    fn new(block: &'a Block<'a>) -> Result<Self> {
+    fn new(block: &'a Block<'a>, weights: Vec<f32>) -> Result<Self> {
         let threshold = |k| if trims(block) { trim::threshold(block, scope(block), k) } else { Ok(None) };
-        Ok(Self { block, thresholds: (0..block.experts()).map(threshold).collect::<Result<_>>()? })
+        let thresholds = (0..block.experts()).map(threshold).collect::<Result<_>>()?;
+        Ok(Self { block, weights, thresholds })
     }
 }
 
 impl Thin for Trim<'_> {
     fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
-        let (expert, weight) = (&self.block.expert(k)[start..], self.block.expert_number("weight", k) as f32);
+        let (expert, weight) = (&self.block.expert(k)[start..], self.weights[k]);
         match self.thresholds[k] {
             Some(threshold) => weigh_large(values, expert, weight, threshold),
             None => weigh(values, expert, weight),

@@ -36,15 +36,27 @@ fn keep_largest(values: &[f32], count: usize) -> Vec<f32> {
     values.iter().map(|&x| if x.abs() >= threshold { x } else { 0.0 }).collect()
 }
 
+/// What scales the thinned vector back to the norm of the whole one.
+fn factor<'a>(whole: impl Iterator<Item = &'a f32>, thinned: impl Iterator<Item = &'a f32>) -> f64 {
+    let norm = |sum: f64, x: &f32| sum + f64::from(x.abs());
+    let (whole, thinned) = (whole.fold(0.0, norm), thinned.fold(0.0, norm));
+    if thinned == 0.0 { 1.0 } else { whole / thinned }
+}
+
 struct Rule {
     weights: [f64; 3],
+    factors: [f64; 3],
     normalize: bool,
     lambda: f64,
     zero_sum: f32,
 }
 
+fn weighted(values: [f32; 3], weights: [f64; 3], factors: [f64; 3]) -> [f32; 3] {
+    [0, 1, 2].map(|k| (weights[k] * factors[k]) as f32 * values[k])
+}
+
 fn consensus(values: [f32; 3], rule: &Rule) -> f32 {
-    let weighted = [0, 1, 2].map(|k| rule.weights[k] as f32 * values[k]);
+    let weighted = weighted(values, rule.weights, rule.factors);
     let sum = weighted[0] + weighted[1] + weighted[2];
     let sign = if sum == 0.0 { rule.zero_sum } else { sum.signum() };
     let (mut merged, mut divisor) = (0.0, 0.0);
@@ -61,8 +73,8 @@ fn consensus(values: [f32; 3], rule: &Rule) -> f32 {
 }
 
 /// Sum of the signs of the sums: which sign most elements have.
-fn majority<'a>(elements: impl Iterator<Item = [f32; 3]> + 'a, weights: &[f64; 3]) -> f32 {
-    let sum = |v: [f32; 3]| (0..3).fold(0.0, |sum, k| sum + weights[k] as f32 * v[k]);
+fn majority<'a>(elements: impl Iterator<Item = [f32; 3]> + 'a, weights: [f64; 3], factors: [f64; 3]) -> f32 {
+    let sum = |v: [f32; 3]| weighted(v, weights, factors).into_iter().sum::<f32>();
     let votes: i32 = elements.map(sum).map(|s| i32::from(s > 0.0) - i32::from(s < 0.0)).sum();
     votes.signum() as f32
 }
@@ -89,12 +101,13 @@ proptest! {
     #[test]
     fn ties_within_each_tensor(
         tensors in tensors(), density in densities(), weights in weights(), normalize: bool,
-        positive: bool, lambda in prop_oneof![Just(1.0), 0.1f64..2.0], block_len in 8usize..900,
+        rescale: bool, positive: bool, lambda in prop_oneof![Just(1.0), 0.1f64..2.0], block_len in 8usize..900,
     ) {
         let merged = trial_of::<Ties>(&tensors)
             .per_expert("density", &density)
             .per_expert("weight", &weights)
             .set("normalize", normalize)
+            .set("rescale", rescale)
             .set("lambda", lambda)
             .set("zero_sum", if positive { "auto" } else { "majority" })
             .block_len(block_len)
@@ -109,8 +122,9 @@ proptest! {
                 keep_largest(&experts[k], count)
             };
             let trimmed = [trim(0), trim(1), trim(2)];
-            let zero_sum = if positive { 1.0 } else { majority(elements(&trimmed), &weights) };
-            let rule = Rule { weights, normalize, lambda, zero_sum };
+            let factors = [0, 1, 2].map(|k| if rescale { factor(experts[k].iter(), trimmed[k].iter()) } else { 1.0 });
+            let zero_sum = if positive { 1.0 } else { majority(elements(&trimmed), weights, factors) };
+            let rule = Rule { weights, factors, normalize, lambda, zero_sum };
             for (i, merged) in merged.into_iter().enumerate() {
                 prop_assert_eq!(merged, consensus(element(&trimmed, i), &rule), "element {}", i);
             }
@@ -119,18 +133,21 @@ proptest! {
 
     #[test]
     fn ties_over_the_whole_task_vector(
-        tensors in tensors(), density in densities(), weights in weights(), normalize: bool, block_len in 8usize..900,
+        tensors in tensors(), density in densities(), weights in weights(), normalize: bool,
+        rescale: bool, block_len in 8usize..900,
     ) {
         let merged = trial_of::<Ties>(&tensors)
             .set("scope", "global")
+            .set("rescale", rescale)
             .per_expert("density", &density)
             .per_expert("weight", &weights)
             .set("normalize", normalize)
             .block_len(block_len)
             .merge_all()
             .concat();
+        let whole = |k: usize| -> Vec<f32> { tensors.iter().flat_map(|experts| experts[k].clone()).collect() };
         let trim = |k: usize| {
-            let all: Vec<f32> = tensors.iter().flat_map(|experts| experts[k].clone()).collect();
+            let all = whole(k);
             let count = match density[k] {
                 0.0 => 0,
                 1.0 => all.len(),
@@ -139,7 +156,9 @@ proptest! {
             keep_largest(&all, count)
         };
         let trimmed = [trim(0), trim(1), trim(2)];
-        let rule = Rule { weights, normalize, lambda: 1.0, zero_sum: majority(elements(&trimmed), &weights) };
+        let factors = [0, 1, 2].map(|k| if rescale { factor(whole(k).iter(), trimmed[k].iter()) } else { 1.0 });
+        let zero_sum = majority(elements(&trimmed), weights, factors);
+        let rule = Rule { weights, factors, normalize, lambda: 1.0, zero_sum };
         for (i, merged) in merged.into_iter().enumerate() {
             prop_assert_eq!(merged, consensus(element(&trimmed, i), &rule), "element {}", i);
         }
@@ -147,8 +166,8 @@ proptest! {
 
     #[test]
     fn dare_keeps_elements_whose_number_is_below_the_density(
-        tensors in tensors(), density in densities(), weights in weights(), rescale: bool, seed: u64,
-        normalize: bool, block_len in 8usize..900,
+        tensors in tensors(), density in densities(), weights in weights(), rescale: bool, by_norm: bool,
+        seed: u64, normalize: bool, block_len in 8usize..900,
     ) {
         let seed = seed >> 1;
         macro_rules! run {
@@ -157,6 +176,7 @@ proptest! {
                     .per_expert("density", &density)
                     .per_expert("weight", &weights)
                     .set("rescale", rescale)
+                    .set("rescale_by", if by_norm { "norm" } else { "density" })
                     .set("normalize", normalize)
                     .seed(seed)
                     .block_len(block_len)
@@ -165,17 +185,20 @@ proptest! {
         }
         let (linear, ties) = (run!(DareLinear), run!(DareTies));
         for (t, experts) in tensors.iter().enumerate() {
-            let scales = density.map(|d| if rescale && d > 0.0 { 1.0 / d } else { 1.0 });
-            let numbers = [0, 1, 2].map(|k| {
+            let thinned = [0, 1, 2].map(|k| {
                 let mut numbers = vec![0; experts[0].len()];
-                Random::new(seed + t as u64, k).fill(0, &mut numbers);
-                numbers
+                Random::new(seed + t as u64, k as u32).fill(0, &mut numbers);
+                let below = (density[k] * 2f64.powi(32)).floor();
+                let keep = |(&x, number)| if density[k] == 1.0 || f64::from(number) < below { x } else { 0.0 };
+                experts[k].iter().zip(numbers).map(keep).collect::<Vec<f32>>()
+            });
+            let factors = [0, 1, 2].map(|k| match (rescale, by_norm, density[k]) {
+                (false, _, _) => 1.0,
+                (true, true, _) => factor(experts[k].iter(), thinned[k].iter()),
+                (true, false, density) => if density > 0.0 { 1.0 / density } else { 1.0 },
             });
             for i in 0..experts[0].len() {
-                let weighted = [0, 1, 2].map(|k| {
-                    let kept = density[k] == 1.0 || f64::from(numbers[k][i]) < (density[k] * 2f64.powi(32)).floor();
-                    if kept { (weights[k] * scales[k]) as f32 * experts[k][i] } else { 0.0 }
-                });
+                let weighted = weighted(element(&thinned, i), weights, factors);
                 let total: f32 = weights.iter().map(|&w| w as f32).sum();
                 let divisor = if normalize && total.abs() >= 1e-8 { total } else { 1.0 };
                 prop_assert_eq!(linear[t][i], (weighted[0] + weighted[1] + weighted[2]) / divisor);
@@ -221,9 +244,13 @@ fn values_that_mergekit_gives() {
 #[test]
 fn dare_keeps_about_its_density() {
     let ones = vec![1.0; 1 << 16];
-    let merged = Trial::of::<DareLinear>().experts(&[&ones]).set("density", 0.25).merge();
+    let trial = || Trial::of::<DareLinear>().experts(&[&ones]).set("density", 0.25);
+    let merged = trial().merge();
     let kept = merged.iter().filter(|&&x| x == 4.0).count();
     assert_eq!(merged.iter().filter(|&&x| x == 0.0).count(), merged.len() - kept);
     // One standard deviation of the count is √(n · ¼ · ¾) = 111.
     assert!(kept.abs_diff(1 << 14) < 5 * 111, "{kept}");
+    // The norm stays exactly what it was only when told.
+    let norm: f64 = trial().set("rescale_by", "norm").merge().into_iter().map(f64::from).sum();
+    assert!((norm / ones.len() as f64 - 1.0).abs() < 1e-6, "{norm}");
 }

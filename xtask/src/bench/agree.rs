@@ -1,6 +1,5 @@
 //! Whether two programs made the same checkpoint.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,8 +20,10 @@ pub(crate) struct Distance {
     pub(crate) cancelled: u64,
     /// Values further apart at which some expert's task vector is exactly as large as the smallest entry that trimming
     /// keeps: bf16 has few magnitudes, and which of many equal entries belong to the largest k is nobody's to say.
-    /// mergekit keeps any k of them, Skillweld all.
+    /// Skillweld keeps all of them, mergekit as many as make k.
     pub(crate) at_threshold: u64,
+    /// The most values that can differ for that reason: the entries that Skillweld keeps beyond k, over all experts.
+    pub(crate) beyond_k: u64,
 }
 
 /// What was merged, as the comparison needs to know it.
@@ -45,8 +46,14 @@ pub(crate) fn distance(merge: &Merge, ours: &Path, theirs: &Path) -> Result<Dist
         let (a, b) = (bf16(&ours, key)?, bf16(&theirs, key)?);
         ensure!(a.shape() == b.shape(), "`{key}` has shape {:?}, the peer's has {:?}", a.shape(), b.shape());
         let inputs = inputs.iter().map(|input| bf16(input, key)).collect::<Result<Vec<_>>>()?;
-        // Made when first asked for: most merges trim nothing.
-        let thresholds: OnceCell<Vec<f32>> = OnceCell::new();
+        let cuts: Vec<Cut> = match (merge.density, &inputs[..]) {
+            (Some(density), [base, experts @ ..]) => {
+                experts.iter().map(|expert| Cut::new(base, expert, density)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let beyond_k: u64 = cuts.iter().map(|cut| cut.beyond_k).sum();
+        let before = distance.at_threshold;
         let pairs = a.bytes().chunks_exact(2).zip(b.bytes().chunks_exact(2));
         for (index, (a, b)) in pairs.enumerate() {
             let (a, b) = ([a[0], a[1]], [b[0], b[1]]);
@@ -57,32 +64,60 @@ pub(crate) fn distance(merge: &Merge, ours: &Path, theirs: &Path) -> Result<Dist
             }
             let (a, b) = (value(a), value(b));
             let largest = inputs.iter().map(|input| at(input, index).abs()).fold(0.0, f32::max);
-            let at_threshold = |density| {
-                let (base, experts) = (&inputs[0], &inputs[1..]);
-                let thresholds =
-                    thresholds.get_or_init(|| experts.iter().map(|e| threshold(base, e, density)).collect());
-                experts.iter().zip(thresholds).any(|(e, t)| (at(e, index) - at(base, index)).abs() == *t)
+            let open_to_choice = || {
+                let mut experts = inputs.iter().skip(1).zip(&cuts);
+                experts.any(|(expert, cut)| cut.is_open(magnitude(&inputs[0], expert, index)))
             };
             if (a - b).abs() <= CANCELLATION * largest {
                 distance.cancelled += 1;
-            } else if merge.density.is_some_and(at_threshold) {
+            } else if open_to_choice() {
                 distance.at_threshold += 1;
             } else {
                 bail!("`{key}`: value {index} is {a}, the peer's {b}: {steps} bf16 steps apart");
             }
         }
+        let excused = distance.at_threshold - before;
+        ensure!(
+            excused <= beyond_k,
+            "`{key}`: {excused} values at a trimming threshold differ, but only {beyond_k} entries more than wanted are kept"
+        );
+        distance.beyond_k += beyond_k;
         distance.values += a.numel() as u64;
     }
     ensure!(distance.values > 0, "the peer wrote no tensors");
     Ok(distance)
 }
 
-/// The smallest magnitude among the ⌊density · n⌋ largest of a task vector.
-fn threshold(base: &TensorView<'_>, expert: &TensorView<'_>, density: f64) -> f32 {
-    let mut magnitudes: Vec<f32> = (0..base.numel()).map(|i| (at(expert, i) - at(base, i)).abs()).collect();
-    let kept = (density * magnitudes.len() as f64) as usize;
-    let place = magnitudes.len() - kept.clamp(1, magnitudes.len());
-    *magnitudes.select_nth_unstable_by(place, f32::total_cmp).1
+/// Where trimming cuts the entries of one task vector.
+#[derive(Debug, PartialEq)]
+struct Cut {
+    /// The smallest magnitude among the k = ⌊density · n⌋ largest.
+    threshold: f32,
+    /// Entries at least that large, less k: equals among which a choice is open.
+    beyond_k: u64,
+}
+
+impl Cut {
+    fn new(base: &TensorView<'_>, expert: &TensorView<'_>, density: f64) -> Self {
+        let mut magnitudes: Vec<f32> = (0..base.numel()).map(|i| magnitude(base, expert, i)).collect();
+        let kept = ((density * magnitudes.len() as f64) as usize).clamp(1, magnitudes.len().max(1));
+        let Some(place) = magnitudes.len().checked_sub(kept) else {
+            return Self { threshold: 0.0, beyond_k: 0 };
+        };
+        let (below, &mut threshold, _) = magnitudes.select_nth_unstable_by(place, f32::total_cmp);
+        let beyond_k = below.iter().filter(|&&magnitude| magnitude == threshold).count() as u64;
+        Self { threshold, beyond_k }
+    }
+
+    /// Whether an entry of that magnitude may be kept or not.
+    fn is_open(&self, magnitude: f32) -> bool {
+        self.beyond_k > 0 && magnitude == self.threshold
+    }
+}
+
+/// |τ| of one entry.
+fn magnitude(base: &TensorView<'_>, expert: &TensorView<'_>, index: usize) -> f32 {
+    (at(expert, index) - at(base, index)).abs()
 }
 
 /// What a random method does to a base: the share of values it moves and how far.
@@ -165,13 +200,19 @@ mod tests {
         // 1 and its neighbour; two values near zero that inputs of size 1 left over.
         let near = file(&dir, "near", [1.0078125, 4e-6, 0.0, 0.0]);
         let found = distance(&merge(None), &ours, &near).unwrap();
-        assert_eq!(found, Distance { values: 4, one_step: 1, cancelled: 1, at_threshold: 0 });
+        assert_eq!(found, Distance { values: 4, one_step: 1, cancelled: 1, at_threshold: 0, beyond_k: 0 });
 
         // The largest quarter of the task vector is one of two equal entries.
         let other = file(&dir, "other", [1.0, 1e-6, 0.0, -0.5]);
         let found = distance(&merge(Some(0.25)), &ours, &other).unwrap();
-        assert_eq!(found, Distance { values: 4, one_step: 0, cancelled: 0, at_threshold: 1 });
+        assert_eq!(found, Distance { values: 4, one_step: 0, cancelled: 0, at_threshold: 1, beyond_k: 1 });
         let error = distance(&merge(None), &ours, &other).unwrap_err();
+        assert!(error.to_string().contains("value 3"), "{error}");
+        // Only one of them may be missing, and none where half of the task vector is kept: both are.
+        let neither = file(&dir, "neither", [1.0, 1e-6, 0.5, -0.5]);
+        let error = distance(&merge(Some(0.25)), &ours, &neither).unwrap_err();
+        assert!(error.to_string().contains("2 values at a trimming threshold"), "{error}");
+        let error = distance(&merge(Some(0.5)), &ours, &other).unwrap_err();
         assert!(error.to_string().contains("value 3"), "{error}");
         std::fs::remove_dir_all(dir).unwrap();
     }

@@ -22,7 +22,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "skillweld-cli",
         &[
-            "tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "merged", "router", "policy", "serve",
+            "tensor",
+            "linalg",
+            "store",
+            "plugin-host",
+            "plugin-check",
+            "merge",
+            "merged",
+            "router",
+            "policy",
+            "serve",
         ],
     ),
     ("skillweld-synth", &["simd", "tensor", "store"]),

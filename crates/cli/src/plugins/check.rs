@@ -1,6 +1,7 @@
 //! `skillweld plugins check`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use skillweld_plugin_check::CheckOptions;
@@ -13,8 +14,9 @@ const EXAMPLES: &str = "\
 Examples:
   skillweld plugins check target/release/libskillweld_plugin_my_merge.so
   skillweld plugins check ./stranger.so --cases 1000 --seed 7
+  skillweld plugins check ./slow.so --cases 8 --timeout 600
 
-Exit code 1 if a law is broken or the plugin crashes.";
+Exit code 1 if a law is broken, or the plugin crashes or hangs.";
 
 /// Hold every method of a plugin to the laws of merging, on random input, in a process of its own.
 #[derive(clap::Args)]
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Where the random numbers start; the same seed draws the same cases.
     #[arg(long, value_name = "S", default_value_t = CheckOptions::default().seed)]
     seed: u64,
+    /// How long one law may take before the plugin counts as hanging [default: 60, or a second a case if that is more].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
     /// The results as JSON.
     #[arg(long)]
     json: bool,
@@ -43,16 +48,19 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         check_here(&args.file, &options)?;
         return Ok(Outcome::Done);
     }
-    let Findings { methods, crash } = check_in_child(&args.file, &options)?;
-    let passed = crash.is_none() && methods.iter().all(MethodReport::passed);
+    let limit = Duration::from_secs(args.timeout.unwrap_or_else(|| u64::from(args.cases).max(60)));
+    let Findings { methods, crash, hang } = check_in_child(&args.file, &options, limit, console)?;
+    let passed = crash.is_none() && hang.is_none() && methods.iter().all(MethodReport::passed);
     if args.json {
-        print_json(&json!({"plugin": args.file, "passed": passed, "crash": crash, "methods": methods}))?;
+        print_json(&json!({
+            "plugin": args.file, "passed": passed, "crash": crash, "hang": hang, "methods": methods,
+        }))?;
     } else {
         let mut page = Page::new(console);
         methods.iter().for_each(|method| show(method, &mut page));
-        if let Some(crash) = &crash {
+        for end in crash.iter().chain(&hang) {
             page.line("");
-            page.line(page.paint(Tone::Bad, crash));
+            page.line(page.paint(Tone::Bad, end));
         }
         page.print()?;
     }

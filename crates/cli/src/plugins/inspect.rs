@@ -7,8 +7,18 @@ use super::describe::{description, experts, flags_of, laws_of};
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, print_json, table};
 
+const EXAMPLES: &str = "\
+Examples:
+  skillweld plugins inspect ties
+  # the mask method of a name that a merge method has too
+  skillweld plugins inspect emr --mask
+  skillweld plugins inspect my_merge --plugin target/release
+  # the JSON Schema of its parameters
+  skillweld plugins inspect ties --json | jq .parameters";
+
 /// Describe a method: parameters, laws, citation, and how to write it in a recipe.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The method's name in recipes.
     id: String,
@@ -81,7 +91,10 @@ fn parameters(params: &[ParamSpec]) -> comfy_table::Table {
             cell(Tone::Plain, &param.kind),
             default,
             cell(Tone::Plain, if param.per_expert { "per model" } else { "once" }),
-            cell(Tone::Plain, &param.description),
+            match param.no_effect {
+                true => cell(Tone::Faint, format!("no effect: {}", param.description)),
+                false => cell(Tone::Plain, &param.description),
+            },
         ]);
     }
     table
@@ -97,7 +110,7 @@ fn recipe(method: &Method) -> String {
     if !parameters.is_empty() && !method.params().is_empty() {
         lines.push(parameters.to_owned());
     }
-    for param in method.params() {
+    for param in method.params().iter().filter(|param| !param.no_effect) {
         let default = param.default.as_ref().map_or_else(|| "…".to_owned(), ToString::to_string);
         lines.push(format!("    {}: {default}", param.name));
     }

@@ -8,8 +8,18 @@ use super::describe::{description, experts};
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, print_json, table};
 
+const EXAMPLES: &str = "\
+Examples:
+  skillweld plugins list
+  skillweld plugins list --plugin target/release
+  # names of the mask methods, for a script
+  skillweld plugins list --json | jq -r '.methods[] | select(.kind == \"mask\") | .id'
+
+Of two methods of one name the first found counts: --plugin PATH, next to the program, $SKILLWELD_PLUGINS.";
+
 /// List the merge and mask methods at hand.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     search: Search,

@@ -1,6 +1,7 @@
 /* The mean of the task vectors, with one oddity from the compiler's command line: SLOW sleeps in every call, STUCK
- * does for an hour whatever signals come, CRASH reads through a null pointer, WRONG counts the first expert twice,
- * CHATTY logs and prints. */
+ * does for an hour whatever signals come, LOOP never ends on long blocks and prints all the while, STUCK_LOADING does
+ * not get past its initialiser, CRASH reads through a null pointer, WRONG counts the first expert twice, CHATTY logs and
+ * prints, PANICKY fails on long blocks as a Rust plugin does that panics. */
 #define _POSIX_C_SOURCE 199309L
 #include "skillweld_plugin.h"
 #include <stdio.h>
@@ -12,6 +13,12 @@
 #define FLAGS (SKW_ELEMENTWISE | SKW_DETERMINISTIC)
 #endif
 
+#ifdef STUCK_LOADING
+__attribute__((constructor)) static void load(void) {
+    for (volatile int i = 0;; i++) {}
+}
+#endif
+
 static int32_t run(const skw_call *call) {
 #ifdef SLOW
     struct timespec wait = {0, 30 * 1000 * 1000};
@@ -20,6 +27,20 @@ static int32_t run(const skw_call *call) {
 #ifdef STUCK
     struct timespec hour = {3600, 0};
     while (nanosleep(&hour, &hour) != 0) {}
+#endif
+#ifdef LOOP
+    for (uint64_t i = 0; call->len > 100; i++) printf("still at it: %llu\n", (unsigned long long)i);
+#endif
+#ifdef PANICKY
+    if (call->len > 100) {
+        unsigned long long len = call->len;
+        fprintf(stderr, "\nthread '<unnamed>' (%llu) panicked at src/lib.rs:20:9:\n", 1000 + len);
+        fprintf(stderr, "index out of bounds: the len is %llu but the index is %llu\n", len, len);
+        fprintf(stderr, "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n");
+        skw_str message = SKW_STR("index out of bounds");
+        call->host->error(call->host->context, message);
+        return SKW_PANIC;
+    }
 #endif
 #ifdef CRASH
     volatile float *nowhere = NULL;

@@ -12,9 +12,13 @@ use tempfile::TempDir;
 /// The program, finding the plugins that cargo built beside the tests.
 pub(crate) fn skillweld() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skillweld"));
-    let tests = std::env::current_exe().unwrap();
-    command.env("SKILLWELD_PLUGINS", tests.parent().unwrap()).env_remove("NO_COLOR").stdin(Stdio::null());
+    command.env("SKILLWELD_PLUGINS", plugins()).env_remove("NO_COLOR").stdin(Stdio::null());
     command
+}
+
+/// The folder of those plugins.
+pub(crate) fn plugins() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
 /// What came of a run.

@@ -1,6 +1,6 @@
 //! From a recipe and opened models to a plan: which rule applies to which key.
 
-use skillweld_plugin_host::{Bound, HostHooks, Method, ParamKind, ParamSpec, Registry, flags};
+use skillweld_plugin_host::{Bound, HostHooks, Level, Method, ParamKind, ParamSpec, Registry, flags};
 use skillweld_store::{Family, Modality, is_normalisation_buffer};
 
 use super::check::{Named, agree_in_shape, identical, subject};
@@ -38,6 +38,7 @@ impl<'a> Plan<'a> {
             return Err(MergeError::NoBase { method: method.id().to_owned() });
         }
         recipe.check_parameters(&known_parameters(method))?;
+        warn_of_no_effect(recipe, method, &hooks);
         let mask = match (&recipe.mask, method.mask()) {
             (MaskChoice::Method(spec), _) => Some(registry.mask(&spec.method)?),
             (MaskChoice::MethodsOwn, Some(id)) => Some(registry.mask(id)?),
@@ -64,6 +65,18 @@ impl<'a> Plan<'a> {
         let mut notes = context.check_names(&tensors)?;
         let expert = action_expert::plan(&context, mask.is_some(), &mut tensors, &mut notes)?;
         Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
+    }
+}
+
+/// Says which parameters of the recipe the method takes and does nothing with.
+fn warn_of_no_effect(recipe: &Recipe, method: &Method, hooks: &HostHooks<'_>) {
+    for parameter in method.params().iter().filter(|parameter| parameter.no_effect) {
+        let places = recipe.places_of(&parameter.name);
+        let Some((first, others)) = places.split_first() else { continue };
+        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        let (name, id) = (&parameter.name, method.id());
+        let text = format!("{first}{more}: `{name}` has no effect on `{id}`; {}", parameter.description);
+        (hooks.log)(Level::Warning, &text);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which value a parameter has for one key of one model.
 
 use super::Recipe;
-use super::error::{Allowed, RecipeError};
+use super::error::{Allowed, Place, RecipeError};
 use super::extensions::Modality;
 use super::parameters::{ParamValue, ParameterKind, Parameters};
 
@@ -81,6 +81,14 @@ impl Recipe {
         }
         self.groups.values().try_for_each(|group| check(group, &self.method, known, false))?;
         check(&self.parameters, &self.method, known, false)
+    }
+
+    /// Every place that sets this parameter of the merge method, at any level.
+    pub(crate) fn places_of(&self, parameter: &str) -> Vec<&Place> {
+        let sources = self.slices.iter().flat_map(|slice| &slice.sources).map(|source| &source.parameters);
+        let slices = self.slices.iter().map(|slice| &slice.parameters);
+        let levels = sources.chain(slices).chain(self.groups.values()).chain([&self.parameters]);
+        levels.filter_map(|level| level.get(parameter)).map(|setting| &setting.place).collect()
     }
 
     /// Checks the parameters under `mask` against the mask method's own.

@@ -40,6 +40,24 @@
 //! `{model: {path: …}, lora: {path: …}}` takes paths literally, so it is the way to write a path with a `+`. A part
 //! after `@` is a revision there; here models are local and `@` belongs to the path.
 //!
+//! **Thinning**, found in `f32` outputs of random models; `tests/mergekit_values.rs` repeats it as numbers:
+//!
+//! | method | `density` | `rescale` | here |
+//! |---|---|---|---|
+//! | `task_arithmetic` | no effect | no effect | the same, with a warning |
+//! | `ties` | keeps the max(1, ⌊density·n⌋) largest of each tensor | false by default; true scales what is kept of each tensor and expert to the Σ\|τ\| it had, before weights, signs and `normalize` | the same |
+//! | `dare_linear`, `dare_ties` | chance of each entry to be kept | true by default; means what it means for `ties`, not 1/density | true divides by the density, as the paper; with `rescale_by: norm` the same, for a second pass over the data |
+//!
+//! Nothing is rescaled where nothing is kept. mergekit also leaves alone what is kept if its Σ|τ| is below about 10⁻⁷;
+//! Skillweld has no such unit of size. `rescale` may be a gradient or a list with filters; on one model mergekit ignores
+//! it. `rescale_norm` has no effect on any of these methods there, `gamma` and `epsilon` none on `task_arithmetic`; here
+//! they are refused.
+//!
+//! Which of several entries as large as the smallest kept one `ties` keeps is fixed by PyTorch's *unstable* descending
+//! sort of the whole flattened |τ| (2.15 on the CPU): the same in every run, at any number of threads and instruction
+//! set, but neither the first nor the last of the equal ones, nor anything that a block could know by itself. Skillweld
+//! keeps them all.
+//!
 //! **`modules`** with `default` alone equals its contents written at the top level, its parameters ranking above the
 //! global ones.
 

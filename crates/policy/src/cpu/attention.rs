@@ -47,12 +47,12 @@ pub(super) fn attend<'a>(
     sequences: impl Iterator<Item = (Vec<Group<'a>>, ArrayViewMut2<'a, f32>)>,
 ) {
     let sequences: Vec<_> = sequences
-        .map(|(groups, out)| (groups, tiles(out, QUERIES, layout.head_dim).map(Mutex::new).collect::<Vec<_>>()))
+        .map(|(groups, out)| {
+            (groups, tiles(out, QUERIES, layout.head_dim).map(Mutex::new).collect::<Vec<_>>())
+        })
         .collect();
-    let parts: Vec<_> = sequences
-        .iter()
-        .flat_map(|(groups, tiles)| tiles.iter().map(move |tile| (groups, tile)))
-        .collect();
+    let parts: Vec<_> =
+        sequences.iter().flat_map(|(groups, tiles)| tiles.iter().map(move |tile| (groups, tile))).collect();
     let Ok(()) = threads.for_each(parts.len(), Scratch::default, |scratch, index| {
         let (groups, tile) = parts[index];
         let mut tile = tile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +127,9 @@ mod tests {
                         continue;
                     }
                     let dot: f64 = (0..width)
-                        .map(|j| f64::from(group.queries[[query, q + j]]) * f64::from(group.keys[[key, kv + j]]))
+                        .map(|j| {
+                            f64::from(group.queries[[query, q + j]]) * f64::from(group.keys[[key, kv + j]])
+                        })
                         .sum();
                     let power = (dot * f64::from(group.scale)).exp();
                     weight += power;
@@ -139,28 +141,36 @@ mod tests {
     }
 
     fn matrix(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
-        let value = |i: usize| ((i as u32 ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        let value =
+            |i: usize| ((i as u32 ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
         Array2::from_shape_fn((rows, columns), |(i, j)| value(i * columns + j))
     }
 
-    fn run(groups: &[Group<'_>], layout: Layout, heads: usize, sequences: usize, threads: usize) -> Array2<f32> {
+    fn run(
+        groups: &[Group<'_>],
+        layout: Layout,
+        heads: usize,
+        sequences: usize,
+        threads: usize,
+    ) -> Array2<f32> {
         let rows = groups[0].queries.nrows();
         let mut out = Array2::from_elem((rows, heads * layout.head_dim), f32::NAN);
         let lengths: Vec<_> = groups.iter().map(|group| group.keys.nrows() / sequences).collect();
-        let parts = out.axis_chunks_iter_mut(ndarray::Axis(0), rows / sequences).enumerate().map(|(index, out)| {
-            let group = |(group, &length): (&Group<'_>, &usize)| {
-                let (q, k) = (index * rows / sequences, index * length);
-                // Slices of a copied view borrow from it; these borrow from what it views.
-                let (queries, keys, values) = (group.queries, group.keys, group.values);
-                Group {
-                    queries: queries.slice_move(s![q..q + rows / sequences, ..]),
-                    keys: keys.slice_move(s![k..k + length, ..]),
-                    values: values.slice_move(s![k..k + length, ..]),
-                    scale: group.scale,
-                }
-            };
-            (groups.iter().zip(&lengths).map(group).collect(), out)
-        });
+        let parts =
+            out.axis_chunks_iter_mut(ndarray::Axis(0), rows / sequences).enumerate().map(|(index, out)| {
+                let group = |(group, &length): (&Group<'_>, &usize)| {
+                    let (q, k) = (index * rows / sequences, index * length);
+                    // Slices of a copied view borrow from it; these borrow from what it views.
+                    let (queries, keys, values) = (group.queries, group.keys, group.values);
+                    Group {
+                        queries: queries.slice_move(s![q..q + rows / sequences, ..]),
+                        keys: keys.slice_move(s![k..k + length, ..]),
+                        values: values.slice_move(s![k..k + length, ..]),
+                        scale: group.scale,
+                    }
+                };
+                (groups.iter().zip(&lengths).map(group).collect(), out)
+            });
         attend(Threads::new(NonZeroUsize::new(threads).unwrap()), layout, parts);
         out
     }

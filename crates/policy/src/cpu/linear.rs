@@ -21,18 +21,22 @@ pub(super) fn linear(
     finish: &Finish<'_>,
 ) {
     let tiles: Vec<_> = tiles(out.view_mut(), 128, 256).map(Mutex::new).collect();
-    let Ok(()) = threads.for_each(tiles.len(), || (), |(), index| {
-        let mut tile = tiles[index].lock().unwrap_or_else(PoisonError::into_inner);
-        let (row, column) = (tile.row, tile.column);
-        let (rows, columns) = tile.out.dim();
-        let x = x.slice(s![row..row + rows, ..]);
-        let weight = weight.slice(s![column..column + columns, ..]);
-        general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut tile.out);
-        for (index, mut values) in tile.out.rows_mut().into_iter().enumerate() {
-            if let Some(values) = values.as_slice_mut() {
-                finish(row + index, column, values);
+    let Ok(()) = threads.for_each(
+        tiles.len(),
+        || (),
+        |(), index| {
+            let mut tile = tiles[index].lock().unwrap_or_else(PoisonError::into_inner);
+            let (row, column) = (tile.row, tile.column);
+            let (rows, columns) = tile.out.dim();
+            let x = x.slice(s![row..row + rows, ..]);
+            let weight = weight.slice(s![column..column + columns, ..]);
+            general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut tile.out);
+            for (index, mut values) in tile.out.rows_mut().into_iter().enumerate() {
+                if let Some(values) = values.as_slice_mut() {
+                    finish(row + index, column, values);
+                }
             }
-        }
-        Ok::<_, Infallible>(())
-    });
+            Ok::<_, Infallible>(())
+        },
+    );
 }

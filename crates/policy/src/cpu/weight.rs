@@ -131,11 +131,7 @@ impl Block<'_> {
 }
 
 /// Overwrites weights in place, their blocks in parallel.
-pub(super) fn write(
-    threads: Threads,
-    weights: &mut [&mut CpuWeight],
-    read: &ReadBlock<'_>,
-) -> Result<()> {
+pub(super) fn write(threads: Threads, weights: &mut [&mut CpuWeight], read: &ReadBlock<'_>) -> Result<()> {
     let blocks = weights.iter_mut().enumerate().flat_map(|(index, weight)| {
         weight.blocks_mut().into_iter().map(move |(offset, block)| (index, offset, Mutex::new(block)))
     });

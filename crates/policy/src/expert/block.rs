@@ -73,7 +73,8 @@ impl Block {
             };
         let mut linear = |layer: &str| plan.linear(&format!("{prefix}.{layer}"), width, width);
         let queries = queries.iter().map(|layer| linear(layer)).collect::<Result<_>>()?;
-        let group = |(from, query, key, value)| Ok(Group { from, query, key: linear(key)?, value: linear(value)? });
+        let group =
+            |(from, query, key, value)| Ok(Group { from, query, key: linear(key)?, value: linear(value)? });
         let groups = groups.into_iter().map(group).collect::<Result<_>>()?;
         Ok(Self {
             queries,

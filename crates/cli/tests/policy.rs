@@ -1,0 +1,211 @@
+//! From a merge to actions: `predict` and `route` on merged checkpoints and single experts made on the spot.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
+use skillweld_synth::{ExpertForm, PrismaticSpec};
+use skillweld_tensor::Dtype;
+use support::{Bench, run};
+
+/// Experts in f32: what `materialize` writes is then not rounded, and both ways must give the same actions.
+fn merged() -> Bench {
+    let bench = Bench::new();
+    let spec = PrismaticSpec { dtype: Dtype::F32, ..PrismaticSpec::tiny() };
+    spec.write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
+    let recipe = bench.action_recipe();
+    run([Path::new("merge"), &recipe, &bench.join("merged")]).succeeded();
+    bench
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Writes tensors (name, dtype, shape, bytes) as one safetensors file.
+fn write(
+    dir: &Path,
+    stem: &str,
+    tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)],
+    prompt: Option<&str>,
+) -> PathBuf {
+    let metadata = prompt.map(|prompt| ("prompt".to_owned(), prompt.to_owned()));
+    let specs = tensors.iter().map(|(name, dtype, shape, _)| TensorSpec {
+        name: (*name).to_owned(),
+        dtype: *dtype,
+        shape: shape.clone(),
+    });
+    let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
+    let writer = SafetensorsWriter::create(dir, stem, specs.collect(), &metadata, None).unwrap();
+    for (index, (.., bytes)) in tensors.iter().enumerate() {
+        writer.write_at(index, 0, bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    dir.join(format!("{stem}.safetensors"))
+}
+
+/// Two camera images of smooth colours, a state, an instruction.
+fn raw_observation(dir: &Path, stem: &str, state: &[f32], prompt: Option<&str>) -> PathBuf {
+    let image = |phase: usize| -> Vec<u8> {
+        (0..96 * 128 * 3).map(|i| ((i / 3 % 128 * 2 + i % 3 * 40 + phase) % 256) as u8).collect()
+    };
+    write(
+        dir,
+        stem,
+        &[
+            ("image_0", Dtype::U8, vec![96, 128, 3], image(0)),
+            ("image_1", Dtype::U8, vec![96, 128, 3], image(90)),
+            ("state", Dtype::F32, vec![state.len()], f32_bytes(state)),
+        ],
+        prompt,
+    )
+}
+
+const STATE: [f32; 8] = [0.05, -0.1, 0.2, 0.3, 0.0, -0.2, 0.04, -0.04];
+
+fn predict(policy: &Path, inputs: &Path, output: &Path, more: &[&str]) -> Value {
+    let arguments =
+        [Path::new("predict"), policy, Path::new("--inputs"), inputs, Path::new("--output"), output];
+    let arguments = arguments.iter().map(|path| path.as_os_str());
+    run(arguments.chain(more.iter().map(AsRef::as_ref)).chain(["--json".as_ref()])).succeeded().json()
+}
+
+fn values(file: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let checkpoint = Checkpoint::open(file).unwrap();
+    let array = checkpoint.get(name).unwrap().to_f32().unwrap();
+    (array.shape().to_vec(), array.into_iter().collect())
+}
+
+#[test]
+fn a_task_of_a_merged_checkpoint_acts_as_its_materialized_model_does() {
+    let bench = merged();
+    let inputs = raw_observation(bench.path(), "in", &STATE, Some("Open the drawer"));
+    for task in ["spatial", "object"] {
+        let plain = bench.join(&format!("plain-{task}"));
+        let arguments =
+            [Path::new("materialize"), &bench.join("merged"), Path::new("--task"), Path::new(task), &plain];
+        run(arguments).succeeded();
+        let (one, two) =
+            (bench.join(&format!("{task}.safetensors")), bench.join(&format!("{task}-2.safetensors")));
+        let ran = predict(&bench.join("merged"), &inputs, &one, &["--task", task]);
+        assert_eq!((&ran["task"], &ran["routing"]), (&Value::from(task), &Value::Null));
+        predict(&plain, &inputs, &two, &[]);
+        for name in ["actions", "normalized_actions"] {
+            let ((shape, merged), (_, plain)) = (values(&one, name), values(&two, name));
+            assert_eq!(shape, [8, 7]);
+            assert_eq!(merged, plain, "{name} of {task}");
+        }
+    }
+    let of = |task: &str| values(&bench.join(&format!("{task}.safetensors")), "normalized_actions").1;
+    assert_ne!(of("spatial"), of("object"), "tasks differ");
+}
+
+#[test]
+fn the_router_chooses_and_its_choice_runs() {
+    let bench = merged();
+    let inputs = raw_observation(bench.path(), "in", &STATE, Some("open the drawer"));
+    let merged = bench.join("merged");
+    let route = |more: &[&str]| {
+        let arguments = [Path::new("route"), &merged, Path::new("--inputs"), &inputs];
+        run(arguments
+            .iter()
+            .map(|path| path.as_os_str())
+            .chain(more.iter().map(AsRef::as_ref))
+            .chain(["--json".as_ref()]))
+    };
+    let decision = route(&[]).succeeded().json();
+    let candidates = decision["candidates"].as_array().unwrap();
+    let score = |index: usize| candidates[index]["score"].as_f64().unwrap();
+    let best = usize::from(score(1) > score(0));
+    assert_eq!((&decision["task"], &decision["outcome"]), (&candidates[best]["task"], &"routed".into()));
+    let probability: f64 = candidates.iter().map(|c| c["probability"].as_f64().unwrap()).sum();
+    assert!((probability - 1.0).abs() < 1e-6, "{decision}");
+
+    let (routed, named) = (bench.join("routed.safetensors"), bench.join("named.safetensors"));
+    let ran = predict(&merged, &inputs, &routed, &[]);
+    assert_eq!(ran["routing"], decision);
+    let task = decision["task"].as_str().unwrap();
+    predict(&merged, &inputs, &named, &["--task", task]);
+    // Switching back and forth leaves nothing of another task behind: the same bits.
+    assert_eq!(values(&routed, "actions"), values(&named, "actions"));
+
+    let other = candidates[1 - best]["task"].as_str().unwrap();
+    assert_eq!(route(&["--candidates", other]).succeeded().json()["task"], other);
+    let fallback = route(&["--min-probability", "1", "--fallback", other]).succeeded().json();
+    assert_eq!((&fallback["task"], &fallback["outcome"]), (&other.into(), &"fell_back".into()));
+    let abstained = route(&["--min-probability", "1"]);
+    assert_eq!((abstained.code, &abstained.json()["task"]), (Some(1), &Value::Null));
+    let output = bench.join("none.safetensors");
+    let arguments =
+        [Path::new("predict"), &merged, Path::new("--inputs"), &inputs, Path::new("--output"), &output];
+    run(arguments.iter().map(|path| path.as_os_str()).chain(["--min-probability".as_ref(), "1".as_ref()]))
+        .failed_with(&["not sure", "spatial", "fallback"]);
+    assert!(!output.exists());
+}
+
+#[test]
+fn what_cannot_be_predicted_is_said() {
+    let bench = merged();
+    let merged = bench.join("merged");
+    let output = bench.join("out.safetensors");
+    let fails = |inputs: &Path, more: &[&str], words: &[&str]| {
+        let arguments =
+            [Path::new("predict"), &merged, Path::new("--inputs"), inputs, Path::new("--output"), &output];
+        run(arguments.iter().map(|path| path.as_os_str()).chain(more.iter().map(AsRef::as_ref)))
+            .failed_with(words);
+        assert!(!output.exists(), "{words:?}");
+    };
+    let raw = |stem, state: &[f32], prompt| raw_observation(bench.path(), stem, state, prompt);
+    let good = raw("good", &STATE, Some("open"));
+    fails(&good, &["--task", "gaol"], &["no task `gaol`", "spatial, object"]);
+    fails(&good, &["--candidates", "goal"], &["no task `goal`"]);
+    fails(&raw("short", &STATE[..5], Some("open")), &[], &["5 dimensions", "are of 8"]);
+    fails(&raw("nan", &[f32::NAN; 8], Some("open")), &[], &["state", "NaN"]);
+    fails(&raw("silent", &STATE, None), &[], &["prompt"]);
+    fails(&raw("empty", &STATE, Some(" ")), &[], &["prompt", "empty"]);
+    let nothing = write(bench.path(), "nothing", &[("x", Dtype::U8, vec![1], vec![0])], None);
+    fails(&nothing, &[], &["image_0", "pixel_values"]);
+    let wide =
+        write(bench.path(), "wide", &[("image_0", Dtype::U8, vec![2, 2, 4], vec![0; 16])], Some("open"));
+    fails(&wide, &[], &["image_0", "[2, 2, 4]"]);
+    let pixels = vec![("pixel_values", Dtype::F32, vec![6, 8, 8], f32_bytes(&[0.0; 384]))];
+    let small = |ids: &[i64], name| {
+        let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let mut tensors = pixels.clone();
+        tensors.push(("input_ids", Dtype::I64, vec![ids.len()], bytes));
+        tensors.push(("proprio", Dtype::F32, vec![8], f32_bytes(&[0.0; 8])));
+        write(bench.path(), name, &tensors, None)
+    };
+    fails(&small(&[1, 2], "small"), &["--task", "object"], &["pixel_values", "[6, 8, 8]", "224"]);
+    fails(&small(&[1, -2], "negative"), &[], &["input_ids", "-2"]);
+    fs::write(&output, "precious").unwrap();
+    let arguments =
+        [Path::new("predict"), &merged, Path::new("--inputs"), &good, Path::new("--output"), &output];
+    run(arguments).failed_with(&["already exists", "--force"]);
+    assert_eq!(fs::read(&output).unwrap(), b"precious");
+}
+
+/// Every intermediate of the official code's forward, within the f32 tolerance that was asked for.
+#[test]
+fn the_official_forward_is_reproduced() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures/policy-tiny");
+    if !folder.is_dir() {
+        println!("skipped: {} is not there", folder.display());
+        return;
+    }
+    let bench = Bench::new();
+    let (inputs, output) = (folder.join("io.safetensors"), bench.join("out.safetensors"));
+    predict(&folder, &inputs, &output, &["--dump"]);
+    for name in ["pixel_values", "vision_features", "projected", "hidden", "normalized_actions", "actions"] {
+        let ((shape, found), (expected_shape, expected)) = (values(&output, name), values(&inputs, name));
+        assert_eq!(shape, expected_shape, "{name}");
+        let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let error = found.iter().zip(&expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
+        assert!(error <= 1e-5 * largest, "{name}: {error} of {largest}");
+    }
+}
