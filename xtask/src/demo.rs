@@ -1,9 +1,9 @@
-//! The main job on an embedded default: four small experts in, one merged checkpoint out.
+//! The main job on an embedded default: four small experts in, one merged checkpoint out, actions from it.
 
 use std::fs;
 
 use anyhow::{Context, Result};
-use skillweld_synth::{ExpertForm, PrismaticSpec};
+use skillweld_synth::{ExpertForm, PrismaticSpec, write_observation};
 
 use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
@@ -59,9 +59,26 @@ pub(crate) fn run() -> Result<()> {
     announce("one task as a plain checkpoint");
     run_command(command(&skillweld).arg("materialize").arg(&merged).args(["--task", "goal"]).arg(&task))?;
 
+    let (observation, actions) = (dir.join("observation.safetensors"), dir.join("actions.safetensors"));
+    announce("an observation: two cameras, the robot's state, \"put the red block in the drawer\"");
+    write_observation(&observation, "put the red block in the drawer", 0)
+        .with_context(|| format!("cannot write {}", observation.display()))?;
+    println!("{}", observation.display());
+    announce("the router chooses a task, the policy answers with a chunk of actions");
+    run_command(
+        command(&skillweld)
+            .arg("predict")
+            .arg(&merged)
+            .arg("--inputs")
+            .arg(&observation)
+            .arg("--output")
+            .arg(&actions),
+    )?;
+
     announce("done");
     println!("merged checkpoint  {}", merged.display());
     println!("its task `goal`    {}", task.display());
+    println!("actions            {}", actions.display());
     println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! numbers inside.
 //!
 //! - [`PrismaticSpec`]: a vision-language-action base and its experts, as MergeVLA's authors publish them.
+//! - [`write_observation`]: what a robot's cameras and joints say at one moment.
 //! - [`Qwen2Spec`]: a plain language model and its fine-tunes, at any size up to gigabytes.
 //!
 //! Values come from a counter-based generator ([`Noise`]): the same spec gives the same bytes on every machine, any part
@@ -12,6 +13,7 @@ mod action_expert;
 mod expert;
 mod metadata;
 mod noise;
+mod observation;
 mod param;
 mod prismatic;
 mod qwen2;
@@ -19,5 +21,6 @@ mod safetensors_file;
 
 pub use expert::{ExpertForm, Written};
 pub use noise::Noise;
+pub use observation::write_observation;
 pub use prismatic::{PrismaticSpec, VitSpec};
 pub use qwen2::{LanguageModel, Qwen2Spec};
