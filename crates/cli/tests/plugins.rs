@@ -232,6 +232,9 @@ fn a_new_plugin_builds_and_passes_as_it_is() {
     let ran = ran.succeeded();
     let folder = dir.join("my_merge");
     assert!(ran.out.contains(&format!("cd {}", folder.canonicalize().unwrap().display())), "{}", ran.out);
+    // Nobody's search path leads to the program under test.
+    assert!(ran.out.contains(&format!("{} plugins check ", env!("CARGO_BIN_EXE_skillweld"))), "{}", ran.out);
+    assert_eq!(std::fs::read_to_string(folder.join(".gitignore")).unwrap(), "/target\n");
     for args in [&["test", "--offline"][..], &["build", "--release", "--offline"]] {
         let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(args)

@@ -171,7 +171,26 @@ fn shortened(values: &[f32]) -> String {
     let nonzero: Vec<String> = (values.iter().enumerate().filter(|(_, x)| **x != 0.0))
         .map(|(i, x)| format!("[{i}] = {x:?}"))
         .collect();
+    if nonzero.is_empty() {
+        return format!("{} zeros", values.len());
+    }
     let more =
         if nonzero.len() > SHOWN { format!(", and {} more", nonzero.len() - SHOWN) } else { String::new() };
     format!("zero but for {}{more}", nonzero[..nonzero.len().min(SHOWN)].join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_tensors_are_shown_by_what_is_not_zero() {
+        assert_eq!(shortened(&[0.0, 1.5]), "[0.0, 1.5]");
+        let mut long = vec![0.0; 100];
+        assert_eq!(shortened(&long), "100 zeros");
+        long[7] = -2.0;
+        assert_eq!(shortened(&long), "zero but for [7] = -2.0");
+        long[20..40].fill(1.0);
+        assert!(shortened(&long).ends_with("[34] = 1.0, and 5 more"), "{}", shortened(&long));
+    }
 }

@@ -173,7 +173,10 @@ fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
         None if known.is_empty() => {
             "; no plugin is loaded: set SKILLWELD_PLUGINS to the folder that holds them".into()
         }
-        None => format!("; there are: {}", known.join(", ")),
+        None => format!(
+            "; there are: {}. One of your own is found by --plugin or SKILLWELD_PLUGINS",
+            known.join(", ")
+        ),
     }
 }
 

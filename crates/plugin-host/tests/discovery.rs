@@ -78,7 +78,8 @@ fn a_misspelt_id_gets_a_suggestion() {
     );
     assert_eq!(
         message(registry.merge("zzz")),
-        "no merge method is called `zzz`; there are: task_arithmetic, ties"
+        "no merge method is called `zzz`; there are: task_arithmetic, ties. One of your own is found by --plugin or \
+         SKILLWELD_PLUGINS"
     );
     assert_eq!(message(registry.mask("tal")), "no mask method is called `tal`; did you mean `tall`?");
     assert!(message(Registry::default().merge("ties")).contains("SKILLWELD_PLUGINS"));

@@ -13,11 +13,13 @@ pub(super) struct Chatter {
     shapes: HashSet<String>,
     left_out: u64,
     panics: u64,
+    /// The panic reported last was shown before, and so were its message and backtrace.
+    repeats: bool,
 }
 
 impl Chatter {
     pub(super) fn new() -> Self {
-        Self { shapes: HashSet::new(), left_out: 0, panics: 0 }
+        Self { shapes: HashSet::new(), left_out: 0, panics: 0, repeats: false }
     }
 
     /// Prints the line to standard error, if there was none like it.
@@ -43,9 +45,13 @@ impl Chatter {
             return false;
         }
         // As Rust's default hook words it: `thread '…' panicked at src/lib.rs:1:2:`.
-        self.panics += u64::from(line.starts_with("thread '") && line.contains("panicked at "));
+        let panics = line.starts_with("thread '") && line.contains("panicked at ");
         let shape: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let new = self.shapes.len() < MOST_SHAPES && self.shapes.insert(shape);
+        let new = (panics || !self.repeats) && self.shapes.len() < MOST_SHAPES && self.shapes.insert(shape);
+        if panics {
+            self.panics += 1;
+            self.repeats = !new;
+        }
         self.left_out += u64::from(!new);
         new
     }
@@ -63,13 +69,14 @@ mod tests {
             "thread '<unnamed>' (7) panicked at src/lib.rs:20:9:",
             "the len is 2 but the index is 3",
             "thread '<unnamed>' (8) panicked at src/lib.rs:20:9:",
-            "the len is 4 but the index is 5",
+            "   7: another way to the same place",
+            "thread '<unnamed>' (9) panicked at src/other.rs:20:9:",
             "something else",
         ];
-        assert_eq!(lines.map(|line| chatter.is_new(line)), [false, true, true, false, false, true]);
-        assert_eq!((chatter.panics, chatter.left_out), (2, 2));
+        assert_eq!(lines.map(|line| chatter.is_new(line)), [false, true, true, false, false, true, true]);
+        assert_eq!((chatter.panics, chatter.left_out), (3, 2));
         // However many different things it says.
         let shown = (0..1000).filter(|i| chatter.is_new(&"x".repeat(*i))).count();
-        assert_eq!(shown, MOST_SHAPES - 3);
+        assert_eq!(shown, MOST_SHAPES - 4);
     }
 }

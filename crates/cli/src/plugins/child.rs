@@ -187,12 +187,17 @@ fn end(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
 
 /// Ends this process when the parent is gone, however that came.
 fn end_with_parent() {
-    thread::spawn(|| {
+    let (ready, watching) = sync_channel(0);
+    thread::spawn(move || {
+        let mut parent = io::stdin().lock();
+        let _ = ready.send(());
         // The parent holds the other end open and writes nothing.
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _ = io::copy(&mut parent, &mut io::sink());
         // Not `exit`: its handlers wait for a plugin that hangs while it is loaded.
         std::process::abort();
     });
+    // While a library is being loaded no thread gets past its start: this one has to be there before.
+    let _ = watching.recv();
 }
 
 /// Checks the plugin here and tells the parent. Ends with success unless the plugin ends the process first.

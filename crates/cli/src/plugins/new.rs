@@ -63,6 +63,9 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     for (name, template) in FILES {
         write(&folder.join(name), &fill(template, &id, None))?;
     }
+    if member_of.is_none() {
+        write(&folder.join(".gitignore"), "/target\n")?;
+    }
 
     let mut page = Page::new(console);
     page.heading("New plugin", page.paint(Tone::Name, folder.display()));
@@ -74,10 +77,36 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     page.line("Next:");
     page.line(format!("  cd {}", folder.display()));
     page.line("  cargo test && cargo build --release");
-    let target = member_of.map_or_else(|| PathBuf::from("target"), |_| PathBuf::from("../../target"));
-    page.line(format!("  skillweld plugins check {}", target.join("release").join(library(&id)).display()));
+    let built = match (std::env::var_os("CARGO_TARGET_DIR"), &member_of) {
+        (Some(target), _) => PathBuf::from(target),
+        (None, Some(_)) => PathBuf::from("../../target"),
+        (None, None) => PathBuf::from("target"),
+    };
+    let built = built.join("release").join(library(&id));
+    page.line(format!("  {} plugins check {}", program(), built.display()));
     page.print()?;
     Ok(Outcome::Done)
+}
+
+/// What a shell calls this program by: its name where the search path leads to it, else where it lies.
+fn program() -> String {
+    const NAME: &str = "skillweld";
+    let own = std::env::current_exe().and_then(|own| own.canonicalize()).ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|file| file.is_file());
+    match (own, first.and_then(|file| file.canonicalize().ok())) {
+        (Some(own), found) if found.as_ref() != Some(&own) => own.display().to_string(),
+        _ => NAME.to_owned(),
+    }
+}
+
+/// The method's Rust type: `MyMerge` for `my_merge`, never a name that the template uses for something else.
+fn type_name(id: &str) -> String {
+    const TAKEN: [&str; 9] =
+        ["Block", "MergeMethod", "Param", "Result", "Self", "Spec", "Ok", "Trial", "Vec"];
+    let words = id.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+    let name: String = words.collect();
+    if TAKEN.contains(&name.as_str()) { name + "Merge" } else { name }
 }
 
 fn check_id(id: &str) -> Result<()> {
@@ -97,13 +126,12 @@ fn library(id: &str) -> String {
 }
 
 fn fill(template: &str, id: &str, sdk: Option<&Path>) -> String {
-    let words = id.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
     // A JSON string is a TOML string.
     let sdk = serde_json::Value::from(sdk.map(|sdk| sdk.display().to_string())).to_string();
     template
         .replace("{{id}}", id)
         .replace("{{package}}", &id.replace('_', "-"))
-        .replace("{{type}}", &words.collect::<String>())
+        .replace("{{type}}", &type_name(id))
         .replace("{{library}}", &library(id))
         .replace("{{sdk}}", &sdk)
 }
@@ -122,6 +150,10 @@ mod tests {
     #[test]
     fn names_become_ids_types_and_files() {
         assert_eq!(fill("{{id}} {{package}} {{type}}", "my_merge2", None), "my_merge2 my-merge2 MyMerge2");
+        assert_eq!(
+            ["self", "merge_method", "selfish"].map(type_name),
+            ["SelfMerge", "MergeMethodMerge", "Selfish"]
+        );
         assert_eq!(fill("{{sdk}}", "a", Some(Path::new("/x \"y\""))), r#""/x \"y\"""#);
         for bad in ["", "2a", "_a", "a_", "a__b", "A", "a b", "é"] {
             assert!(check_id(bad).is_err(), "{bad}");
