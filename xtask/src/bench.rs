@@ -1,9 +1,10 @@
-//! Benches: criterion's, and whole merges against a peer.
+//! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch.
 
 mod agree;
 mod inputs;
 mod measure;
 mod peer;
+mod pytorch;
 mod recipes;
 mod report;
 
@@ -15,10 +16,10 @@ use crate::process::{announce, cargo, run as run_command};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure whole merges against this program instead of running the criterion benches.
+    /// Measure against this program instead of running the criterion benches.
     #[arg(long, value_enum)]
     peer: Option<Peer>,
-    /// How often every merge runs, the contestants taking turns.
+    /// How often everything runs, the contestants taking turns.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla), without keeping the results.
@@ -31,13 +32,16 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Peer {
-    /// mergekit 0.1.5 on the CPU, installed with pip.
+    /// mergekit 0.1.5 on the CPU, installed with pip: whole merges.
     Mergekit,
+    /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage.
+    Pytorch,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.peer {
         Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
+        Some(Peer::Pytorch) => pytorch::run(args.rounds.max(1)),
         None => {
             // The benches load the plugins as a merge does: from shared libraries.
             plugins::build(true, &[])?;

@@ -81,3 +81,9 @@ pub(crate) fn install_mergekit() -> Result<PathBuf> {
     }
     Ok(mergekit())
 }
+
+/// Makes sure that PyTorch is there, which comes with mergekit, and returns the path of its Python.
+pub(crate) fn install_pytorch() -> Result<PathBuf> {
+    install_mergekit()?;
+    Ok(target_dir().join("peer-venv/bin/python"))
+}

@@ -71,13 +71,27 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             "output": args.output,
             "task": policy.tasks()[step.task],
             "routing": step.decision.as_ref().map(|decision| decision_json(&policy, decision)),
-            "actions": step.actions.rows().into_iter().map(|row| row.to_vec()).collect::<Vec<_>>(),
+            "actions": rows(&step.actions),
+            "normalized_actions": rows(&step.normalized_actions),
+            "peak_bytes": peak_bytes(),
             "latency": latency.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
         }))?;
         return Ok(Outcome::Done);
     }
     page(&policy, &step, &latency, args, console).print()?;
     Ok(Outcome::Done)
+}
+
+fn rows(matrix: &Array2<f32>) -> Vec<Vec<f32>> {
+    matrix.rows().into_iter().map(|row| row.to_vec()).collect()
+}
+
+/// The most memory that this process has had resident, pages of mapped files included; none where nobody says it.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// The last of `repeat` steps, and the median of each stage over all but the first (or of the only one).

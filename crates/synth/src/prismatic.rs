@@ -75,6 +75,25 @@ impl PrismaticSpec {
         }
     }
 
+    /// The published models' size: Qwen2.5-0.5B, DINOv2-L and SigLIP-so400m, 1.3 billion parameters.
+    pub fn published() -> Self {
+        Self {
+            language: LanguageModel {
+                hidden: 896,
+                intermediate: 4864,
+                layers: 24,
+                heads: 14,
+                kv_heads: 2,
+                vocab: 151_936,
+                tied: false,
+            },
+            featurizer: VitSpec { width: 1024, depth: 24, heads: 16, mlp: 4096 },
+            fused_featurizer: VitSpec { width: 1152, depth: 27, heads: 16, mlp: 4304 },
+            rank: 32,
+            ..Self::tiny()
+        }
+    }
+
     /// The name of expert `index`'s task.
     pub fn task(index: usize) -> String {
         TASKS.get(index).map_or_else(|| format!("task{index}"), |&name| name.to_owned())

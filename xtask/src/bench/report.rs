@@ -59,12 +59,45 @@ impl fmt::Display for Row {
     }
 }
 
+/// Where and when something was measured, and of which state of the code.
+pub(crate) struct Machine {
+    pub(crate) date: String,
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) commit: String,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Result<Self> {
+        let line = |program: &str, args: &[&str]| -> Result<String> {
+            Ok(output(command(program).args(args))?.trim().to_owned())
+        };
+        Ok(Self {
+            date: line("date", &["-u", "+%Y-%m-%d"])?,
+            processor: doctor::processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            commit: line("git", &["describe", "--always", "--dirty"])?,
+        })
+    }
+
+    /// Keeps `<stem>.md` and `<stem>.json` in `benches/runs`.
+    pub(crate) fn keep(&self, stem: &str, markdown: &str, json: &Value) -> Result<()> {
+        let processor = self.processor.to_lowercase();
+        let words: Vec<_> =
+            processor.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let machine = format!("{}-{}-cores", words.join("-"), self.cores);
+        let dir = root().join("benches/runs").join(format!("{}-{machine}", self.date));
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(format!("{stem}.md")), markdown)?;
+        fs::write(dir.join(format!("{stem}.json")), serde_json::to_string_pretty(json)? + "\n")?;
+        println!("kept in {}", dir.display());
+        Ok(())
+    }
+}
+
 pub(crate) struct Report {
     rounds: usize,
-    date: String,
-    processor: String,
-    cores: usize,
-    commit: String,
+    machine: Machine,
     pub(crate) rows: Vec<Row>,
     /// Recipe and how outputs compare.
     pub(crate) agreements: Vec<(&'static str, String)>,
@@ -72,18 +105,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(rounds: usize) -> Result<Self> {
-        let line = |program: &str, args: &[&str]| -> Result<String> {
-            Ok(output(command(program).args(args))?.trim().to_owned())
-        };
-        Ok(Self {
-            rounds,
-            date: line("date", &["-u", "+%Y-%m-%d"])?,
-            processor: doctor::processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            commit: line("git", &["describe", "--always", "--dirty"])?,
-            rows: Vec::new(),
-            agreements: Vec::new(),
-        })
+        Ok(Self { rounds, machine: Machine::look()?, rows: Vec::new(), agreements: Vec::new() })
     }
 
     /// Prints the tables and, for a complete run, keeps them.
@@ -92,15 +114,7 @@ impl Report {
         announce("results");
         println!("{markdown}");
         if complete {
-            let processor = self.processor.to_lowercase();
-            let words: Vec<_> =
-                processor.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-            let machine = format!("{}-{}-cores", words.join("-"), self.cores);
-            let dir = root().join("benches/runs").join(format!("{}-{machine}", self.date));
-            fs::create_dir_all(&dir)?;
-            fs::write(dir.join("mergekit.md"), markdown)?;
-            fs::write(dir.join("mergekit.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
-            println!("kept in {}", dir.display());
+            self.machine.keep("mergekit", &markdown, &self.json())?;
         }
         Ok(())
     }
@@ -115,7 +129,7 @@ impl Report {
              mergekit runs on the CPU, with its defaults and with `--lazy-unpickle --async-write --write-threads 2 \
              --num-threads 2`, always with `--quiet --no-write-model-card`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
              >/dev/null; cp OUTPUT COPY; sync COPY`. **Ratios may be compared between machines, seconds may not.**\n",
-            self.rounds, self.commit, self.date, self.processor, self.cores
+            self.rounds, self.machine.commit, self.machine.date, self.machine.processor, self.machine.cores
         );
         let mut recipe = "";
         for row in &self.rows {
@@ -164,10 +178,10 @@ impl Report {
         });
         json!({
             "command": format!("cargo xtask bench --peer mergekit --rounds {}", self.rounds),
-            "date": self.date,
-            "commit": self.commit,
-            "processor": self.processor,
-            "cores": self.cores,
+            "date": self.machine.date,
+            "commit": self.machine.commit,
+            "processor": self.machine.processor,
+            "cores": self.machine.cores,
             "note": "ratios may be compared between machines, seconds may not",
             "agreement": self.agreements.iter().map(|(name, text)| (name.to_string(), json!(text))).collect::<serde_json::Map<_, _>>(),
             "rows": rows.collect::<Vec<_>>(),
