@@ -1,0 +1,342 @@
+//! The whole model: images, prompt and robot state in, a chunk of normalised actions out.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ndarray::{Array2, Array3, ArrayView3, Axis, s};
+use skillweld_linalg::Threads;
+use skillweld_store::ExpertFiles;
+
+use crate::backend::{Backend, Matrix, Result, Rows, WeightKind};
+use crate::config::Config;
+use crate::cpu::{Cpu, Precision};
+use crate::expert::{ActionExpert, ExpertOptions, HiddenState};
+use crate::language::{LanguageModel, Slices};
+use crate::projector::Projector;
+use crate::source::ExpertSource;
+use crate::vision::{CHANNELS, VisionTower};
+use crate::weights::{Device, Plan, Source, WeightId, Weights};
+use crate::{PolicyError, RopePrecision};
+
+/// How to open an expert.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// The weights that an expert was trained on, for one that is an adapter alone.
+    pub base: Option<PathBuf>,
+    /// What weights are kept and multiplied in.
+    pub precision: Precision,
+    /// Precision of the action expert's rotary table; without it, that of the dtype that it is stored in.
+    pub rope: Option<RopePrecision>,
+    /// How many threads compute.
+    pub threads: Threads,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self { base: None, precision: Precision::F32, rope: None, threads: Threads::available() }
+    }
+}
+
+/// A Prismatic vision-language-action model with its action expert: OpenVLA's trunk as VLA-Adapter and MergeVLA use it.
+pub struct Model<B: Backend = Cpu> {
+    backend: B,
+    weights: Weights<B>,
+    config: Config,
+    towers: Vec<VisionTower>,
+    projector: Projector,
+    language: LanguageModel<B::Matrix>,
+    action_queries: WeightId,
+    queries: usize,
+    expert: ActionExpert<B::Matrix>,
+}
+
+/// What a model is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// (6 · images) × side × side: each image normalised for the first tower, then for the second.
+    pub pixel_values: ArrayView3<'a, f32>,
+    /// The prompt, without placeholders or stop token.
+    pub input_ids: &'a [u32],
+    /// The robot's state, normalised.
+    pub proprio: &'a [f32],
+}
+
+/// What the vision-language model makes of images and prompt: all that router and action expert read.
+#[derive(Debug)]
+pub struct Perception<M> {
+    /// Patches of all images × width of all towers.
+    pub vision_features: M,
+    /// Patches × width of the language model.
+    pub projected: M,
+    /// One state a depth: the embeddings, then every layer's output, the last after the final norm.
+    pub hidden: Vec<HiddenState<M>>,
+    /// How long it took.
+    pub latency: Latency,
+}
+
+/// One forward's result and what led to it.
+#[derive(Debug)]
+pub struct Forward<M> {
+    /// Images and prompt as understood.
+    pub perception: Perception<M>,
+    /// Chunk × action dimension, in −1 … 1 as the statistics have it.
+    pub normalized_actions: Array2<f32>,
+    /// How long it took.
+    pub latency: Latency,
+}
+
+/// Wall time of each stage in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Latency {
+    /// Vision towers.
+    pub vision_ms: f64,
+    /// Projector.
+    pub projector_ms: f64,
+    /// Language model.
+    pub language_ms: f64,
+    /// Action expert.
+    pub expert_ms: f64,
+}
+
+impl Latency {
+    /// All stages.
+    pub fn total_ms(&self) -> f64 {
+        self.vision_ms + self.projector_ms + self.language_ms + self.expert_ms
+    }
+}
+
+impl<M: Matrix> Perception<M> {
+    /// All hidden states that are kept, depths × (task tokens, then action tokens) × width.
+    ///
+    /// # Errors
+    /// Whatever the backend refuses.
+    pub fn hidden_to_host(&self) -> Result<Array3<f32>> {
+        let (task, action) = self.hidden.first().map_or((0, 0), |h| (h.task.rows(), h.action.rows()));
+        let mut out = Array3::zeros((self.hidden.len(), task + action, self.projected.columns()));
+        for (hidden, mut out) in self.hidden.iter().zip(out.axis_iter_mut(Axis(0))) {
+            out.slice_mut(s![..task, ..]).assign(&hidden.task.to_host()?);
+            out.slice_mut(s![task.., ..]).assign(&hidden.action.to_host()?);
+        }
+        Ok(out)
+    }
+}
+
+impl Model<Cpu> {
+    /// Opens an expert as published: `config.json`, the model's weights or `lora_adapter/` on a base,
+    /// `action_head--*.pt`, `proprio_projector--*.pt`. All that a forward needs is read into memory once.
+    ///
+    /// # Errors
+    /// [`PolicyError::Store`] for what cannot be read, [`PolicyError::Checkpoint`] for what is missing or does not fit.
+    pub fn open(dir: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        let dir = dir.as_ref();
+        let base = options.base.as_deref();
+        let source = ExpertSource::open(dir, base)?;
+        let config = ExpertFiles::discover(dir)?.file("config.json");
+        let config = config.or_else(|| Some(base?.join("config.json")));
+        let config = Config::open(&config.unwrap_or_else(|| dir.join("config.json")))?;
+        let expert = ExpertOptions { chunk_len: config.chunk_len, rope: options.rope };
+        Self::load(Cpu::new(options.threads, options.precision), config, &source, expert)
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// Loads a model's weights from a source onto a backend.
+    ///
+    /// # Errors
+    /// [`PolicyError::Checkpoint`] for what is missing or does not fit, and whatever source or backend refuse.
+    pub fn load(backend: B, config: Config, source: &dyn Source, options: ExpertOptions) -> Result<Self> {
+        let mut plan = Plan::new(source);
+        let names = ["vision_backbone.featurizer", "vision_backbone.fused_featurizer"];
+        let towers = config.towers.iter().zip(names);
+        let towers = towers.map(|(tower, name)| VisionTower::plan(&mut plan, &config, tower, name));
+        let towers = towers.collect::<Result<Vec<_>>>()?;
+        if towers.iter().any(|tower| {
+            (tower.patches(), tower.image_side()) != (towers[0].patches(), towers[0].image_side())
+        }) {
+            return Err(
+                config.problem("both vision towers must have images and patches of the same size".to_owned())
+            );
+        }
+        let language = LanguageModel::plan(&mut plan, &config)?;
+        let width = towers.iter().map(VisionTower::width).sum();
+        let projector = Projector::plan(&mut plan, width, language.width())?;
+        let [queries, _] = plan.dims("action_queries.weight")?;
+        let action_queries =
+            plan.add(WeightKind::Table, "action_queries.weight", queries, language.width())?;
+        let expert = ActionExpert::plan(&mut plan, options)?;
+        if (expert.depth(), expert.width()) != (language.depth(), language.width()) {
+            return Err(plan.problem(format!(
+                "the action expert has {} blocks of width {}, but the language model {} layers of width {}",
+                expert.depth(),
+                expert.width(),
+                language.depth(),
+                language.width()
+            )));
+        }
+        let weights = plan.load(&backend)?;
+        Ok(Self { backend, weights, config, towers, projector, language, action_queries, queries, expert })
+    }
+
+    /// What `config.json` says.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The action expert.
+    pub fn expert(&self) -> &ActionExpert<B::Matrix> {
+        &self.expert
+    }
+
+    /// The weights and the backend that keeps them, to be rewritten for another task.
+    pub fn weights_mut(&mut self) -> (&mut Weights<B>, &B) {
+        (&mut self.weights, &self.backend)
+    }
+
+    fn device(&self) -> Device<'_, B> {
+        Device { backend: &self.backend, weights: &self.weights }
+    }
+
+    /// Images, prompt and state to normalised actions of one expert (0 where there is one).
+    ///
+    /// # Errors
+    /// [`PolicyError::Observation`] for inputs of the wrong size or not finite, and whatever the backend refuses.
+    pub fn forward(&self, inputs: Inputs<'_>, expert: usize) -> Result<Forward<B::Matrix>> {
+        self.check_proprio(inputs.proprio)?;
+        let perception = self.perceive(&inputs.pixel_values, inputs.input_ids)?;
+        let (normalized_actions, expert_ms) = self.act(&perception.hidden, inputs.proprio, expert)?;
+        let latency = Latency { expert_ms, ..perception.latency };
+        Ok(Forward { perception, normalized_actions, latency })
+    }
+
+    /// Images and prompt to hidden states.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn perceive(
+        &self,
+        pixel_values: &ArrayView3<'_, f32>,
+        input_ids: &[u32],
+    ) -> Result<Perception<B::Matrix>> {
+        let images = self.check_images(pixel_values)?;
+        let patches = images * self.towers[0].patches();
+        let slices = Slices::new(patches, input_ids.len(), self.queries);
+        self.check_prompt(input_ids, slices.sequence_len())?;
+        let mut latency = Latency::default();
+        let mut clock = Instant::now();
+        let vision_features = self.see(pixel_values)?;
+        latency.vision_ms = self.lap(&mut clock)?;
+        let projected = self.projector.forward(self.device(), &vision_features)?;
+        latency.projector_ms = self.lap(&mut clock)?;
+        let sequence = self.assemble(&projected, input_ids)?;
+        let mut hidden = Vec::with_capacity(self.language.depth() + 1);
+        self.language.forward(self.device(), sequence, |state| {
+            let slice = |rows| self.backend.concat_rows(&[Rows { matrix: state, rows }]);
+            let (task, action) = (slice(slices.task.clone())?, slice(slices.action.clone())?);
+            hidden.push(HiddenState { task, action });
+            Ok(())
+        })?;
+        latency.language_ms = self.lap(&mut clock)?;
+        Ok(Perception { vision_features, projected, hidden, latency })
+    }
+
+    /// Hidden states and the robot's state to normalised actions of one expert, and the time it took in milliseconds.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn act(
+        &self,
+        hidden: &[HiddenState<B::Matrix>],
+        proprio: &[f32],
+        expert: usize,
+    ) -> Result<(Array2<f32>, f64)> {
+        self.check_proprio(proprio)?;
+        let mut clock = Instant::now();
+        let proprio = self.backend.upload(1, proprio.len(), proprio)?;
+        let actions = self.expert.forward(self.device(), hidden, &proprio, expert)?.to_host()?;
+        Ok((actions, self.lap(&mut clock)?))
+    }
+
+    /// Milliseconds since `clock`, which starts again.
+    fn lap(&self, clock: &mut Instant) -> Result<f64> {
+        self.backend.synchronize()?;
+        let now = Instant::now();
+        let elapsed = now.duration_since(std::mem::replace(clock, now));
+        Ok(elapsed.as_secs_f64() * 1e3)
+    }
+
+    /// Features of all towers side by side.
+    fn see(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<B::Matrix> {
+        let (channels, height, width) = pixel_values.dim();
+        let pixel_values = pixel_values.as_standard_layout();
+        let pixels =
+            self.backend.upload(channels, height * width, pixel_values.as_slice().unwrap_or_default())?;
+        let per_image = CHANNELS * self.towers.len();
+        let features = self
+            .towers
+            .iter()
+            .enumerate()
+            .map(|(index, tower)| tower.forward(self.device(), &pixels, per_image, CHANNELS * index));
+        let features = features.collect::<Result<Vec<_>>>()?;
+        self.backend.concat_columns(&features.iter().collect::<Vec<_>>())
+    }
+
+    /// The first token, the patches, the rest of the prompt, the action queries; up to what is read (see [`Slices`]).
+    fn assemble(&self, projected: &B::Matrix, input_ids: &[u32]) -> Result<B::Matrix> {
+        let prompt = self.language.embed(self.device(), input_ids)?;
+        let all: Vec<u32> = (0..self.queries as u32 - 1).collect();
+        let queries = self.backend.gather(&self.weights[self.action_queries], &all)?;
+        self.backend.concat_rows(&[
+            Rows { matrix: &prompt, rows: 0..1 },
+            Rows { matrix: projected, rows: 0..projected.rows() },
+            Rows { matrix: &prompt, rows: 1..prompt.rows() },
+            Rows { matrix: &queries, rows: 0..queries.rows() },
+        ])
+    }
+
+    /// Number of images.
+    fn check_images(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<usize> {
+        let (channels, height, width) = pixel_values.dim();
+        let (per_image, side) = (CHANNELS * self.towers.len(), self.towers[0].image_side());
+        if channels == 0 || channels % per_image != 0 || (height, width) != (side, side) {
+            return Err(PolicyError::Observation(format!(
+                "pixel_values: shape [{channels}, {height}, {width}], expected [{per_image} · images, {side}, {side}]"
+            )));
+        }
+        if pixel_values.iter().any(|value| !value.is_finite()) {
+            return Err(PolicyError::Observation("pixel_values: a value is NaN or infinite".to_owned()));
+        }
+        Ok(channels / per_image)
+    }
+
+    fn check_prompt(&self, input_ids: &[u32], sequence_len: usize) -> Result<()> {
+        let fail = |problem| Err(PolicyError::Observation(format!("input_ids: {problem}")));
+        if input_ids.is_empty() {
+            return fail("the prompt is empty; it has at least one token".to_owned());
+        }
+        let vocabulary = self.language.vocabulary();
+        if let Some(id) = input_ids.iter().find(|&&id| id as usize >= vocabulary) {
+            return fail(format!("token {id} is not one of the model's {vocabulary}"));
+        }
+        match self.config.language.max_positions {
+            // The last query and the stop token count, though nobody reads them.
+            Some(max) if sequence_len + 2 > max => fail(format!(
+                "a prompt of {} tokens makes a sequence of {}, but the model takes {max}; shorten the instruction",
+                input_ids.len(),
+                sequence_len + 2
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_proprio(&self, proprio: &[f32]) -> Result<()> {
+        let expected = self.expert.proprio_dim();
+        if proprio.len() != expected {
+            let problem = format!("proprio: {} values, expected {expected}", proprio.len());
+            return Err(PolicyError::Observation(problem));
+        }
+        if proprio.iter().any(|value| !value.is_finite()) {
+            return Err(PolicyError::Observation("proprio: a value is NaN or infinite".to_owned()));
+        }
+        Ok(())
+    }
+}
