@@ -18,6 +18,8 @@ pub type Result<T> = std::result::Result<T, PolicyError>;
 pub enum WeightKind {
     /// Multiplied with: `rows` output by `columns` input features, as PyTorch stores a linear layer.
     Matrix,
+    /// The same, for layers that only [`Backend::trunk_block`] reads.
+    TrunkMatrix,
     /// Rows that are looked up: embeddings, positions, learnt tokens.
     Table,
     /// A bias, a norm's gain, a LayerScale: one row, always kept in f32.
@@ -151,6 +153,19 @@ impl PatchGrid {
     }
 }
 
+/// The layers of an action expert's block that come after its attention, each a weight and a bias.
+#[derive(Debug)]
+pub struct TrunkBlock<'a, W> {
+    /// Linear layer that brings the attention's result back to the trunk.
+    pub out: (&'a W, &'a W),
+    /// Gain and bias of the norm before the feed-forward layer.
+    pub norm: (&'a W, &'a W),
+    /// Its ε.
+    pub epsilon: f32,
+    /// The feed-forward layer.
+    pub feed_forward: (&'a W, &'a W),
+}
+
 /// Fills `out` with the elements of weight number `index` from element `offset` on, flattened row by row.
 pub type ReadBlock<'a> = dyn Fn(usize, usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
@@ -162,6 +177,9 @@ pub trait Backend: Send + Sync + Sized {
     type Weight: Send + Sync;
     /// Activations on the device.
     type Matrix: Matrix;
+    /// The few rows that run through all blocks of an action expert. A norm in every block and no residual around it
+    /// amplify a rounding error a hundredfold from the first block to the last, so they may be kept more precisely.
+    type Trunk: Send;
 
     /// Room for a weight, its values not yet said.
     ///
@@ -241,6 +259,29 @@ pub trait Backend: Send + Sync + Sized {
     /// # Errors
     /// Whatever the device refuses.
     fn gated_attention(&self, groups: &[KeyGroup<'_, Self::Matrix>], heads: usize) -> Result<Self::Matrix>;
+
+    /// `rows` rows, all with these values.
+    ///
+    /// # Errors
+    /// Whatever the device refuses.
+    fn trunk_start(&self, rows: usize, values: &[f32]) -> Result<Self::Trunk>;
+
+    /// The rows, rounded to a matrix.
+    ///
+    /// # Errors
+    /// Whatever the device refuses.
+    fn trunk_read(&self, trunk: &Self::Trunk) -> Result<Self::Matrix>;
+
+    /// ReLU(feed_forward(norm(x + out(attended)))): what an action expert's block does after its attention.
+    ///
+    /// # Errors
+    /// Whatever the device refuses.
+    fn trunk_block(
+        &self,
+        x: &mut Self::Trunk,
+        attended: &Self::Matrix,
+        block: TrunkBlock<'_, Self::Weight>,
+    ) -> Result<()>;
 
     /// One row a patch, images one after the other, patches row by row; in a row channel, then row, then column, as a
     /// convolution's weight flattens.

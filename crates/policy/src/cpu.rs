@@ -11,6 +11,7 @@ mod norm;
 mod patches;
 mod rope;
 mod tiles;
+mod trunk;
 mod weight;
 
 use std::convert::Infallible;
@@ -22,11 +23,12 @@ use skillweld_linalg::Threads;
 
 use crate::backend::{
     AttentionShape, Backend, Columns, KeyGroup, Matrix, Pairing, PatchGrid, ReadBlock, Result, RopeTable,
-    Rows, Then, WeightKind,
+    Rows, Then, TrunkBlock, WeightKind,
 };
 use attention::{Group, Layout, attend};
 pub use matrix::CpuMatrix;
 use matrix::Pool;
+pub use trunk::CpuTrunk;
 pub use weight::CpuWeight;
 
 /// Values that a thread takes at once in what is done row by row.
@@ -89,6 +91,7 @@ fn part<'a>(columns: &Columns<'a, CpuMatrix>, rows: Range<usize>, width: usize) 
 impl Backend for Cpu {
     type Weight = CpuWeight;
     type Matrix = CpuMatrix;
+    type Trunk = CpuTrunk;
 
     fn allocate(&self, kind: WeightKind, rows: usize, columns: usize) -> Result<CpuWeight> {
         Ok(CpuWeight::zeros(kind, self.precision, rows, columns))
@@ -206,6 +209,24 @@ impl Backend for Cpu {
         let groups = groups.collect();
         attend(self.threads, layout, std::iter::once((groups, out.view_mut())));
         Ok(out)
+    }
+
+    fn trunk_start(&self, rows: usize, values: &[f32]) -> Result<CpuTrunk> {
+        Ok(CpuTrunk::new(rows, values))
+    }
+
+    fn trunk_read(&self, trunk: &CpuTrunk) -> Result<CpuMatrix> {
+        Ok(self.by_row(trunk.rows(), trunk.columns(), |row, out| trunk.round_row(row, out)))
+    }
+
+    fn trunk_block(
+        &self,
+        x: &mut CpuTrunk,
+        attended: &CpuMatrix,
+        block: TrunkBlock<'_, CpuWeight>,
+    ) -> Result<()> {
+        trunk::block(self.threads, x, attended, &block);
+        Ok(())
     }
 
     fn patches(&self, pixels: &CpuMatrix, grid: PatchGrid) -> Result<CpuMatrix> {

@@ -148,7 +148,7 @@ impl<M: Matrix> ActionExpert<M> {
         let proprio = device.linear(&proprio, self.proprio2, Then::Keep)?;
         let longest = hidden.iter().map(|h| h.task.rows().max(h.action.rows() + 1)).max().unwrap_or(0);
         let table = self.rope.table(backend, longest.max(self.chunk_len))?;
-        let mut x = backend.upload(self.chunk_len, self.width, &trunk.start.repeat(self.chunk_len))?;
+        let mut x = backend.trunk_start(self.chunk_len, &trunk.start)?;
         for (block, hidden) in trunk.blocks.iter().zip(&hidden[1..]) {
             let whole = |matrix: &'_ M| 0..matrix.rows();
             let action = backend.concat_rows(&[
@@ -156,9 +156,9 @@ impl<M: Matrix> ActionExpert<M> {
                 Rows { matrix: &proprio, rows: whole(&proprio) },
             ])?;
             let context = Context { table: &table, action: &action, task: &hidden.task };
-            x = block.forward(device, x, &context)?;
+            block.forward(device, &mut x, &context)?;
         }
-        let x = device.layer_norm(&x, trunk.norm, EPSILON)?;
+        let x = device.layer_norm(&backend.trunk_read(&x)?, trunk.norm, EPSILON)?;
         device.linear(&x, trunk.fc2, Then::Keep)
     }
 }

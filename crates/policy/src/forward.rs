@@ -202,7 +202,7 @@ impl<B: Backend> Model<B> {
     /// [`PolicyError::Observation`] for inputs of the wrong size or not finite, and whatever the backend refuses.
     pub fn forward(&self, inputs: Inputs<'_>, expert: usize) -> Result<Forward<B::Matrix>> {
         self.check_proprio(inputs.proprio)?;
-        let perception = self.perceive(inputs.pixel_values, inputs.input_ids)?;
+        let perception = self.perceive(&inputs.pixel_values, inputs.input_ids)?;
         let (normalized_actions, expert_ms) = self.act(&perception.hidden, inputs.proprio, expert)?;
         let latency = Latency { expert_ms, ..perception.latency };
         Ok(Forward { perception, normalized_actions, latency })
@@ -214,10 +214,10 @@ impl<B: Backend> Model<B> {
     /// As [`Model::forward`].
     pub fn perceive(
         &self,
-        pixel_values: ArrayView3<'_, f32>,
+        pixel_values: &ArrayView3<'_, f32>,
         input_ids: &[u32],
     ) -> Result<Perception<B::Matrix>> {
-        let images = self.check_images(&pixel_values)?;
+        let images = self.check_images(pixel_values)?;
         let patches = images * self.towers[0].patches();
         let slices = Slices::new(patches, input_ids.len(), self.queries);
         self.check_prompt(input_ids, slices.sequence_len())?;
@@ -265,7 +265,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Features of all towers side by side.
-    fn see(&self, pixel_values: ArrayView3<'_, f32>) -> Result<B::Matrix> {
+    fn see(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<B::Matrix> {
         let (channels, height, width) = pixel_values.dim();
         let pixel_values = pixel_values.as_standard_layout();
         let pixels =

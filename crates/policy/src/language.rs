@@ -56,7 +56,7 @@ impl<M: Matrix> LanguageModel<M> {
         let [queries, _] = plan.dims(&format!("{PREFIX}.layers.0.self_attn.q_proj.weight"))?;
         let [keys, _] = plan.dims(&format!("{PREFIX}.layers.0.self_attn.k_proj.weight"))?;
         let heads = text.heads.unwrap_or(queries / 64);
-        let head_dim = if heads == 0 { 0 } else { queries / heads };
+        let head_dim = queries.checked_div(heads).unwrap_or(0);
         if head_dim == 0
             || head_dim % 2 != 0
             || head_dim * heads != queries
@@ -69,7 +69,7 @@ impl<M: Matrix> LanguageModel<M> {
         }
         let kv_heads = keys / head_dim;
         config.agrees("text_config.num_key_value_heads", text.kv_heads, kv_heads)?;
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(config.problem(format!("{heads} heads cannot share {kv_heads} heads of keys evenly")));
         }
         let embedding =
@@ -127,7 +127,7 @@ impl<M: Matrix> LanguageModel<M> {
         };
         for layer in &self.layers {
             keep(&x)?;
-            x = layer.forward(device, x, &table, shape, self.epsilon)?;
+            x = layer.forward(device, &x, &table, shape, self.epsilon)?;
         }
         keep(&device.backend.rms_norm(&x, device.weight(self.norm), self.epsilon)?)
     }
@@ -154,13 +154,13 @@ impl Layer {
     fn forward<B: Backend>(
         &self,
         device: Device<'_, B>,
-        x: B::Matrix,
+        x: &B::Matrix,
         table: &RopeTable<B::Matrix>,
         shape: AttentionShape,
         epsilon: f32,
     ) -> Result<B::Matrix> {
         let Device { backend, .. } = device;
-        let normed = backend.rms_norm(&x, device.weight(self.norm1), epsilon)?;
+        let normed = backend.rms_norm(x, device.weight(self.norm1), epsilon)?;
         let mut queries = device.linear(&normed, self.q, Then::Keep)?;
         let mut keys = device.linear(&normed, self.k, Then::Keep)?;
         let values = device.linear(&normed, self.v, Then::Keep)?;
@@ -168,7 +168,7 @@ impl Layer {
         backend.rope(&mut keys, table, Pairing::Halves)?;
         let whole = |matrix| Columns { matrix, start: 0 };
         let attended = backend.attention(whole(&queries), whole(&keys), whole(&values), shape)?;
-        let x = device.linear(&attended, self.o, Then::AddTo { residual: &x, scale: None })?;
+        let x = device.linear(&attended, self.o, Then::AddTo { residual: x, scale: None })?;
 
         let normed = backend.rms_norm(&x, device.weight(self.norm2), epsilon)?;
         let gate = device.linear(&normed, self.gate, Then::Keep)?;

@@ -56,7 +56,7 @@ impl VisionTower {
             return Err(plan.problem(format!("{prefix}: patches must be square and of {CHANNELS} channels")));
         }
         let (heads, image_side) = (tower.heads, tower.image_side);
-        if width % heads != 0 {
+        if !width.is_multiple_of(heads) {
             return Err(config.problem(format!("{prefix}: width {width} does not split into {heads} heads")));
         }
         if depth < 2 {
@@ -132,7 +132,7 @@ impl VisionTower {
             causal: false,
         };
         for block in &self.blocks {
-            x = block.forward(device, x, shape)?;
+            x = block.forward(device, &x, shape)?;
         }
         let (length, patches) = (x.rows() / images, self.patches());
         let patches: Vec<_> = (0..images)
@@ -188,16 +188,16 @@ impl Block {
     fn forward<B: Backend>(
         &self,
         device: Device<'_, B>,
-        x: B::Matrix,
+        x: &B::Matrix,
         shape: AttentionShape,
     ) -> Result<B::Matrix> {
         let width = x.columns();
-        let normed = device.layer_norm(&x, self.norm1, EPSILON)?;
+        let normed = device.layer_norm(x, self.norm1, EPSILON)?;
         let qkv = device.linear(&normed, self.qkv, Then::Keep)?;
         let part = |index| Columns { matrix: &qkv, start: index * width };
         let attended = device.backend.attention(part(0), part(1), part(2), shape)?;
         let scale = self.scale1.map(|scale| device.weight(scale));
-        let x = device.linear(&attended, self.proj, Then::AddTo { residual: &x, scale })?;
+        let x = device.linear(&attended, self.proj, Then::AddTo { residual: x, scale })?;
 
         let normed = device.layer_norm(&x, self.norm2, EPSILON)?;
         let hidden = device.linear(&normed, self.fc1, Then::Gelu)?;

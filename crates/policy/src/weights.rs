@@ -121,7 +121,7 @@ impl<'a> Plan<'a> {
         let shape = self.shape(key)?;
         let fits = match kind {
             WeightKind::Vector => rows == 1 && shape == [columns],
-            WeightKind::Matrix => {
+            WeightKind::Matrix | WeightKind::TrunkMatrix => {
                 shape.first() == Some(&rows) && shape.iter().product::<usize>() == rows * columns
             }
             WeightKind::Table => {

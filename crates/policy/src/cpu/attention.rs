@@ -41,10 +41,10 @@ struct Scratch {
 }
 
 /// Attention within each sequence: `sequences` gives its groups, and its rows of the result.
-pub(super) fn attend<'a>(
+pub(super) fn attend<'i, 'o>(
     threads: Threads,
     layout: Layout,
-    sequences: impl Iterator<Item = (Vec<Group<'a>>, ArrayViewMut2<'a, f32>)>,
+    sequences: impl Iterator<Item = (Vec<Group<'i>>, ArrayViewMut2<'o, f32>)>,
 ) {
     let sequences: Vec<_> = sequences
         .map(|(groups, out)| {
@@ -114,6 +114,7 @@ mod tests {
     use ndarray::Array2;
     use proptest::prelude::*;
     use std::num::NonZeroUsize;
+    use std::ops::Range;
 
     /// Softmax attention in f64, one score after the other.
     fn slow(groups: &[Group<'_>], layout: Layout, heads: usize) -> Array2<f64> {
@@ -146,6 +147,15 @@ mod tests {
         Array2::from_shape_fn((rows, columns), |(i, j)| value(i * columns + j))
     }
 
+    fn rows_of(group: Group<'_>, queries: Range<usize>, keys: Range<usize>) -> Group<'_> {
+        Group {
+            queries: group.queries.slice_move(s![queries, ..]),
+            keys: group.keys.slice_move(s![keys.clone(), ..]),
+            values: group.values.slice_move(s![keys, ..]),
+            scale: group.scale,
+        }
+    }
+
     fn run(
         groups: &[Group<'_>],
         layout: Layout,
@@ -158,18 +168,11 @@ mod tests {
         let lengths: Vec<_> = groups.iter().map(|group| group.keys.nrows() / sequences).collect();
         let parts =
             out.axis_chunks_iter_mut(ndarray::Axis(0), rows / sequences).enumerate().map(|(index, out)| {
-                let group = |(group, &length): (&Group<'_>, &usize)| {
-                    let (q, k) = (index * rows / sequences, index * length);
-                    // Slices of a copied view borrow from it; these borrow from what it views.
-                    let (queries, keys, values) = (group.queries, group.keys, group.values);
-                    Group {
-                        queries: queries.slice_move(s![q..q + rows / sequences, ..]),
-                        keys: keys.slice_move(s![k..k + length, ..]),
-                        values: values.slice_move(s![k..k + length, ..]),
-                        scale: group.scale,
-                    }
-                };
-                (groups.iter().zip(&lengths).map(group).collect(), out)
+                let q = index * rows / sequences;
+                let group = groups.iter().zip(&lengths);
+                let group = group
+                    .map(|(group, k)| rows_of(*group, q..q + rows / sequences, index * k..(index + 1) * k));
+                (group.collect(), out)
             });
         attend(Threads::new(NonZeroUsize::new(threads).unwrap()), layout, parts);
         out

@@ -35,13 +35,13 @@ pub(super) fn exp(x: f32) -> f32 {
 fn erf(x: f32) -> f32 {
     /// erf(x) / x in powers of x² for |x| < 0.9, fitted to least maximal error.
     const SMALL: [f32; 7] = [
-        7.889_119_3e-5,
+        7.889_119e-5,
         -8.020_841e-4,
-        5.189_535_2e-3,
+        5.189_535e-3,
         -2.685_444_4e-2,
-        1.128_360_03e-1,
-        -3.761_262_6e-1,
-        1.128_379_1,
+        0.112_836,
+        -0.376_126_26,
+        std::f32::consts::FRAC_2_SQRT_PI,
     ];
     /// −ln(1 − erf(x)) / x in powers of x for 0.9 ≤ x ≤ 4, likewise.
     const LARGE: [f32; 9] = [
@@ -51,8 +51,8 @@ fn erf(x: f32) -> f32 {
         5.720_857_3e-4,
         1.680_306_9e-3,
         -2.110_176_2e-2,
-        1.040_531_05e-1,
-        6.361_458_3e-1,
+        0.104_053_1,
+        0.636_145_83,
         1.128_455_8,
     ];
     let polynomial = |coefficients: &[f32], x: f32| coefficients.iter().fold(0.0, |sum, c| sum * x + c);

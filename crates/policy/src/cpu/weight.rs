@@ -15,17 +15,18 @@ const BLOCK: usize = 1 << 14;
 /// A weight in memory.
 #[derive(Debug)]
 pub enum CpuWeight {
-    /// Output × input features.
+    /// Output × input features, as products read it.
     Matrix(Array2<f32>),
-    /// Rows to look up.
+    /// Rows to look up, or a trunk's output × input features.
     Table(Table),
     /// One row.
     Vector(Vec<f32>),
 }
 
-/// Rows to look up, in the model's [`Precision`].
+/// Rows as they are stored, in the model's [`Precision`].
 #[derive(Debug)]
 pub struct Table {
+    rows: usize,
     columns: usize,
     values: Values,
 }
@@ -42,7 +43,8 @@ impl CpuWeight {
         match kind {
             WeightKind::Matrix => Self::Matrix(Array2::zeros((rows, columns))),
             WeightKind::Vector => Self::Vector(vec![0.0; len]),
-            WeightKind::Table => Self::Table(Table {
+            WeightKind::Table | WeightKind::TrunkMatrix => Self::Table(Table {
+                rows,
                 columns,
                 values: match precision {
                     Precision::F32 => Values::F32(vec![0.0; len]),
@@ -62,7 +64,7 @@ impl CpuWeight {
     pub(super) fn table(&self) -> &Table {
         match self {
             Self::Table(table) => table,
-            _ => unreachable!("embeddings are planned as tables"),
+            _ => unreachable!("embeddings and trunk layers are planned as tables"),
         }
     }
 
@@ -91,6 +93,10 @@ impl CpuWeight {
 }
 
 impl Table {
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     pub(super) fn columns(&self) -> usize {
         self.columns
     }
@@ -153,7 +159,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn blocks_cover_every_element_once(rows in 1..400usize, columns in 1..200usize, narrow: bool, count in 1..4usize) {
+        fn every_element_is_written(rows in 1..400usize, columns in 1..200usize, narrow: bool, count in 1..4usize) {
             let precision = if narrow { Precision::Bf16 } else { Precision::F32 };
             let kinds = [WeightKind::Matrix, WeightKind::Table];
             let mut weights = kinds.map(|kind| CpuWeight::zeros(kind, precision, rows, columns));
@@ -162,16 +168,16 @@ mod tests {
             let value = |weight: usize, index: usize| ((index * 7 + weight) % 251) as f32;
             let mut targets: Vec<_> = weights.iter_mut().collect();
             write(threads, &mut targets, &|weight, offset, out| {
-                out.iter_mut().enumerate().for_each(|(i, out)| *out += value(weight, offset + i));
+                out.iter_mut().enumerate().for_each(|(i, out)| *out = value(weight, offset + i));
                 Ok(())
             }).unwrap();
             for row in 0..rows {
                 let mut looked_up = vec![f32::NAN; columns];
                 weights[1].table().row(row, &mut looked_up);
-                for column in 0..columns {
+                for (column, &looked_up) in looked_up.iter().enumerate() {
                     let index = row * columns + column;
                     prop_assert_eq!(weights[0].matrix()[[row, column]], value(0, index));
-                    prop_assert_eq!(looked_up[column], value(1, index));
+                    prop_assert_eq!(looked_up, value(1, index));
                 }
             }
         }

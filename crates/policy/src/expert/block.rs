@@ -1,5 +1,5 @@
-use crate::backend::{Backend, KeyGroup, Matrix, Pairing, Result, RopeTable, Then};
-use crate::weights::{Device, LayerNorm, Linear};
+use crate::backend::{Backend, KeyGroup, Matrix, Pairing, Result, RopeTable, Then, TrunkBlock};
+use crate::weights::{Device, LayerNorm, Linear, WeightId};
 
 use super::keys::ExpertPlan;
 use super::{EPSILON, HEADS};
@@ -33,10 +33,10 @@ pub(super) struct Block {
     groups: Vec<Group>,
     rope: bool,
     /// sigmoid(g) or tanh(g).
-    gate: f32,
-    out: Linear,
+    gate: f64,
+    out: (WeightId, WeightId),
     norm: LayerNorm,
-    feed_forward: Linear,
+    feed_forward: (WeightId, WeightId),
 }
 
 /// What a block reads besides the actions.
@@ -54,9 +54,9 @@ impl Block {
         use Tokens::{Action, Own, Task};
         // Query layers, then what each group reads: its query, key and value layers.
         type Design = (&'static [&'static str], Vec<(Tokens, usize, &'static str, &'static str)>);
-        let gate = plan.scalar(&format!("{prefix}.gating_factor"))?;
+        let gate = f64::from(plan.scalar(&format!("{prefix}.gating_factor"))?);
         let sigmoid = 1.0 / (1.0 + (-gate).exp());
-        let ((queries, groups), rope, gate): (Design, bool, f32) =
+        let ((queries, groups), rope, gate): (Design, bool, f64) =
             if plan.has(&format!("{prefix}.q_proj_adapter")) {
                 let groups = vec![(Action, 0, "k_adapter", "v_adapter"), (Task, 1, "k_task", "v_task")];
                 ((&["q_proj_adapter", "q_proj_task"], groups), true, sigmoid)
@@ -81,23 +81,25 @@ impl Block {
             groups,
             rope,
             gate,
-            out: plan.linear(&format!("{prefix}.o_proj"), width, width)?,
+            out: plan.trunk_linear(&format!("{prefix}.o_proj"), width)?,
             norm: plan.layer_norm(&format!("{prefix}.ffn.0"), width)?,
-            feed_forward: plan.linear(&format!("{prefix}.ffn.1"), width, width)?,
+            feed_forward: plan.trunk_linear(&format!("{prefix}.ffn.1"), width)?,
         })
     }
 
-    /// Actions × width → actions × width.
+    /// Runs the trunk, actions × width, through the block.
     pub(super) fn forward<B: Backend>(
         &self,
         device: Device<'_, B>,
-        x: B::Matrix,
+        trunk: &mut B::Trunk,
         context: &Context<'_, B::Matrix>,
-    ) -> Result<B::Matrix> {
+    ) -> Result<()> {
+        let Device { backend, .. } = device;
+        let x = backend.trunk_read(trunk)?;
         let project = |tokens: &B::Matrix, layer: Linear, turned: bool| {
             let mut projected = device.linear(tokens, layer, Then::Keep)?;
             if turned {
-                device.backend.rope(&mut projected, context.table, Pairing::Neighbours)?;
+                backend.rope(&mut projected, context.table, Pairing::Neighbours)?;
             }
             Ok(projected)
         };
@@ -112,15 +114,19 @@ impl Block {
             Ok((project(tokens, group.key, self.rope)?, project(tokens, group.value, false)?))
         });
         let keys_and_values = keys_and_values.collect::<Result<Vec<_>>>()?;
-        let scale = ((x.columns() / HEADS) as f32).sqrt().recip();
+        let scale = ((x.columns() / HEADS) as f64).sqrt().recip();
         let groups = self.groups.iter().zip(&keys_and_values).map(|(group, (keys, values))| {
             let gate = if group.from == Tokens::Task { self.gate } else { 1.0 };
-            KeyGroup { queries: &queries[group.query], keys, values, scale: gate * scale }
+            KeyGroup { queries: &queries[group.query], keys, values, scale: (gate * scale) as f32 }
         });
-        let groups: Vec<_> = groups.collect();
-        let attended = device.backend.gated_attention(&groups, HEADS)?;
-        let x = device.linear(&attended, self.out, Then::AddTo { residual: &x, scale: None })?;
-        let normed = device.layer_norm(&x, self.norm, EPSILON)?;
-        device.linear(&normed, self.feed_forward, Then::Relu)
+        let attended = backend.gated_attention(&groups.collect::<Vec<_>>(), HEADS)?;
+        let layer = |(weight, bias)| (device.weight(weight), device.weight(bias));
+        let block = TrunkBlock {
+            out: layer(self.out),
+            norm: layer((self.norm.gain, self.norm.bias)),
+            epsilon: EPSILON,
+            feed_forward: layer(self.feed_forward),
+        };
+        backend.trunk_block(trunk, &attended, block)
     }
 }

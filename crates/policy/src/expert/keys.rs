@@ -1,7 +1,7 @@
 use skillweld_tensor::Dtype;
 
-use crate::backend::Result;
-use crate::weights::{LayerNorm, Linear, Plan};
+use crate::backend::{Result, WeightKind};
+use crate::weights::{LayerNorm, Linear, Plan, WeightId};
 
 /// The plan as one expert sees it: a tensor is its own where it has one, and shared with the others otherwise.
 pub(super) struct ExpertPlan<'p, 'a> {
@@ -23,6 +23,13 @@ impl ExpertPlan<'_, '_> {
     pub(super) fn linear(&mut self, module: &str, out: usize, input: usize) -> Result<Linear> {
         let module = self.module(module, ".weight");
         self.plan.linear(&module, out, input)
+    }
+
+    /// A layer of the trunk, as (weight, bias).
+    pub(super) fn trunk_linear(&mut self, module: &str, width: usize) -> Result<(WeightId, WeightId)> {
+        let module = self.module(module, ".weight");
+        let weight = self.plan.add(WeightKind::TrunkMatrix, &format!("{module}.weight"), width, width)?;
+        Ok((weight, self.plan.vector(&format!("{module}.bias"), width)?))
     }
 
     pub(super) fn layer_norm(&mut self, module: &str, width: usize) -> Result<LayerNorm> {
