@@ -36,7 +36,7 @@ pub(crate) fn route(
     for task in candidates {
         let (model, elapsed_ms) = active.switch_to(task)?;
         switch_ms += elapsed_ms;
-        let perception = model.perceive(prepared.pixel_values.view(), &prepared.input_ids)?;
+        let perception = model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?;
         let (Some(subspaces), Some(hidden)) = (active.subspaces(task), perception.hidden.get(depth)) else {
             return Err(PolicyError::Observation(format!(
                 "task `{}` has no router subspaces; name the task, or merge again with `router:`",

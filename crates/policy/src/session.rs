@@ -144,7 +144,7 @@ impl<P: Deref<Target = Policy>> Session<P> {
             None => {
                 let (model, elapsed_ms) = active.switch_to(task)?;
                 latency.switch_ms += elapsed_ms;
-                model.perceive(prepared.pixel_values.view(), &prepared.input_ids)?
+                model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?
             }
         };
         // Expert heads of all tasks are in memory, whichever task's weights the rest of the model has.

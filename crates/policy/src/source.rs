@@ -176,8 +176,12 @@ impl Source for ExpertSource {
                 let problem = format!("tensor `{key}` is missing");
                 return Err(PolicyError::Checkpoint { path: self.path.clone(), problem });
             }
-            Some(Found::Stored(view)) => view.decode_block(offset, out).map_err(fail)?,
-            Some(Found::Element(view, element)) => view.decode_block(element, out).map_err(fail)?,
+            Some(Found::Stored(view)) => {
+                view.decode_block(offset, out).map_err(fail)?;
+            }
+            Some(Found::Element(view, element)) => {
+                view.decode_block(element, out).map_err(fail)?;
+            }
             Some(Found::Adapted(view, bound, target)) => {
                 view.decode_block(offset, out).map_err(fail)?;
                 if let Some(factors) = bound.factors(target)? {

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use ndarray::{Ix4, s};
+use ndarray::{Axis, Ix2, Ix4, s};
 use skillweld_linalg::Threads;
 use skillweld_policy::backend::{Backend, Matrix};
 use skillweld_policy::expert::{ActionExpert, ExpertOptions, HiddenState};
@@ -68,4 +68,33 @@ fn heads_of_vla_adapter() {
     let io = Checkpoint::open(dir.join("vla_adapter.safetensors")).unwrap();
     check(&dir, "vla_adapter_plain", &io, &["actions.plain"]);
     check(&dir, "vla_adapter_pro", &io, &["actions.pro"]);
+}
+
+/// Scores of the router: the official code's logits, from its own merged head and its own hidden states.
+#[test]
+fn router_logits_of_mergevla() {
+    let Some(folder) = fixture("head-tiny") else { return };
+    let head = Checkpoint::open(folder.join("merged--action_head--checkpoint.pt")).unwrap();
+    let io = Checkpoint::open(folder.join("io.safetensors")).unwrap();
+    let hidden = tensor(&io, "hidden").into_dimensionality::<Ix4>().unwrap();
+    let depth = (0..)
+        .take_while(|i| head.get(&format!("model.mlp_resnet_blocks.{i}.o_proj.weight")).is_some())
+        .count();
+    // Block l reads depth l + 1.
+    let hidden = hidden.slice(s![0, depth + 1, .., ..]);
+    let task_tokens: usize = io.metadata()["task_tokens"].parse().unwrap();
+    let (task, action) = hidden.split_at(Axis(0), task_tokens);
+    let mut expert = 0;
+    while io.get(&format!("router_logit.{expert}")).is_some() {
+        let subspace = |which: usize| {
+            let key = format!("model.gate.gate.{which}.routers.{expert}");
+            tensor(&head, &key).into_dimensionality::<Ix2>().unwrap()
+        };
+        let (adapter_subspace, task_subspace) = (subspace(0), subspace(1));
+        let found = skillweld_router::score(&adapter_subspace.view(), &task_subspace.view(), &action, &task);
+        let expected = tensor(&io, &format!("router_logit.{expert}"));
+        assert_close("router logit", &ndarray::arr1(&[found]).view().into_dyn(), &expected.view(), 1e-5);
+        expert += 1;
+    }
+    assert!(expert > 1);
 }
