@@ -7,7 +7,7 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins};
+use crate::{completions, inspect, materialize, merge, plugins, preprocess};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +15,8 @@ Examples:
   skillweld merge recipe.yaml merged             merge
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
+  skillweld preprocess camera.png --output camera.safetensors
+                                                 an image as the model sees it
   skillweld plugins list                         the merge methods at hand
 
 Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage;
@@ -50,6 +52,7 @@ pub(crate) enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
+    Preprocess(preprocess::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),
     Completions(completions::Args),

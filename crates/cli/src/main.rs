@@ -14,7 +14,9 @@ mod keys;
 mod materialize;
 mod merge;
 mod plugins;
+mod preprocess;
 mod progress;
+mod tensor_file;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,7 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Merge(args) => merge::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
+        Command::Preprocess(args) => preprocess::run(args, console),
         Command::Plugins(command) => plugins::run(command, console),
         Command::Completions(args) => completions::run(args),
     }

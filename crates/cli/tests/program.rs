@@ -9,8 +9,14 @@ use support::{run, skillweld};
 
 #[test]
 fn help_has_examples_and_exit_codes() {
-    for command in [&["--help"][..], &["merge", "--help"], &["inspect", "--help"], &["materialize", "--help"]]
-    {
+    let commands = [
+        &["--help"][..],
+        &["merge", "--help"],
+        &["inspect", "--help"],
+        &["materialize", "--help"],
+        &["preprocess", "--help"],
+    ];
+    for command in commands {
         let ran = run(command).succeeded();
         assert!(ran.out.contains("Examples:") && ran.out.contains("Usage:"), "{command:?}: {}", ran.out);
         assert!(ran.out.lines().all(|line| line.chars().count() <= 110), "{command:?}: {}", ran.out);
@@ -26,7 +32,7 @@ fn help_has_examples_and_exit_codes() {
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let ran = run(["completions", shell]).succeeded();
-        for command in ["merge", "materialize", "plugins", "dry-run"] {
+        for command in ["merge", "materialize", "preprocess", "plugins", "dry-run"] {
             assert!(ran.out.contains(command), "{shell}: {command}");
         }
     }

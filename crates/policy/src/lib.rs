@@ -11,10 +11,13 @@ mod cpu;
 mod error;
 pub mod expert;
 mod forward;
+pub mod image;
 mod language;
 mod projector;
 mod rope;
 mod source;
+pub mod statistics;
+pub mod text;
 mod vision;
 mod weights;
 

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "tensor"]),
     ("skillweld-merge", &["simd", "tensor", "linalg", "store", "plugin-abi", "plugin-host"]),
     ("skillweld-policy", &["simd", "tensor", "linalg", "store"]),
-    ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge"]),
+    ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "policy"]),
     ("skillweld-synth", &["simd", "tensor", "store"]),
     ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
