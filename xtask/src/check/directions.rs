@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-policy", &["simd", "tensor", "linalg", "store"]),
     ("skillweld-cli", &["tensor", "linalg", "store", "plugin-host", "plugin-check", "merge", "policy"]),
     ("skillweld-synth", &["simd", "tensor", "store"]),
-    ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
+    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
 ];
 
