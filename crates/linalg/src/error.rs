@@ -22,4 +22,28 @@ pub enum LinalgError {
         /// Columns of the input.
         cols: usize,
     },
+    /// Shapes do not fit one another.
+    #[error("{operation}: {} × {} and {} × {} do not fit", left.0, left.1, right.0, right.1)]
+    Shapes {
+        /// What was to be done.
+        operation: &'static str,
+        /// Rows and columns of the first.
+        left: (usize, usize),
+        /// Rows and columns of the second.
+        right: (usize, usize),
+    },
+    /// The matrix to write into has rows with gaps in them.
+    #[error("the rows of the {rows} × {cols} result are not contiguous: give a row-major matrix")]
+    NotContiguous {
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+    },
+    /// No product is written for this dtype.
+    #[error("weights of products are F32 or BF16, not {dtype:?}: convert first")]
+    Dtype {
+        /// What was asked for.
+        dtype: skillweld_tensor::Dtype,
+    },
 }

@@ -2,11 +2,14 @@
 //!
 //! - [`thin_svd`], [`qr`], [`eigh`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
+//! - [`Product`]: what a transformer's forward is made of, x · Wᵀ + bias and attention's tiles, in f32 or with weights in
+//!   bf16 ([`PackedWeight`]), by the [`Kernel`] that suits the processor.
 //! - [`Threads`]: how many workers a job gets and in which order they take its parts.
 //!
-//! Every routine here runs on the calling thread. Parallelism is over tensors and blocks, by [`Threads::for_each`], so
-//! that results never depend on the number of threads.
+//! Parallelism is over tensors, blocks and pieces of a product, by [`Threads::for_each`], and results never depend on the
+//! number of threads. Everything but [`Product`] runs on the calling thread.
 
+mod aligned;
 #[cfg(not(feature = "lapack"))]
 #[path = "backend_faer.rs"]
 mod backend;
@@ -16,10 +19,18 @@ mod backend;
 mod decompose;
 mod error;
 mod gemm;
+mod kernels;
+mod packed;
+mod pool;
+mod product;
+mod rounding;
 mod threads;
 
 pub use backend::NAME as BACKEND;
 pub use decompose::{Eigh, Qr, Scalar, Svd, eigh, qr, thin_svd};
 pub use error::LinalgError;
 pub use gemm::gemm;
+pub use kernels::{InstructionSet, Kernel, Refusal};
+pub use packed::{PackedWeight, WeightBlock};
+pub use product::{Product, Right, Then};
 pub use threads::Threads;

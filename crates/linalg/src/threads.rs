@@ -1,7 +1,10 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// How many threads a job runs on. The only place that starts them.
+use crate::pool;
+
+/// How many threads a job runs on: the calling one and others, which are started once and kept for the next job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads(NonZeroUsize);
 
@@ -53,23 +56,22 @@ impl Threads {
             }
         };
         let workers = self.count().min(count);
-        let first = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..workers).map(|_| scope.spawn(worker)).collect();
-            let own = worker();
-            let others = others.into_iter().filter_map(|handle| match handle.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            own.into_iter().chain(others).min_by_key(|(index, _)| *index)
+        let failures = Mutex::new(Vec::new());
+        pool::run(workers.saturating_sub(1), &|| {
+            if let Some(failure) = worker() {
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
         });
-        first.map_or(Ok(()), |(_, error)| Err(error))
+        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failures.into_iter().min_by_key(|(index, _)| *index).map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::panic::catch_unwind;
+    use std::time::Duration;
 
     fn threads(count: usize) -> Threads {
         Threads::new(NonZeroUsize::new(count).unwrap())
@@ -105,5 +107,71 @@ mod tests {
         );
         assert_eq!(result, Err(5));
         assert!(started.into_inner() < 1000);
+    }
+
+    #[test]
+    fn jobs_inside_jobs_end() {
+        let sum = AtomicUsize::new(0);
+        for _ in 0..50 {
+            let inner = |(): &mut (), i| threads(3).for_each(5, || (), |(), j| add(&sum, 10 * i + j));
+            assert_eq!(threads(4).for_each(10, || (), inner), Ok(()));
+        }
+        // Σ over i < 10, j < 5 of 10 i + j, fifty times.
+        assert_eq!(sum.into_inner(), 50 * (10 * 45 * 5 + 10 * 10));
+    }
+
+    fn add(sum: &AtomicUsize, value: usize) -> Result<(), ()> {
+        sum.fetch_add(value, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[test]
+    fn callers_side_by_side_get_their_own_results() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        assert_eq!(threads(3).for_each(round, || (), |(), i| add(&sum, i)), Ok(()));
+                        assert_eq!(sum.into_inner(), (0..round).sum());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn several_threads_work_at_once() {
+        // Two parts that wait for one another end only if two threads run them.
+        let barrier = std::sync::Barrier::new(2);
+        for _ in 0..20 {
+            let meet = |(): &mut (), _| {
+                barrier.wait();
+                Ok::<_, ()>(())
+            };
+            let result = threads(2).for_each(2, || (), meet);
+            assert_eq!(result, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        for bad in [0, 7] {
+            let attempt = catch_unwind(|| {
+                threads(3).for_each(
+                    8,
+                    || (),
+                    |(), i| {
+                        assert_ne!(i, bad, "part {i} fails");
+                        std::thread::sleep(Duration::from_millis(1));
+                        Ok::<_, ()>(())
+                    },
+                )
+            });
+            let payload = attempt.unwrap_err();
+            let message = payload.downcast_ref::<String>().unwrap();
+            assert!(message.contains(&format!("part {bad} fails")), "{message}");
+            every_index_runs_exactly_once();
+        }
     }
 }

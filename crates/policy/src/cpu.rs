@@ -4,7 +4,6 @@
 //! sum is split between threads.
 
 mod attention;
-mod linear;
 mod math;
 mod matrix;
 mod norm;
@@ -19,7 +18,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{ArrayView2, Axis, s};
-use skillweld_linalg::Threads;
+use skillweld_linalg::{Product, Threads};
+use skillweld_tensor::Dtype;
 
 use crate::backend::{
     AttentionShape, Backend, Columns, KeyGroup, Matrix, Pairing, PatchGrid, ReadBlock, Result, RopeTable,
@@ -39,8 +39,17 @@ const VALUES_AT_ONCE: usize = 1 << 15;
 pub enum Precision {
     /// f32.
     F32,
-    /// bf16.
+    /// bf16. Linear layers round their inputs to bf16 as well.
     Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
 }
 
 /// Runs models on the processor.
@@ -94,7 +103,7 @@ impl Backend for Cpu {
     type Trunk = CpuTrunk;
 
     fn allocate(&self, kind: WeightKind, rows: usize, columns: usize) -> Result<CpuWeight> {
-        Ok(CpuWeight::zeros(kind, self.precision, rows, columns))
+        Ok(CpuWeight::zeros(kind, self.precision, rows, columns)?)
     }
 
     fn write(&self, weights: &mut [&mut CpuWeight], read: &ReadBlock<'_>) -> Result<()> {
@@ -119,13 +128,9 @@ impl Backend for Cpu {
         then: Then<'_, Self>,
     ) -> Result<CpuMatrix> {
         let weight = weight.matrix();
-        let bias = bias.map(CpuWeight::vector);
-        let mut out = self.pool.matrix(x.rows(), weight.nrows());
-        linear::linear(self.threads, &x.view(), &weight, &mut out.view_mut(), &|row, column, values| {
+        let mut out = self.pool.matrix(x.rows(), weight.out_features());
+        let finish = |row: usize, column: usize, values: &mut [f32]| {
             let columns = column..column + values.len();
-            if let Some(bias) = bias {
-                math::add(values, &bias[columns.clone()]);
-            }
             match &then {
                 Then::Keep => {}
                 Then::Relu => math::relu(values),
@@ -137,7 +142,9 @@ impl Backend for Cpu {
                     math::scale_and_add(values, scale, &residual.row(row)[columns]);
                 }
             }
-        });
+        };
+        let product = Product::new(x.view(), weight).bias(bias.map(CpuWeight::vector)).then(&finish);
+        product.write(self.threads, &mut out.view_mut())?;
         Ok(out)
     }
 
@@ -193,7 +200,7 @@ impl Backend for Cpu {
             };
             (vec![group], out)
         });
-        attend(self.threads, layout, sequences);
+        attend(self.threads, layout, sequences)?;
         Ok(out)
     }
 
@@ -207,7 +214,7 @@ impl Backend for Cpu {
             scale,
         });
         let groups = groups.collect();
-        attend(self.threads, layout, std::iter::once((groups, out.view_mut())));
+        attend(self.threads, layout, std::iter::once((groups, out.view_mut())))?;
         Ok(out)
     }
 

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use skillweld_linalg::LinalgError;
 use skillweld_merged::MergedError;
 use skillweld_router::RuleError;
 use skillweld_store::StoreError;
@@ -19,6 +20,9 @@ pub enum PolicyError {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// A product cannot be computed.
+    #[error(transparent)]
+    Linalg(#[from] LinalgError),
     /// The observation cannot be used.
     #[error("observation: {0}")]
     Observation(String),

@@ -67,7 +67,7 @@ pub enum Level {
 }
 
 /// Environment variable that lowers the level: `portable`, `avx2` or `avx512`. It never raises it above what the
-/// processor has; anything else is as if it were not set.
+/// processor has; anything else is as if it were not set. `linalg`'s products know further names above these.
 pub const LEVEL_VARIABLE: &str = "SKILLWELD_SIMD";
 
 /// The best level that this processor has and [`LEVEL_VARIABLE`] allows, found out by the first call.

@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-synth", &["simd", "tensor", "store"]),
-    ("skillweld-benches", &["tensor", "linalg", "store", "plugin-host", "synth"]),
+    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
 ];
 

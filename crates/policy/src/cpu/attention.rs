@@ -1,11 +1,9 @@
 //! Softmax attention on tiles: the scores of a block of queries of one head, never those of all.
 
-use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
-use skillweld_linalg::Threads;
+use skillweld_linalg::{LinalgError, Product, Threads};
 
 use super::math;
 use super::tiles::{Tile, tiles};
@@ -36,7 +34,8 @@ pub(super) struct Layout {
 #[derive(Default)]
 struct Scratch {
     scores: Vec<f32>,
-    queries: Vec<f32>,
+    /// Scaled queries, then one group's result.
+    part: Vec<f32>,
     sums: Vec<f32>,
 }
 
@@ -45,7 +44,7 @@ pub(super) fn attend<'i, 'o>(
     threads: Threads,
     layout: Layout,
     sequences: impl Iterator<Item = (Vec<Group<'i>>, ArrayViewMut2<'o, f32>)>,
-) {
+) -> Result<(), LinalgError> {
     let sequences: Vec<_> = sequences
         .map(|(groups, out)| {
             (groups, tiles(out, QUERIES, layout.head_dim).map(Mutex::new).collect::<Vec<_>>())
@@ -53,34 +52,40 @@ pub(super) fn attend<'i, 'o>(
         .collect();
     let parts: Vec<_> =
         sequences.iter().flat_map(|(groups, tiles)| tiles.iter().map(move |tile| (groups, tile))).collect();
-    let Ok(()) = threads.for_each(parts.len(), Scratch::default, |scratch, index| {
+    threads.for_each(parts.len(), Scratch::default, |scratch, index| {
         let (groups, tile) = parts[index];
         let mut tile = tile.lock().unwrap_or_else(PoisonError::into_inner);
-        attend_tile(groups, layout, scratch, &mut tile);
-        Ok::<_, Infallible>(())
-    });
+        attend_tile(groups, layout, scratch, &mut tile)
+    })
 }
 
 /// One head's result for some queries.
-fn attend_tile(groups: &[Group<'_>], layout: Layout, scratch: &mut Scratch, tile: &mut Tile<'_>) {
+fn attend_tile(
+    groups: &[Group<'_>],
+    layout: Layout,
+    scratch: &mut Scratch,
+    tile: &mut Tile<'_>,
+) -> Result<(), LinalgError> {
     let Layout { head_dim, sharing, causal } = layout;
     let (first, count) = (tile.row, tile.out.nrows());
     let kv_column = tile.column / head_dim / sharing * head_dim;
     // A causal tile has no use for what comes after its last query.
     let seen = |group: &Group<'_>| if causal { first + count } else { group.keys.nrows() };
     let total: usize = groups.iter().map(seen).sum();
-    let Scratch { scores, queries, sums } = scratch;
+    let Scratch { scores, part, sums } = scratch;
     scores.resize(count * total, 0.0);
-    queries.resize(count * head_dim, 0.0);
-    let mut scores = matrix_mut(&mut scores[..count * total], count, total);
-    let mut queries = matrix_mut(&mut queries[..count * head_dim], count, head_dim);
+    part.resize(count * head_dim, 0.0);
+    let mut scores = matrix_mut(scores, count, total);
+    let mut part = matrix_mut(part, count, head_dim);
 
     let mut column = 0;
     for group in groups {
         let end = column + seen(group);
-        queries.assign(&group.queries.slice(s![first..first + count, tile.column..tile.column + head_dim]));
+        let queries = group.queries.slice(s![first..first + count, tile.column..tile.column + head_dim]);
+        part.zip_mut_with(&queries, |part, query| *part = query * group.scale);
         let keys = group.keys.slice(s![..end - column, kv_column..kv_column + head_dim]);
-        general_mat_mul(group.scale, &queries, &keys.t(), 0.0, &mut scores.slice_mut(s![.., column..end]));
+        Product::new(part.view(), keys.t())
+            .write(Threads::ONE, &mut scores.slice_mut(s![.., column..end]))?;
         column = end;
     }
     sums.clear();
@@ -94,13 +99,19 @@ fn attend_tile(groups: &[Group<'_>], layout: Layout, scratch: &mut Scratch, tile
     for group in groups {
         let end = column + seen(group);
         let values = group.values.slice(s![..end - column, kv_column..kv_column + head_dim]);
-        let before = if column == 0 { 0.0 } else { 1.0 };
-        general_mat_mul(1.0, &scores.slice(s![.., column..end]), &values, before, &mut tile.out);
+        let product = Product::new(scores.slice(s![.., column..end]), values);
+        if column == 0 {
+            product.write(Threads::ONE, &mut tile.out)?;
+        } else {
+            product.write(Threads::ONE, &mut part)?;
+            tile.out += &part;
+        }
         column = end;
     }
     for (mut row, sum) in tile.out.rows_mut().into_iter().zip(sums) {
         math::scale(row.as_slice_mut().unwrap_or_default(), 1.0 / *sum);
     }
+    Ok(())
 }
 
 fn matrix_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
@@ -174,7 +185,7 @@ mod tests {
                     .map(|(group, k)| rows_of(*group, q..q + rows / sequences, index * k..(index + 1) * k));
                 (group.collect(), out)
             });
-        attend(Threads::new(NonZeroUsize::new(threads).unwrap()), layout, parts);
+        attend(Threads::new(NonZeroUsize::new(threads).unwrap()), layout, parts).unwrap();
         out
     }
 

@@ -2,8 +2,8 @@ use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
-use ndarray::{Array2, ArrayView2};
-use skillweld_linalg::Threads;
+use ndarray::ArrayView2;
+use skillweld_linalg::{LinalgError, PackedWeight, Threads, WeightBlock};
 
 use crate::backend::{ReadBlock, Result, WeightKind};
 
@@ -15,8 +15,8 @@ const BLOCK: usize = 1 << 14;
 /// A weight in memory.
 #[derive(Debug)]
 pub enum CpuWeight {
-    /// Output × input features, as products read it.
-    Matrix(Array2<f32>),
+    /// Output × input features, in the order in which products read it.
+    Matrix(PackedWeight),
     /// Rows to look up, or a trunk's output × input features.
     Table(Table),
     /// One row.
@@ -38,10 +38,15 @@ enum Values {
 }
 
 impl CpuWeight {
-    pub(super) fn zeros(kind: WeightKind, precision: Precision, rows: usize, columns: usize) -> Self {
+    pub(super) fn zeros(
+        kind: WeightKind,
+        precision: Precision,
+        rows: usize,
+        columns: usize,
+    ) -> std::result::Result<Self, LinalgError> {
         let len = rows * columns;
-        match kind {
-            WeightKind::Matrix => Self::Matrix(Array2::zeros((rows, columns))),
+        Ok(match kind {
+            WeightKind::Matrix => Self::Matrix(PackedWeight::zeros(precision.dtype(), rows, columns)?),
             WeightKind::Vector => Self::Vector(vec![0.0; len]),
             WeightKind::Table | WeightKind::TrunkMatrix => Self::Table(Table {
                 rows,
@@ -51,12 +56,12 @@ impl CpuWeight {
                     Precision::Bf16 => Values::Bf16(vec![bf16::ZERO; len]),
                 },
             }),
-        }
+        })
     }
 
-    pub(super) fn matrix(&self) -> ArrayView2<'_, f32> {
+    pub(super) fn matrix(&self) -> &PackedWeight {
         match self {
-            Self::Matrix(matrix) => matrix.view(),
+            Self::Matrix(matrix) => matrix,
             _ => unreachable!("linear layers are planned as matrices"),
         }
     }
@@ -79,8 +84,9 @@ impl CpuWeight {
     fn blocks_mut(&mut self) -> Vec<(usize, Block<'_>)> {
         match self {
             Self::Matrix(matrix) => {
-                let values = matrix.as_slice_mut().unwrap_or_default();
-                numbered(values.chunks_mut(BLOCK).map(Block::F32))
+                let columns = matrix.in_features();
+                let blocks = matrix.blocks_mut(BLOCK / columns.max(1));
+                blocks.map(|block| (block.first_row() * columns, Block::Packed(block, columns))).collect()
             }
             Self::Vector(values) | Self::Table(Table { values: Values::F32(values), .. }) => {
                 numbered(values.chunks_mut(BLOCK).map(Block::F32))
@@ -113,6 +119,8 @@ impl Table {
 
 /// Part of a weight.
 enum Block<'a> {
+    /// Whole rows, this many values each.
+    Packed(WeightBlock<'a>, usize),
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),
 }
@@ -125,6 +133,14 @@ impl Block<'_> {
     /// Overwrites the block with what `read` gives, rounded once.
     fn write(&mut self, scratch: &mut Vec<f32>, read: impl Fn(&mut [f32]) -> Result<()>) -> Result<()> {
         match self {
+            Self::Packed(block, columns) => {
+                let shape = (block.rows(), *columns);
+                scratch.resize(shape.0 * shape.1, 0.0);
+                read(scratch)?;
+                let rows = ArrayView2::from_shape(shape, scratch)
+                    .unwrap_or_else(|_| unreachable!("scratch has the block's size"));
+                Ok(block.write(&rows)?)
+            }
             Self::F32(values) => read(values),
             Self::Bf16(values) => {
                 scratch.resize(values.len(), 0.0);
@@ -162,7 +178,7 @@ mod tests {
         fn every_element_is_written(rows in 1..400usize, columns in 1..200usize, narrow: bool, count in 1..4usize) {
             let precision = if narrow { Precision::Bf16 } else { Precision::F32 };
             let kinds = [WeightKind::Matrix, WeightKind::Table];
-            let mut weights = kinds.map(|kind| CpuWeight::zeros(kind, precision, rows, columns));
+            let mut weights = kinds.map(|kind| CpuWeight::zeros(kind, precision, rows, columns).unwrap());
             let threads = Threads::new(NonZeroUsize::new(count).unwrap());
             // Integers below 2⁸ are exact in bf16.
             let value = |weight: usize, index: usize| ((index * 7 + weight) % 251) as f32;
@@ -171,12 +187,13 @@ mod tests {
                 out.iter_mut().enumerate().for_each(|(i, out)| *out = value(weight, offset + i));
                 Ok(())
             }).unwrap();
+            let matrix = weights[0].matrix().to_f32();
             for row in 0..rows {
                 let mut looked_up = vec![f32::NAN; columns];
                 weights[1].table().row(row, &mut looked_up);
                 for (column, &looked_up) in looked_up.iter().enumerate() {
                     let index = row * columns + column;
-                    prop_assert_eq!(weights[0].matrix()[[row, column]], value(0, index));
+                    prop_assert_eq!(matrix[[row, column]], value(0, index));
                     prop_assert_eq!(looked_up, value(1, index));
                 }
             }

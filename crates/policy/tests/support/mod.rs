@@ -1,4 +1,4 @@
-//! What the tests of this crate share: where data lies, and how it is read back.
+//! What the tests of this crate share: where data lies, how it is read back, how results are compared.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
 
@@ -33,15 +33,6 @@ pub fn tensor(checkpoint: &Checkpoint, key: &str) -> ArrayD<f32> {
     checkpoint.get(key).unwrap_or_else(|| panic!("no tensor {key}")).to_f32().unwrap()
 }
 
-/// Pixels that differ from TensorFlow's.
-#[track_caller]
-pub fn assert_same_pixels(what: &str, actual: &Array3<u8>, expected: &Array3<u8>) {
-    assert_eq!(actual.dim(), expected.dim(), "{what}");
-    let differing = actual.iter().zip(expected).filter(|(a, e)| a != e).count();
-    let largest = actual.iter().zip(expected).map(|(a, e)| a.abs_diff(*e)).max();
-    assert_eq!(differing, 0, "{what}: {differing} of {} values differ, by up to {largest:?}", actual.len());
-}
-
 /// The largest difference, relative to the largest magnitude expected, is at most `tolerance`.
 #[track_caller]
 pub fn assert_close(
@@ -56,4 +47,13 @@ pub fn assert_close(
     let worst = differences.fold(0f32, |worst, d| if d > worst || d.is_nan() { d } else { worst });
     println!("{what}: off by {:.1e} of {largest:.3}", worst / largest);
     assert!(worst <= tolerance * largest, "{what}: off by {worst}, where the largest is {largest}");
+}
+
+/// Pixels that differ from TensorFlow's.
+#[track_caller]
+pub fn assert_same_pixels(what: &str, actual: &Array3<u8>, expected: &Array3<u8>) {
+    assert_eq!(actual.dim(), expected.dim(), "{what}");
+    let differing = actual.iter().zip(expected).filter(|(a, e)| a != e).count();
+    let largest = actual.iter().zip(expected).map(|(a, e)| a.abs_diff(*e)).max();
+    assert_eq!(differing, 0, "{what}: {differing} of {} values differ, by up to {largest:?}", actual.len());
 }

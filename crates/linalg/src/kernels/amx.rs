@@ -1,0 +1,260 @@
+//! Tiles of 16 rows by 64 bytes: 32 × 32 sums in four of AMX's eight tiles, two of x, two of the weight.
+//!
+//! Stable Rust has no intrinsics for AMX, so the instructions stand here as assembly: one routine, [`tile`]. Everything
+//! around it is generic over that routine, so that the tests can put an emulation of the instructions in its place.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+use half::bf16;
+
+use super::{Block, COLUMNS};
+
+/// Rows of a tile register.
+pub(super) const TILE_ROWS: usize = 16;
+/// Steps of k in a row of 64 bytes of x. A row of a weight's tile holds a pair of steps for 16 columns.
+pub(super) const TILE_STEPS: usize = 32;
+
+/// One call of [`tile`]: 16 or 32 rows by 32 columns.
+pub(super) struct Tile {
+    /// 16 or (`tall`) 32 rows of `32 · steps` values, `x_stride` bytes apart.
+    pub(super) x: *const bf16,
+    pub(super) x_stride: usize,
+    /// Two panels of `steps` tiles, each 16 rows of 64 bytes, one after the other.
+    pub(super) panels: [*const bf16; 2],
+    /// At least 1.
+    pub(super) steps: usize,
+    /// 16 or 32 rows of 32 values, `out_stride` bytes apart.
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
+    pub(super) tall: bool,
+    pub(super) accumulate: bool,
+}
+
+/// # Safety
+/// [`available`] said yes, and `block` points to what [`Block`] says, `x` with its rows padded to a multiple of 16.
+pub(super) unsafe fn block(block: &Block<bf16>) {
+    /// Palette 1, all eight tiles 16 rows of 64 bytes: the layout that `ldtilecfg` reads.
+    #[repr(C, align(64))]
+    struct Config {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        bytes_per_row: [u16; 16],
+        rows: [u8; 16],
+    }
+    const _: () = assert!(size_of::<Config>() == 64);
+    static CONFIG: Config = Config {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        bytes_per_row: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+    // SAFETY: the processor has AMX and the kernel lets us use it; CONFIG is valid for palette 1. No other code of this
+    // process touches the tiles of this thread, and `tilerelease` gives them back.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags));
+        tiles(block, tile);
+        asm!("tilerelease", options(nostack, nomem, preserves_flags));
+    }
+}
+
+/// Calls `tile` for every 32 × 32 sums, by way of a full tile beside `out` where `out` has fewer rows or columns.
+///
+/// # Safety
+/// `block` points to what [`Block`] says, `x` with its rows padded to a multiple of 16; `tile` does as [`tile`] does.
+pub(super) unsafe fn tiles(block: &Block<bf16>, tile: unsafe fn(&Tile)) {
+    const WIDE: usize = 2 * COLUMNS;
+    let mut beside = [0.0f32; 2 * TILE_ROWS * WIDE];
+    for first in (0..block.columns).step_by(WIDE) {
+        let columns = WIDE.min(block.columns - first);
+        // SAFETY: panels are stored in twos.
+        let panels = unsafe {
+            let left = block.panels.add(first / COLUMNS * block.panel_stride);
+            [left, left.add(block.panel_stride)]
+        };
+        for row in (0..block.rows).step_by(2 * TILE_ROWS) {
+            let rows = (2 * TILE_ROWS).min(block.rows - row);
+            let tall = rows > TILE_ROWS;
+            let whole = columns == WIDE && (rows == 2 * TILE_ROWS || rows == TILE_ROWS);
+            // SAFETY: the row exists and first < columns.
+            let out = unsafe { block.out.add(row * block.out_stride + first) };
+            let copy = |beside: &mut [f32], back: bool| {
+                for r in 0..rows {
+                    // SAFETY: rows and columns of `out` that exist, and nobody else holds.
+                    let out =
+                        unsafe { std::slice::from_raw_parts_mut(out.add(r * block.out_stride), columns) };
+                    let beside = &mut beside[r * WIDE..][..columns];
+                    if back {
+                        out.copy_from_slice(beside);
+                    } else {
+                        beside.copy_from_slice(out);
+                    }
+                }
+            };
+            if !whole && block.accumulate {
+                copy(&mut beside, false);
+            }
+            let (to, to_stride) = if whole { (out, block.out_stride) } else { (beside.as_mut_ptr(), WIDE) };
+            // SAFETY: x has these 16 or 32 rows by its padding, `to` has them and 32 columns, depth is a multiple of 32.
+            unsafe {
+                tile(&Tile {
+                    x: block.x.add(row * block.x_stride),
+                    x_stride: block.x_stride * size_of::<bf16>(),
+                    panels,
+                    steps: block.depth / TILE_STEPS,
+                    out: to,
+                    out_stride: to_stride * size_of::<f32>(),
+                    tall,
+                    accumulate: block.accumulate,
+                });
+            }
+            if !whole {
+                copy(&mut beside, true);
+            }
+        }
+    }
+}
+
+/// out (+)= x · panels in tiles 0–3 (left and right of the upper 16 rows, then of the lower), x in 4 and 5, panels in 6, 7.
+///
+/// # Safety
+/// The tiles are configured as [`block`] does, and `t` points to what [`Tile`] says.
+unsafe fn tile(t: &Tile) {
+    if t.tall {
+        // SAFETY: every load and store is 16 rows of 64 bytes within what `t` promises.
+        unsafe {
+            asm!(
+                "test {accumulate:e}, {accumulate:e}",
+                "jz 2f",
+                "tileloadd tmm0, [{out} + {out_stride}*1]",
+                "tileloadd tmm1, [{out} + {out_stride}*1 + 64]",
+                "tileloadd tmm2, [{low_out} + {out_stride}*1]",
+                "tileloadd tmm3, [{low_out} + {out_stride}*1 + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "3:",
+                "tileloadd tmm4, [{x} + {x_stride}*1]",
+                "tileloadd tmm6, [{left} + {row}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {row}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{low_x} + {x_stride}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x}, 64",
+                "add {low_x}, 64",
+                "add {left}, 1024",
+                "add {right}, 1024",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{out} + {out_stride}*1], tmm0",
+                "tilestored [{out} + {out_stride}*1 + 64], tmm1",
+                "tilestored [{low_out} + {out_stride}*1], tmm2",
+                "tilestored [{low_out} + {out_stride}*1 + 64], tmm3",
+                accumulate = in(reg) u32::from(t.accumulate),
+                out = in(reg) t.out,
+                low_out = in(reg) t.out.byte_add(TILE_ROWS * t.out_stride),
+                out_stride = in(reg) t.out_stride,
+                x = inout(reg) t.x => _,
+                low_x = inout(reg) t.x.byte_add(TILE_ROWS * t.x_stride) => _,
+                x_stride = in(reg) t.x_stride,
+                left = inout(reg) t.panels[0] => _,
+                right = inout(reg) t.panels[1] => _,
+                row = in(reg) 64usize,
+                steps = inout(reg) t.steps => _,
+                options(nostack),
+            );
+        }
+    } else {
+        // SAFETY: every load and store is 16 rows of 64 bytes within what `t` promises.
+        unsafe {
+            asm!(
+                "test {accumulate:e}, {accumulate:e}",
+                "jz 2f",
+                "tileloadd tmm0, [{out} + {out_stride}*1]",
+                "tileloadd tmm1, [{out} + {out_stride}*1 + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "3:",
+                "tileloadd tmm4, [{x} + {x_stride}*1]",
+                "tileloadd tmm6, [{left} + {row}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {row}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {x}, 64",
+                "add {left}, 1024",
+                "add {right}, 1024",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{out} + {out_stride}*1], tmm0",
+                "tilestored [{out} + {out_stride}*1 + 64], tmm1",
+                accumulate = in(reg) u32::from(t.accumulate),
+                out = in(reg) t.out,
+                out_stride = in(reg) t.out_stride,
+                x = inout(reg) t.x => _,
+                x_stride = in(reg) t.x_stride,
+                left = inout(reg) t.panels[0] => _,
+                right = inout(reg) t.panels[1] => _,
+                row = in(reg) 64usize,
+                steps = inout(reg) t.steps => _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+/// Whether the processor has AMX with bf16 and the operating system lets this process use it; asks for that.
+pub(super) fn available() -> bool {
+    // Leaf 1: the system saves extended state. Leaf 7: AMX with bf16, and tiles.
+    #[allow(unused_unsafe, reason = "`cpuid` is a safe function in newer versions of Rust")]
+    // SAFETY: every x86-64 processor has `cpuid`, and leaf 7 is asked for only where it exists.
+    let there = unsafe {
+        __cpuid(0).eax >= 7
+            && __cpuid(1).ecx & (1 << 27) != 0
+            && __cpuid_count(7, 0).edx & (1 << 22 | 1 << 24) == 1 << 22 | 1 << 24
+    };
+    there && system_saves_tiles() && system_permits_tiles()
+}
+
+/// XCR0 has the bits for the tiles' configuration (17) and data (18).
+fn system_saves_tiles() -> bool {
+    let low: u32;
+    // SAFETY: `xgetbv` is allowed where leaf 1 has OSXSAVE, which the only caller has checked.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nostack, nomem, preserves_flags));
+    }
+    low & (0b11 << 17) == 0b11 << 17
+}
+
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: Linux wants to be asked, once a process, before tiles are used.
+#[cfg(target_os = "linux")]
+fn system_permits_tiles() -> bool {
+    let result: isize;
+    // SAFETY: the system call with this request takes a number, touches no memory of ours and needs no cleaning up.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") 158isize => result,
+            in("rdi") 0x1023,
+            in("rsi") 18,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// Nobody has tried AMX on other systems.
+#[cfg(not(target_os = "linux"))]
+fn system_permits_tiles() -> bool {
+    false
+}

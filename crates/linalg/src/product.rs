@@ -1,0 +1,247 @@
+mod left;
+mod right;
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+
+use half::bf16;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+
+use self::right::Panelled;
+use crate::aligned::Aligned;
+use crate::kernels::{Element, Kernel, multiply};
+use crate::packed::{PackedWeight, Panels};
+use crate::{LinalgError, Threads};
+
+/// Columns that a worker computes at once: few enough for their panels, and the result, to stay in a core's L2 cache.
+const CHUNK_COLUMNS: usize = 64;
+/// Rows of x against which those panels are used before the next ones come; a multiple of every kernel's rows.
+const BLOCK_ROWS: usize = 192;
+/// Pieces for each thread, at least, where columns alone do not give as many.
+const PIECES: usize = 3;
+
+/// The right-hand side of a [`Product`].
+#[derive(Debug, Clone, Copy)]
+pub enum Right<'a> {
+    /// B, k × n, any strides: `weight.t()` for a PyTorch weight, `keys.t()` for QKᵀ, `values` for PV. Packed in passing.
+    Matrix(ArrayView2<'a, f32>),
+    /// Wᵀ of a weight packed before.
+    Weight(&'a PackedWeight),
+}
+
+impl<'a> From<ArrayView2<'a, f32>> for Right<'a> {
+    fn from(matrix: ArrayView2<'a, f32>) -> Self {
+        Self::Matrix(matrix)
+    }
+}
+
+impl<'a> From<&'a PackedWeight> for Right<'a> {
+    fn from(weight: &'a PackedWeight) -> Self {
+        Self::Weight(weight)
+    }
+}
+
+/// out = x · B, or x · Wᵀ + bias, and what comes after it while it is in the cache.
+///
+/// f32 against f32 multiplies and adds in f32. Against a bf16 weight, x is rounded to bf16 (to nearest, ties to even) and
+/// products, which are exact, are added in f32, as PyTorch's bf16 `linear` does but for its last rounding: here the
+/// result stays f32. The sum over k runs in blocks of 384 steps, or 512 where both sides are multiplied as bf16, each a chain
+/// from 0, the blocks added one after the other; which kernel runs decides about fusing and pairing. So the result
+/// depends on the kernel, but not on the number of threads nor on where in the matrix an element lies. AMX and AVX-512
+/// BF16 treat subnormal numbers as zero.
+///
+/// ```
+/// use ndarray::{Array2, array};
+/// use skillweld_linalg::{PackedWeight, Product, Threads};
+///
+/// let x = array![[1.0, 2.0], [3.0, 4.0]];
+/// let weight = array![[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]];
+/// let mut out = Array2::zeros((2, 3));
+/// Product::new(&x, weight.t()).bias(&[0.0, 0.0, 0.5][..]).write(Threads::ONE, &mut out.view_mut())?;
+/// assert_eq!(out, array![[1.0, 2.0, 3.5], [3.0, 4.0, 7.5]]);
+///
+/// let packed = PackedWeight::from_f32(&weight.view());
+/// let relu = |_row: usize, _column: usize, values: &mut [f32]| {
+///     values.iter_mut().for_each(|value| *value = value.max(0.0));
+/// };
+/// Product::new(&x, &packed).then(&relu).write(Threads::available(), &mut out.view_mut())?;
+/// assert_eq!(out, array![[1.0, 2.0, 3.0], [3.0, 4.0, 7.0]]);
+/// # Ok::<(), skillweld_linalg::LinalgError>(())
+/// ```
+#[derive(Clone, Copy)]
+#[must_use = "a product is computed by `write`"]
+pub struct Product<'a> {
+    x: ArrayView2<'a, f32>,
+    right: Right<'a>,
+    bias: Option<&'a [f32]>,
+    then: Option<&'a Then<'a>>,
+    kernel: Option<Kernel>,
+}
+
+/// What [`Product::then`] takes.
+pub type Then<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+
+impl<'a> Product<'a> {
+    /// x · B or x · Wᵀ, x being m × k with any strides. Rows of x that are contiguous are read where they lie.
+    pub fn new(x: impl Into<ArrayView2<'a, f32>>, right: impl Into<Right<'a>>) -> Self {
+        Self { x: x.into(), right: right.into(), bias: None, then: None, kernel: None }
+    }
+
+    /// Adds `bias`, of n values, to every row.
+    pub fn bias(self, bias: impl Into<Option<&'a [f32]>>) -> Self {
+        Self { bias: bias.into(), ..self }
+    }
+
+    /// Calls `then(row, column, values)` for pieces of finished rows, `values` beginning at `column`: an activation, a
+    /// residual to add, a gate. Every element is in one piece; order and length of the pieces are not said.
+    pub fn then(self, then: &'a Then<'a>) -> Self {
+        Self { then: Some(then), ..self }
+    }
+
+    /// Computes with this kernel and not the fastest. One that multiplies bf16 takes AVX-512's against f32.
+    pub fn kernel(self, kernel: Kernel) -> Self {
+        Self { kernel: Some(kernel), ..self }
+    }
+
+    /// Computes into `out`, m × n with contiguous rows.
+    ///
+    /// # Errors
+    /// If shapes do not fit one another or rows of `out` are not contiguous.
+    pub fn write(self, threads: Threads, out: &mut ArrayViewMut2<'_, f32>) -> Result<(), LinalgError> {
+        let (k, n) = match self.right {
+            Right::Matrix(matrix) => matrix.dim(),
+            Right::Weight(weight) => (weight.in_features(), weight.out_features()),
+        };
+        let shapes = |operation, left, right| Err(LinalgError::Shapes { operation, left, right });
+        if self.x.ncols() != k {
+            return shapes("a product", self.x.dim(), (k, n));
+        }
+        if out.dim() != (self.x.nrows(), n) {
+            return shapes("writing a product", (self.x.nrows(), n), out.dim());
+        }
+        if let Some(bias) = self.bias.filter(|bias| bias.len() != n) {
+            return shapes("adding a bias to a product", out.dim(), (1, bias.len()));
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        if out.strides()[0] < 0 || (n > 1 && out.strides()[1] != 1) {
+            return Err(LinalgError::NotContiguous { rows: out.nrows(), cols: n });
+        }
+        if k == 0 {
+            out.fill(0.0);
+            self.finish(0, 0, out);
+            return Ok(());
+        }
+        let x = &self.x;
+        let kernel = |fastest: fn() -> Kernel| self.kernel.unwrap_or_else(fastest);
+        match self.right {
+            Right::Matrix(matrix) => {
+                let kernel = kernel(Kernel::fastest_f32);
+                left::plain(threads, x, |x| {
+                    self.run(kernel, threads, &x, &right::Matrix { matrix, kernel }, out);
+                });
+            }
+            Right::Weight(weight) => match &weight.panels {
+                Panels::F32(panels) => {
+                    let right = right::Stored { panels, depth: k };
+                    left::plain(threads, x, |x| {
+                        self.run(kernel(Kernel::fastest_f32), threads, &x, &right, out);
+                    });
+                }
+                Panels::Bf16(panels) => {
+                    let kernel = kernel(Kernel::fastest_bf16);
+                    let depth = k.next_multiple_of(bf16::STEPS);
+                    let right = right::Stored { panels, depth };
+                    if kernel.takes_bf16() {
+                        left::narrow(threads, x, depth, |x| self.run(kernel, threads, &x, &right, out));
+                    } else {
+                        let right = right::Widened { narrow: right, kernel };
+                        left::rounded(threads, x, depth, |x| self.run(kernel, threads, &x, &right, out));
+                    }
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn run<T: Element>(
+        &self,
+        kernel: Kernel,
+        threads: Threads,
+        x: &ArrayView2<'_, T>,
+        right: &impl Panelled<T>,
+        out: &mut ArrayViewMut2<'_, f32>,
+    ) {
+        let depth = x.ncols();
+        let pieces = cut(out, threads);
+        let Ok(()) = threads.for_each(pieces.len(), Aligned::default, |scratch, index| {
+            let mut piece = pieces[index].lock().unwrap_or_else(PoisonError::into_inner);
+            let Piece { row, column, out } = &mut *piece;
+            let (rows, columns) = out.dim();
+            for start in (0..depth).step_by(T::BLOCK_DEPTH) {
+                let steps = start..depth.min(start + T::BLOCK_DEPTH);
+                let (panels, stride) = right.panels(steps.clone(), *column..*column + columns, scratch);
+                for first in (0..rows).step_by(BLOCK_ROWS) {
+                    let block = first..rows.min(first + BLOCK_ROWS);
+                    let readable = *row + (first + block.len().next_multiple_of(T::ROWS));
+                    let x = x.slice(s![*row + first..readable, steps.clone()]);
+                    let mut out = out.slice_mut(s![block, ..]);
+                    multiply(kernel, &x, panels, stride, &mut out, start > 0);
+                }
+            }
+            self.finish(*row, *column, out);
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// Bias, then what comes after.
+    fn finish(&self, first_row: usize, column: usize, out: &mut ArrayViewMut2<'_, f32>) {
+        if self.bias.is_none() && self.then.is_none() {
+            return;
+        }
+        let bias = self.bias.map(|bias| &bias[column..column + out.ncols()]);
+        for (row, mut values) in out.rows_mut().into_iter().enumerate() {
+            // Contiguous: checked by `write`.
+            let Some(values) = values.as_slice_mut() else { continue };
+            if let Some(bias) = bias {
+                values.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+            if let Some(then) = self.then {
+                then(first_row + row, column, values);
+            }
+        }
+    }
+}
+
+/// A part of the result, with the place of its first element.
+struct Piece<'a> {
+    row: usize,
+    column: usize,
+    out: ArrayViewMut2<'a, f32>,
+}
+
+/// Cuts the result into pieces that workers take one after the other. Where it is cut changes no value.
+fn cut<'a>(out: &'a mut ArrayViewMut2<'_, f32>, threads: Threads) -> Vec<Mutex<Piece<'a>>> {
+    let (m, n) = out.dim();
+    let chunks = n.div_ceil(CHUNK_COLUMNS);
+    let parts = match threads.count() {
+        1 => 1,
+        count => (PIECES * count).div_ceil(chunks),
+    };
+    // Whole tiles of every kernel: of 6, 8, 16 and 32 rows.
+    let rows = m.div_ceil(parts).next_multiple_of(96.min(BLOCK_ROWS));
+    let mut pieces = Vec::with_capacity(chunks * m.div_ceil(rows));
+    let mut rest = out.view_mut();
+    for column in (0..n).step_by(CHUNK_COLUMNS) {
+        let (chunk, after) = rest.split_at(Axis(1), CHUNK_COLUMNS.min(n - column));
+        rest = after;
+        let mut rest = chunk;
+        for row in (0..m).step_by(rows) {
+            let (out, after) = rest.split_at(Axis(0), rows.min(m - row));
+            rest = after;
+            pieces.push(Mutex::new(Piece { row, column, out }));
+        }
+    }
+    pieces
+}

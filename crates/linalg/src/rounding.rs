@@ -1,0 +1,49 @@
+//! f32 to bf16, to nearest, ties to even, as PyTorch and the instructions do; NaN stays NaN.
+
+use half::bf16;
+
+skillweld_simd::vectorize! {
+    /// `out[i]` = bf16(`x[i]`).
+    pub(crate) fn to_bf16(x: &[f32], out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = bf16::from_bits((rounded(x.to_bits()) >> 16) as u16);
+        }
+    }
+
+    /// `out[i]` = bf16(`x[i]`), again as f32.
+    pub(crate) fn through_bf16(x: &[f32], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = f32::from_bits(rounded(x.to_bits()) & 0xffff_0000);
+        }
+    }
+}
+
+/// The bits whose upper half is the rounded value.
+#[inline(always)]
+fn rounded(bits: u32) -> u32 {
+    let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    // Half a unit in the last place, less one bit where the last place is even. A NaN gets its quiet bit instead.
+    if nan { bits | 0x0040_0000 } else { bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rounding_is_that_of_half(bits in proptest::collection::vec(any::<u32>(), 1..70)) {
+            let edges = [0x7f80_0000, 0xff80_0000, 0x7f80_0001, 0x7f7f_ffff, 0x3f80_8000, 0x3f81_8000, 1, 0];
+            let x: Vec<f32> = bits.iter().copied().chain(edges).map(f32::from_bits).collect();
+            let expected: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+            let (mut narrow, mut wide) = (vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+            to_bf16(&x, &mut narrow);
+            through_bf16(&x, &mut wide);
+            for ((narrow, wide), expected) in narrow.iter().zip(&wide).zip(&expected) {
+                prop_assert_eq!(narrow.to_bits(), expected.to_bits());
+                prop_assert_eq!(wide.to_bits(), expected.to_f32().to_bits());
+            }
+        }
+    }
+}
