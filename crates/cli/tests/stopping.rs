@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -71,6 +72,9 @@ fn the_first_signal_stops_cleanly() {
 #[test]
 fn the_second_signal_ends_even_what_does_not_listen() {
     let mut running = Running::start("STUCK", false, |_| ());
+    // A signal before the plugin is called would stop the merge in time.
+    let out = BufReader::new(running.child.stdout.as_mut().unwrap());
+    assert!(out.lines().any(|line| line.unwrap() == "stuck"), "the plugin was never called");
     running.signal("INT");
     // Signals of one kind that come together are one.
     std::thread::sleep(Duration::from_millis(200));

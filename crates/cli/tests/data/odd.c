@@ -26,6 +26,8 @@ static int32_t run(const skw_call *call) {
 #endif
 #ifdef STUCK
     struct timespec hour = {3600, 0};
+    puts("stuck");
+    fflush(stdout);
     while (nanosleep(&hour, &hour) != 0) {}
 #endif
 #ifdef LOOP
