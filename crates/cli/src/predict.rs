@@ -120,17 +120,17 @@ fn step(
 fn write(args: &Args, step: &Step) -> Result<()> {
     use skillweld_policy::backend::Matrix as _;
     let mut tensors = vec![
-        named("actions", step.actions.view())?,
-        named("normalized_actions", step.normalized_actions.view())?,
+        named("actions", &step.actions.view())?,
+        named("normalized_actions", &step.normalized_actions.view())?,
     ];
     if args.dump {
         // A batch of one, as the published code has it.
-        let batch = |name, matrix: Array2<f32>| named(name, matrix.insert_axis(ndarray::Axis(0)).view());
+        let batch = |name, matrix: Array2<f32>| named(name, &matrix.insert_axis(ndarray::Axis(0)).view());
         let perception = &step.perception;
-        tensors.push(named("pixel_values", step.pixel_values.view().insert_axis(ndarray::Axis(0)))?);
+        tensors.push(named("pixel_values", &step.pixel_values.view().insert_axis(ndarray::Axis(0)))?);
         tensors.push(batch("vision_features", perception.vision_features.to_host()?)?);
         tensors.push(batch("projected", perception.projected.to_host()?)?);
-        tensors.push(named("hidden", perception.hidden_to_host()?.insert_axis(ndarray::Axis(0)).view())?);
+        tensors.push(named("hidden", &perception.hidden_to_host()?.insert_axis(ndarray::Axis(0)).view())?);
     }
     let tensors: Vec<_> =
         tensors.iter().map(|(name, shape, bytes)| Tensor { name, dtype: Dtype::F32, shape, bytes }).collect();
@@ -140,7 +140,7 @@ fn write(args: &Args, step: &Step) -> Result<()> {
 /// A tensor's name, shape and f32 bytes.
 fn named<D: Dimension>(
     name: &'static str,
-    values: ArrayView<'_, f32, D>,
+    values: &ArrayView<'_, f32, D>,
 ) -> Result<(&'static str, Vec<usize>, Vec<u8>)> {
     let flat: Vec<f32> = values.iter().copied().collect();
     let mut bytes = vec![0; flat.len() * size_of::<f32>()];

@@ -149,7 +149,7 @@ impl Rule {
             None => Outcome::Abstained,
         };
         let margin = best.probability - second;
-        Ok(Decision { outcome, margin, candidates })
+        Ok(Decision { outcome, candidates, margin })
     }
 }
 
