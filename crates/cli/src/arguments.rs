@@ -7,7 +7,7 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route};
+use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +19,7 @@ Examples:
                                                  actions for one observation
   skillweld route merged --inputs observation.safetensors
                                                  which task it belongs to
+  skillweld serve merged                         answer robots on ws://127.0.0.1:8000
   skillweld preprocess camera.png --output camera.safetensors
                                                  an image as the model sees it
   skillweld plugins list                         the merge methods at hand
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Materialize(materialize::Args),
     Predict(predict::Args),
     Route(route::Args),
+    Serve(serve::Args),
     Preprocess(preprocess::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),

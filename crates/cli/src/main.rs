@@ -20,6 +20,7 @@ mod predict;
 mod preprocess;
 mod progress;
 mod route;
+mod serve;
 mod tensor_file;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Preprocess(args) => preprocess::run(args, console),
         Command::Predict(args) => predict::run(args, console),
         Command::Route(args) => route::run(args, console),
+        Command::Serve(args) => serve::run(args, console),
         Command::Plugins(command) => plugins::run(command, console),
         Command::Completions(args) => completions::run(args),
     }

@@ -40,8 +40,10 @@ enum PrecisionName {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum RopeName {
-    /// Computed in f32, whatever the experts were trained with.
+    /// Computed in f64 and rounded once, whatever the experts were trained with.
     Exact,
+    /// Each step rounded to f32, as PyTorch computes in f32.
+    F32,
     /// Frequencies, positions and angles rounded to bf16, as in published bf16 checkpoints.
     Bf16,
 }
@@ -53,7 +55,8 @@ impl Opening {
             PrecisionName::Bf16 => Precision::Bf16,
         };
         let rope = self.rope.map(|rope| match rope {
-            RopeName::Exact => RopePrecision::F32,
+            RopeName::Exact => RopePrecision::Exact,
+            RopeName::F32 => RopePrecision::F32,
             RopeName::Bf16 => RopePrecision::Bf16,
         });
         let model = ModelOptions { base: self.base.clone(), precision, rope, threads: self.threads.get() };

@@ -5,7 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
@@ -188,6 +191,41 @@ fn what_cannot_be_predicted_is_said() {
         [Path::new("predict"), &merged, Path::new("--inputs"), &good, Path::new("--output"), &output];
     run(arguments).failed_with(&["already exists", "--force"]);
     assert_eq!(fs::read(&output).unwrap(), b"precious");
+}
+
+/// Leaves no server behind when a test fails.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// The server is ready once the policy is warm, says what it serves, and ends when it is told to.
+#[test]
+fn a_policy_is_served_until_sigterm() {
+    let bench = merged();
+    let mut command = support::skillweld();
+    command.args(["serve", "--port", "0"]).arg(bench.join("merged")).stderr(Stdio::piped());
+    let mut server = Stopped(command.spawn().unwrap());
+    let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| Some(line.split_once("ws://")?.1.to_owned())).unwrap();
+    assert!(lines.any(|line| line.contains("ready")));
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: robot\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let health = get("/healthz");
+    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("OK\n"), "{health}");
+    assert!(get("/metrics").contains("skillweld_requests_total"), "{}", get("/metrics"));
+    let killed = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
+    assert!(killed.success() && server.0.wait().unwrap().success());
+    let arguments = ["serve".into(), bench.join("merged"), "--task".into(), "gaol".into()];
+    run(arguments).failed_with(&["no task `gaol`"]);
 }
 
 /// Every intermediate of the official code's forward, within the f32 tolerance that was asked for.

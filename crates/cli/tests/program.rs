@@ -9,8 +9,9 @@ use support::{run, skillweld};
 
 #[test]
 fn help_has_examples_and_exit_codes() {
-    let commands = ["", "merge", "inspect", "materialize", "preprocess", "predict", "route", "plugins"]
-        .map(|command| command.to_owned());
+    let commands =
+        ["", "merge", "inspect", "materialize", "preprocess", "predict", "route", "serve", "plugins"]
+            .map(|command| command.to_owned());
     let plugins = ["list", "inspect", "check", "new"].map(|command| format!("plugins {command}"));
     for command in commands.into_iter().chain(plugins) {
         let ran = run(command.split_whitespace().chain(["--help"])).succeeded();

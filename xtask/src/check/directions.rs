@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["simd", "tensor", "linalg", "store", "merged", "router", "plugin-abi", "plugin-host"],
     ),
     ("skillweld-router", &["linalg"]),
+    ("skillweld-serve", &[]),
     ("skillweld-policy", &["simd", "tensor", "linalg", "store", "merged", "router"]),
     (
         "skillweld-cli",

@@ -1,0 +1,318 @@
+//! One websocket connection.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::error::RequestError;
+use crate::options::{Client, Event};
+use crate::policy::Policy;
+use crate::protocol::{self, Answer, Ask, Dialect};
+use crate::queue::Refused;
+use crate::shared::{Job, Phase, Shared};
+
+/// How long what a client still sends is read after it was told that the connection ends. Closing at once would throw
+/// away, on its side, what it was told.
+const LINGER: Duration = Duration::from_secs(5);
+
+pub(crate) struct Connection<P: Policy> {
+    shared: Arc<Shared<P>>,
+    client: Client,
+    socket: WebSocketStream<TcpStream>,
+    session: Arc<Mutex<P::Session>>,
+    greeted: bool,
+    in_flight: Option<InFlight>,
+    /// A request that came before the last one was answered. There may be one; it shows that the client pipelines.
+    next: Option<Bytes>,
+    /// When something last came from the client.
+    heard: Instant,
+    /// When a ping was sent that nothing has followed.
+    pinged: Option<Instant>,
+    answered: u64,
+    task: Option<String>,
+    previous: Option<Duration>,
+}
+
+struct InFlight {
+    dialect: Dialect,
+    outcome: oneshot::Receiver<Result<Answer, RequestError>>,
+    arrived: Instant,
+}
+
+/// How a connection ends.
+enum End {
+    /// The client left, as it should or in the middle.
+    Left(String),
+    /// The client neither answers nor reads.
+    TimedOut,
+    /// The server stops.
+    Stopping,
+    /// The client is told why, and the connection closed.
+    Refused(RequestError),
+}
+
+impl<P: Policy> Connection<P> {
+    /// Serves a connection on which the websocket handshake has been made, until it ends.
+    pub(crate) async fn serve(
+        shared: Arc<Shared<P>>,
+        client: Client,
+        stream: TcpStream,
+        read_ahead: Vec<u8>,
+    ) {
+        let limit = shared.options.limits.frame_bytes;
+        let config = WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
+        let socket =
+            WebSocketStream::from_partially_read(stream, read_ahead, Role::Server, Some(config)).await;
+        let session = Arc::new(Mutex::new(shared.policy.session()));
+        let mut connection = Self {
+            shared,
+            client,
+            socket,
+            session,
+            greeted: false,
+            in_flight: None,
+            next: None,
+            heard: Instant::now(),
+            pinged: None,
+            answered: 0,
+            task: None,
+            previous: None,
+        };
+        let end = connection.run().await;
+        connection.end(end).await;
+    }
+
+    async fn run(&mut self) -> End {
+        let mut phase = self.shared.phase.subscribe();
+        loop {
+            let waited_for = if self.greeted { Phase::Stopping } else { Phase::Ready };
+            let silence_ends = match self.pinged {
+                Some(at) => at + self.shared.options.ping_timeout,
+                None => self.heard + self.shared.options.ping_interval,
+            };
+            let step = tokio::select! {
+                biased;
+                outcome = outcome(&mut self.in_flight) => self.respond(outcome).await,
+                // What runs is finished first.
+                now = reached(&mut phase, waited_for), if self.in_flight.is_none() => match now {
+                    Phase::Stopping => Err(End::Stopping),
+                    _ => self.greet().await,
+                },
+                message = self.socket.next() => self.receive(message).await,
+                () = sleep_until(silence_ends) => self.ping().await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn greet(&mut self) -> Result<(), End> {
+        self.greeted = true;
+        self.send(Message::Binary(self.shared.greeting.clone())).await?;
+        self.start_next().await
+    }
+
+    async fn ping(&mut self) -> Result<(), End> {
+        if self.pinged.is_some() {
+            return Err(End::TimedOut);
+        }
+        self.pinged = Some(Instant::now());
+        self.send(Message::Ping(Bytes::new())).await
+    }
+
+    async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), End> {
+        self.heard = Instant::now();
+        self.pinged = None;
+        match message {
+            Some(Ok(Message::Binary(frame))) if self.greeted && self.in_flight.is_none() => {
+                self.start(&frame).await
+            }
+            Some(Ok(Message::Binary(frame))) => match self.next.replace(frame) {
+                None => Ok(()),
+                Some(_) => Err(self.refused(RequestError::Pipelined)),
+            },
+            Some(Ok(Message::Text(_))) => Err(self.refused(RequestError::Text)),
+            // Reading on sends the answer to a ping.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Close(frame))) => {
+                // The same for the answer to this.
+                drop(timeout(self.shared.options.ping_timeout, self.socket.next()).await);
+                let code = frame.map_or("no status".to_owned(), |frame| frame.code.to_string());
+                Err(End::Left(format!("closed by the client ({code})")))
+            }
+            Some(Err(Error::Capacity(_))) => {
+                let limit = self.shared.options.limits.frame_bytes;
+                Err(self.refused(RequestError::Oversized { limit }))
+            }
+            Some(Err(error)) => Err(End::Left(error.to_string())),
+            None => Err(End::Left("the connection broke".into())),
+        }
+    }
+
+    /// Hands a request to the policy, or answers it at once.
+    async fn start(&mut self, frame: &Bytes) -> Result<(), End> {
+        let arrived = Instant::now();
+        let request = protocol::read(frame, &self.shared.options.limits.decode, &self.shared.metadata);
+        let requests = match request.dialect {
+            Dialect::OpenPi => &self.shared.metrics.openpi_requests,
+            Dialect::StarVla { .. } => &self.shared.metrics.starvla_requests,
+        };
+        requests.fetch_add(1, Ordering::Relaxed);
+        let (reset, observation) = match request.ask {
+            Ok(Ask::Policy { reset, observation }) => (reset, observation),
+            Ok(Ask::Server { data }) => {
+                return self.send_binary(protocol::tell(&request.dialect, data)).await;
+            }
+            Err(error) => return self.fail(&request.dialect, error).await,
+        };
+        let (respond, outcome) = oneshot::channel();
+        let job =
+            Job { session: self.session.clone(), reset, observation, respond, queued_at: arrived.into_std() };
+        match self.shared.queue.push(job) {
+            Ok(()) => {
+                self.in_flight = Some(InFlight { dialect: request.dialect, outcome, arrived });
+                Ok(())
+            }
+            Err(Refused::Full) => {
+                self.fail(&request.dialect, RequestError::Busy { limit: self.shared.queue.limit() }).await
+            }
+            Err(Refused::Closed) => Err(End::Stopping),
+        }
+    }
+
+    async fn start_next(&mut self) -> Result<(), End> {
+        // A message that is answered at once leaves the way free for the next.
+        match self.next.take() {
+            Some(frame) => self.start(&frame).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Answers the request in flight.
+    async fn respond(&mut self, outcome: Option<Result<Answer, RequestError>>) -> Result<(), End> {
+        let Some(InFlight { dialect, arrived, .. }) = self.in_flight.take() else { return Ok(()) };
+        match outcome {
+            Some(Ok(answer)) => {
+                self.routed(&answer);
+                self.answered += u64::from(answer.reply.is_some());
+                let message = protocol::answer(&dialect, answer, self.previous);
+                self.send_binary(message).await?;
+                self.previous = Some(arrived.elapsed());
+                self.shared.metrics.request.observe(arrived.elapsed());
+            }
+            Some(Err(error)) => self.fail(&dialect, error).await?,
+            // The queue was closed with the request in it.
+            None => return Err(End::Stopping),
+        }
+        self.start_next().await
+    }
+
+    /// Counts the task, and tells when it is another one.
+    fn routed(&mut self, answer: &Answer) {
+        let Some(routing) = answer.reply.as_ref().and_then(|reply| reply.routing.as_ref()) else { return };
+        self.shared.metrics.count_task(&routing.task);
+        if self.task.as_ref() != Some(&routing.task) {
+            self.task = Some(routing.task.clone());
+            self.shared.tell(&Event::Routed { client: self.client, routing: routing.clone() });
+        }
+    }
+
+    /// Answers with an error; where the dialect has no such answer, the connection ends.
+    async fn fail(&mut self, dialect: &Dialect, error: RequestError) -> Result<(), End> {
+        match protocol::refusal(dialect, &error) {
+            Some(message) => {
+                drop(self.refused(error));
+                self.send_binary(message).await
+            }
+            None => Err(self.refused(error)),
+        }
+    }
+
+    /// Counts an error, and tells of it.
+    fn refused(&self, error: RequestError) -> End {
+        self.shared.metrics.count_error(error.kind());
+        self.shared.tell(&Event::Failed { client: self.client, message: error.to_string() });
+        End::Refused(error)
+    }
+
+    async fn send_binary(&mut self, message: Vec<u8>) -> Result<(), End> {
+        self.send(Message::Binary(message.into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        match timeout(self.shared.options.ping_timeout, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Left(error.to_string())),
+            Err(_) => Err(End::TimedOut),
+        }
+    }
+
+    async fn end(&mut self, end: End) {
+        let reason = match end {
+            End::Left(reason) => reason,
+            End::TimedOut => {
+                self.shared.metrics.timed_out.fetch_add(1, Ordering::Relaxed);
+                "timed out: it neither answered pings nor read".into()
+            }
+            End::Stopping => {
+                self.close(CloseCode::Away, &RequestError::Stopping.to_string()).await;
+                "the server stops".into()
+            }
+            End::Refused(error) => {
+                let code = match error {
+                    RequestError::Oversized { .. } => CloseCode::Size,
+                    _ => CloseCode::Error,
+                };
+                if self.send(Message::text(error.to_string())).await.is_ok() {
+                    self.close(code, "the text frame before this says why").await;
+                }
+                "closed after an error".into()
+            }
+        };
+        let (client, answered) = (self.client, self.answered);
+        self.shared.tell(&Event::Disconnected { client, reason, answered });
+    }
+
+    /// Says that the connection ends, then waits until the client has ended it, too.
+    async fn close(&mut self, code: CloseCode, reason: &str) {
+        let frame = CloseFrame { code, reason: reason.into() };
+        if self.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        // Past the websocket: an oversized message is still on its way, and nothing else matters any more.
+        let stream = self.socket.get_mut();
+        let linger = async {
+            stream.shutdown().await?;
+            let mut ignored = vec![0; 64 << 10];
+            while stream.read(&mut ignored).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        drop(timeout(LINGER, linger).await);
+    }
+}
+
+/// Waits for a phase or one after it.
+async fn reached(phase: &mut watch::Receiver<Phase>, waited_for: Phase) -> Phase {
+    // Without a sender there is no server.
+    phase.wait_for(|now| *now >= waited_for).await.map_or(Phase::Stopping, |now| *now)
+}
+
+/// The outcome of the request in flight, `None` if there will be none; waits for ever without a request.
+async fn outcome(in_flight: &mut Option<InFlight>) -> Option<Result<Answer, RequestError>> {
+    match in_flight {
+        Some(in_flight) => (&mut in_flight.outcome).await.ok(),
+        None => std::future::pending().await,
+    }
+}

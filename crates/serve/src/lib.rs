@@ -1,0 +1,54 @@
+//! The policy server: any [`Policy`] behind the protocol that robot clients already speak.
+//!
+//! - [`Server`]: a port, a thread for the policy, two for sockets. `GET /healthz`, `GET /metrics` (Prometheus), and websockets on
+//!   any other path.
+//! - Clients of openpi (LIBERO, DROID, ALOHA) and of StarVLA work unchanged: [`KEY_SETS`] says which keys are understood.
+//! - [`ZeroCost`]: a policy that computes nothing, for tests and benches.
+//! - [`decode`] and [`encode`]: msgpack with NumPy arrays; arrays share the received frame's memory.
+//!
+//! One request of each client is in the queue at a time, so that clients take turns. Pings are answered while inference
+//! runs. A request may carry, beside an observation, `task` (instead of routing), `reset` (a new episode starts; alone it is answered
+//! with `{"reset": true}`), `inference_delay` and `prev_chunk_left_over` (for asynchronous chunking); a reply may carry
+//! `routing` {task, scores, margin}. What is wrong with a request is said in a text frame, then the connection is closed with 1011
+//! (1009 for an oversized message); in StarVLA's envelope it is an answer, and the connection stays.
+//!
+//! This crate knows no model: the policy says what it wants in its [`Metadata`]. It prints nothing; [`Options::on_event`]
+//! hears what happens.
+//!
+//! ```
+//! use skillweld_serve::{Options, Server, ZeroCost};
+//!
+//! let options = Options { address: ([127, 0, 0, 1], 0).into(), ..Options::default() };
+//! let server = Server::bind(ZeroCost::libero(), options)?;
+//! println!("ws://{}", server.address());
+//! server.handle().stop(); // from another thread, or use `run_until_signal`
+//! server.run()?;
+//! # Ok::<(), skillweld_serve::ServeError>(())
+//! ```
+
+mod array;
+mod codec;
+mod connection;
+mod error;
+mod http;
+mod metrics;
+mod observation;
+mod options;
+mod policy;
+mod protocol;
+mod queue;
+mod server;
+mod shared;
+mod value;
+mod worker;
+mod zero_cost;
+
+pub use array::{Array, ArrayError, Dtype};
+pub use codec::{DecodeError, DecodeLimits, decode, encode};
+pub use error::ServeError;
+pub use observation::{KEY_SETS, KeySet, ObservationError};
+pub use options::{Client, Event, Limits, Options};
+pub use policy::{Image, InferError, Metadata, Observation, Policy, Reply, Routing};
+pub use server::{Handle, Server};
+pub use value::Value;
+pub use zero_cost::ZeroCost;

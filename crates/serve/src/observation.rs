@@ -1,0 +1,122 @@
+//! From what clients send to what a policy takes.
+
+mod error;
+mod image;
+mod keys;
+
+pub use error::ObservationError;
+pub use keys::{KEY_SETS, KeySet};
+
+use crate::Array;
+use crate::policy::{Metadata, Observation};
+use crate::value::Value;
+
+/// Longest prompt in bytes. What a policy can take is far less, and is the policy's to say.
+const MAX_PROMPT_BYTES: usize = 16 << 10;
+
+/// Applies the table of key sets and the policy's wishes to a map of observations.
+///
+/// # Errors
+/// [`ObservationError`] naming the key, and what belongs there.
+pub(crate) fn observation(request: Value, policy: &Metadata) -> Result<Observation, ObservationError> {
+    let set = KeySet::of(&request)?;
+    let images = set.images(&request, policy.images)?;
+    let state = match policy.state_dim {
+        Some(dim) => set.state(&request, dim)?,
+        None => Vec::new(),
+    };
+    let prompt = prompt(&request, set.prompt, policy.prompt)?;
+    let observation = Observation {
+        images,
+        state,
+        prompt,
+        task: task(&request, &policy.tasks)?,
+        inference_delay: inference_delay(&request)?,
+        prev_chunk_left_over: left_over(&request, policy.action_dim)?,
+        extra: Vec::new(),
+    };
+    let Value::Map(entries) = request else { return Ok(observation) };
+    let known = |key: &str| set.knows(key) || CONTROL_KEYS.contains(&key);
+    Ok(Observation { extra: entries.into_iter().filter(|(key, _)| !known(key)).collect(), ..observation })
+}
+
+/// Keys of a request that are no observation.
+pub(crate) const CONTROL_KEYS: [&str; 4] = ["task", "reset", "inference_delay", "prev_chunk_left_over"];
+
+/// Whether the request starts a new episode.
+pub(crate) fn reset(request: &Value) -> Result<bool, ObservationError> {
+    match request.get("reset") {
+        None | Some(Value::Nil) => Ok(false),
+        Some(Value::Bool(reset)) => Ok(*reset),
+        Some(other) => Err(ObservationError::kind("reset", "true or false", other)),
+    }
+}
+
+fn prompt(request: &Value, key: &str, needed: bool) -> Result<String, ObservationError> {
+    let prompt = match request.get(key) {
+        Some(Value::Text(prompt)) => prompt,
+        None | Some(Value::Nil) if !needed => return Ok(String::new()),
+        None => {
+            return Err(ObservationError::MissingKey {
+                key: key.into(),
+                expected: "the instruction, as text",
+            });
+        }
+        Some(other) => return Err(ObservationError::kind(key, "the instruction, as text", other)),
+    };
+    if prompt.len() > MAX_PROMPT_BYTES {
+        return Err(ObservationError::LongPrompt { bytes: prompt.len(), limit: MAX_PROMPT_BYTES });
+    }
+    if needed && prompt.trim().is_empty() {
+        return Err(ObservationError::EmptyPrompt { key: key.into() });
+    }
+    Ok(prompt.clone())
+}
+
+fn task(request: &Value, tasks: &[String]) -> Result<Option<String>, ObservationError> {
+    match request.get("task") {
+        None | Some(Value::Nil) => Ok(None),
+        Some(Value::Text(task)) if tasks.contains(task) => Ok(Some(task.clone())),
+        Some(Value::Text(task)) => Err(ObservationError::UnknownTask {
+            task: task.chars().take(80).collect(),
+            known: tasks.to_vec(),
+        }),
+        Some(other) => Err(ObservationError::kind("task", "the name of a task", other)),
+    }
+}
+
+fn inference_delay(request: &Value) -> Result<Option<usize>, ObservationError> {
+    let expected = "how many control steps pass, an integer from 0";
+    match request.get("inference_delay") {
+        None | Some(Value::Nil) => Ok(None),
+        Some(value @ Value::Int(steps)) => match usize::try_from(*steps) {
+            Ok(steps) => Ok(Some(steps)),
+            Err(_) => Err(ObservationError::kind("inference_delay", expected, value)),
+        },
+        Some(other) => Err(ObservationError::kind("inference_delay", expected, other)),
+    }
+}
+
+fn left_over(request: &Value, action_dim: usize) -> Result<Option<Array>, ObservationError> {
+    const KEY: &str = "prev_chunk_left_over";
+    match request.get(KEY) {
+        None | Some(Value::Nil) => Ok(None),
+        Some(Value::Array(array)) if matches!(array.shape(), [_, dim] if *dim == action_dim) => {
+            finite(KEY, &array.to_f32())?;
+            Ok(Some(array.clone()))
+        }
+        Some(other) => Err(ObservationError::Kind {
+            key: KEY.into(),
+            expected: format!("an array of rows × {action_dim} numbers"),
+            found: other.describe(),
+        }),
+    }
+}
+
+/// Refuses NaN and infinity.
+fn finite(key: &str, numbers: &[f32]) -> Result<(), ObservationError> {
+    match numbers.iter().position(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(ObservationError::NotFinite { key: key.into(), index }),
+    }
+}

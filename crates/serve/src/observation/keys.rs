@@ -1,0 +1,148 @@
+use super::error::ObservationError;
+use super::{finite, image};
+use crate::policy::Image;
+use crate::value::Value;
+
+/// The keys that a family of clients sends. A key with a slash may also lie in a map: `images/cam_high` is the key
+/// `cam_high` of the map `images`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySet {
+    /// Who sends these keys.
+    pub name: &'static str,
+    /// Images in the order in which a policy takes them.
+    pub images: &'static [&'static str],
+    /// Parts of the state, joined in this order.
+    pub state: &'static [&'static str],
+    /// The instruction.
+    pub prompt: &'static str,
+}
+
+/// Every set of keys that is understood. Images may be uint8 or floats from 0 to 1, height × width × 3 or 3 × height × width; states
+/// arrays of any dtype, lists or single numbers.
+pub const KEY_SETS: &[KeySet] = &[
+    KeySet {
+        name: "LIBERO",
+        images: &["observation/image", "observation/wrist_image"],
+        state: &["observation/state"],
+        prompt: "prompt",
+    },
+    KeySet {
+        name: "DROID",
+        images: &["observation/exterior_image_1_left", "observation/wrist_image_left"],
+        state: &["observation/joint_position", "observation/gripper_position"],
+        prompt: "prompt",
+    },
+    KeySet {
+        name: "ALOHA",
+        // Policies of three cameras know no low one.
+        images: &["images/cam_high", "images/cam_left_wrist", "images/cam_right_wrist", "images/cam_low"],
+        state: &["state"],
+        prompt: "prompt",
+    },
+    KeySet {
+        name: "plain",
+        images: &["image_0", "image_1", "image_2", "image_3"],
+        state: &["state"],
+        prompt: "prompt",
+    },
+    KeySet {
+        name: "StarVLA",
+        images: &["image/0", "image/1", "image/2", "image/3"],
+        state: &["state"],
+        prompt: "lang",
+    },
+];
+
+impl KeySet {
+    /// The set of which most keys are there; of several, the first.
+    pub(crate) fn of(request: &Value) -> Result<&'static Self, ObservationError> {
+        let Value::Map(entries) = request else {
+            return Err(ObservationError::NoMap { found: request.describe() });
+        };
+        let matching = |set: &Self| {
+            let distinct = set.images.iter().chain(set.state).chain([&set.prompt]);
+            distinct.filter(|key| find(request, key).is_some()).count()
+        };
+        // `prompt` alone belongs to nobody; `max_by_key` takes the last of several.
+        let best = KEY_SETS.iter().rev().max_by_key(|set| matching(set));
+        let own = |set: &&Self| set.images.iter().chain(set.state).any(|key| find(request, key).is_some());
+        best.filter(own).ok_or_else(|| ObservationError::NoKeySet {
+            found: entries.iter().take(12).map(|(key, _)| key.chars().take(60).collect()).collect(),
+            sets: described(),
+        })
+    }
+
+    /// Whether a key of the outermost map belongs to this set.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        let mut all = self.images.iter().chain(self.state).chain([&self.prompt]);
+        all.any(|known| *known == key || known.split_once('/').is_some_and(|(map, _)| map == key))
+    }
+
+    pub(crate) fn images(&self, request: &Value, wanted: usize) -> Result<Vec<Image>, ObservationError> {
+        let offered = self.images.len();
+        if wanted > offered {
+            return Err(ObservationError::Images { set: self.name, wanted, offered });
+        }
+        self.images[..wanted]
+            .iter()
+            .map(|&key| match find(request, key) {
+                Some(value) => image::read(key, value),
+                None => Err(ObservationError::MissingKey { key: key.into(), expected: "an image" }),
+            })
+            .collect()
+    }
+
+    pub(crate) fn state(&self, request: &Value, dim: usize) -> Result<Vec<f32>, ObservationError> {
+        let mut state = Vec::with_capacity(dim);
+        for &key in self.state {
+            let expected = "the robot's state, a vector of numbers";
+            let Some(value) = find(request, key) else {
+                return Err(ObservationError::MissingKey { key: key.into(), expected });
+            };
+            let part = vector(value).ok_or_else(|| ObservationError::kind(key, expected, value))?;
+            finite(key, &part)?;
+            state.extend(part);
+        }
+        if state.len() != dim {
+            let keys = self.state.join(", ");
+            return Err(ObservationError::StateLength { keys, expected: dim, found: state.len() });
+        }
+        Ok(state)
+    }
+}
+
+/// `a/b` as it is, or as `b` of the map (or, if `b` is a number, list) `a`.
+fn find<'a>(request: &'a Value, key: &str) -> Option<&'a Value> {
+    request.get(key).or_else(|| {
+        let (outer, inner) = key.split_once('/')?;
+        match request.get(outer)? {
+            Value::List(values) => values.get(inner.parse::<usize>().ok()?),
+            map => map.get(inner),
+        }
+    })
+}
+
+/// Numbers in one dimension: an array (whose further dimensions are 1), a list or a single number.
+fn vector(value: &Value) -> Option<Vec<f32>> {
+    let number = |value: &Value| match value {
+        Value::Int(number) => Some(*number as f32),
+        Value::Float(number) => Some(*number as f32),
+        Value::Array(array) if array.len() == 1 => array.to_f32().first().copied(),
+        _ => None,
+    };
+    match value {
+        Value::Array(array) if array.shape().iter().filter(|&&length| length != 1).count() <= 1 => {
+            Some(array.to_f32())
+        }
+        Value::List(values) => values.iter().map(number).collect(),
+        other => number(other).map(|number| vec![number]),
+    }
+}
+
+fn described() -> String {
+    let set = |set: &KeySet| {
+        let keys: Vec<_> = set.images.iter().chain(set.state).copied().chain([set.prompt]).collect();
+        format!("{} ({})", set.name, keys.join(", "))
+    };
+    KEY_SETS.iter().map(set).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,134 @@
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::DecodeLimits;
+use crate::policy::Routing;
+
+/// How a server behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Where it listens; port 0 takes a free one. Loopback unless told otherwise.
+    pub address: SocketAddr,
+    /// If given, clients send `Authorization: Api-Key KEY` (or `Bearer KEY`), except for `/healthz`.
+    pub api_key: Option<String>,
+    /// What is refused for its size or number.
+    pub limits: Limits,
+    /// How often clients are pinged.
+    pub ping_interval: Duration,
+    /// How long a client may neither answer a ping nor take what it is sent.
+    pub ping_timeout: Duration,
+    /// How long a running inference may take to end when the server stops.
+    pub shutdown_grace: Duration,
+    /// Hears what happens; called on the server's threads, so it must not wait.
+    pub on_event: Arc<dyn Fn(&Event) + Send + Sync>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            api_key: None,
+            limits: Limits::default(),
+            ping_interval: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(20),
+            shutdown_grace: Duration::from_secs(30),
+            on_event: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the key.
+        f.debug_struct("Options")
+            .field("address", &self.address)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is refused for its size or number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one message.
+    pub frame_bytes: usize,
+    /// What one message may hold.
+    pub decode: DecodeLimits,
+    /// Requests that wait for the policy, at most one of each client. One more is answered with an error that says "busy".
+    pub queue: usize,
+    /// Clients at once. One more gets HTTP status 503.
+    pub clients: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { frame_bytes: 32 << 20, decode: DecodeLimits::default(), queue: 128, clients: 256 }
+    }
+}
+
+/// Number of a connection, counted from 1.
+pub type Client = u64;
+
+/// What happened, for a log. `Display` makes a line of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The policy is warm; requests are answered from now on.
+    Ready {
+        /// What warming up took.
+        warm_up_s: f64,
+    },
+    /// A client is there.
+    Connected {
+        /// Which.
+        client: Client,
+        /// From where.
+        peer: SocketAddr,
+    },
+    /// A task was chosen that is not the one of this client's last request.
+    Routed {
+        /// For which client.
+        client: Client,
+        /// How.
+        routing: Routing,
+    },
+    /// A request was answered with an error.
+    Failed {
+        /// Whose.
+        client: Client,
+        /// What the client was told.
+        message: String,
+    },
+    /// A client is gone.
+    Disconnected {
+        /// Which.
+        client: Client,
+        /// Why.
+        reason: String,
+        /// Requests that were answered with actions.
+        answered: u64,
+    },
+    /// The server ends what it runs and stops.
+    Stopping,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { warm_up_s } => write!(f, "ready (warm-up took {warm_up_s:.2} s)"),
+            Self::Connected { client, peer } => write!(f, "client {client}: connected from {peer}"),
+            Self::Routed { client, routing } => {
+                write!(f, "client {client}: task {} (margin {:.3};", routing.task, routing.margin)?;
+                routing.scores.iter().try_for_each(|(task, score)| write!(f, " {task} {score:.3}"))?;
+                write!(f, ")")
+            }
+            Self::Failed { client, message } => write!(f, "client {client}: error: {message}"),
+            Self::Disconnected { client, reason, answered } => {
+                write!(f, "client {client}: gone after {answered} answers: {reason}")
+            }
+            Self::Stopping => write!(f, "stopping"),
+        }
+    }
+}
