@@ -15,8 +15,10 @@ use crate::{LinalgError, Threads};
 
 /// Columns that a worker computes at once: few enough for their panels, and the result, to stay in a core's L2 cache.
 const CHUNK_COLUMNS: usize = 64;
-/// Rows of x against which those panels are used before the next ones come; a multiple of every kernel's rows.
-const BLOCK_ROWS: usize = 192;
+/// Rows that are whole tiles of every kernel: of 6, 8, 16 and 32 rows.
+const WHOLE_TILES: usize = 96;
+/// Rows of x that stay in the L2 cache while each of those panels is used against all of them.
+const BLOCK_ROWS: usize = 2 * WHOLE_TILES;
 /// Pieces for each thread, at least, where columns alone do not give as many.
 const PIECES: usize = 3;
 
@@ -229,8 +231,7 @@ fn cut<'a>(out: &'a mut ArrayViewMut2<'_, f32>, threads: Threads) -> Vec<Mutex<P
         1 => 1,
         count => (PIECES * count).div_ceil(chunks),
     };
-    // Whole tiles of every kernel: of 6, 8, 16 and 32 rows.
-    let rows = m.div_ceil(parts).next_multiple_of(96.min(BLOCK_ROWS));
+    let rows = m.div_ceil(parts).next_multiple_of(WHOLE_TILES);
     let mut pieces = Vec::with_capacity(chunks * m.div_ceil(rows));
     let mut rest = out.view_mut();
     for column in (0..n).step_by(CHUNK_COLUMNS) {
