@@ -81,8 +81,6 @@ pub enum Pairing {
 pub enum Then<'a, B: Backend> {
     /// Nothing.
     Keep,
-    /// max(0, y).
-    Relu,
     /// ½ y (1 + erf(y / √2)), exactly.
     Gelu,
     /// residual + scale ⊙ y, scale one value a column (LayerScale) or 1.

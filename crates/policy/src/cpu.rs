@@ -133,7 +133,6 @@ impl Backend for Cpu {
             let columns = column..column + values.len();
             match &then {
                 Then::Keep => {}
-                Then::Relu => math::relu(values),
                 Then::Gelu => math::gelu(values),
                 Then::SiluGate(gate) => math::silu_gate(values, &gate.row(row)[columns]),
                 Then::AddTo { residual, scale: None } => math::add(values, &residual.row(row)[columns]),

@@ -187,7 +187,9 @@ impl<B: Backend> Model<B> {
         &self.expert
     }
 
-    /// The weights and the backend that keeps them, to be rewritten for another task.
+    /// The weights and the backend that keeps them, to be rewritten for another task. Constants that are made of weights
+    /// when a model is opened (the action expert's first activations and its gates) stay as they are: all expert heads are
+    /// there from the beginning, and what a task switch rewrites is the vision-language model.
     pub fn weights_mut(&mut self) -> (&mut Weights<B>, &B) {
         (&mut self.weights, &self.backend)
     }

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod reference;
-mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +15,6 @@ use skillweld_policy::expert::{ActionExpert, ExpertOptions, HiddenState};
 use skillweld_policy::{Cpu, CpuMatrix, Device, ExpertSource, Plan, Precision, RopePrecision};
 use skillweld_store::{Checkpoint, write_torch_zip};
 use skillweld_tensor::{Dtype, TensorView, convert};
-use support::assert_close;
 
 const MERGEVLA: &[&str] =
     &["q_proj_adapter", "k_adapter", "v_adapter", "q_proj_task", "k_task", "v_task", "o_proj"];
@@ -243,11 +241,12 @@ fn check(random: &mut Random, shape: Shape, references: &[Tensors], head: Checkp
     let options = ExpertOptions { chunk_len: Some(shape.chunk), rope: None };
     let actions = fast(head, projector, &states, &proprio, options);
     assert_eq!(actions.len(), references.len());
-    for (actions, reference) in actions.into_iter().zip(references) {
+    for (actions, reference) in actions.iter().zip(references) {
         let expected =
             expert::actions(reference, &exact_projector, &exact_states, &exact_proprio, shape.chunk);
-        let expected = expected.mapv(|x| x as f32).into_dyn();
-        assert_close("actions", &actions.into_dyn().view(), &expected.view(), 1e-5);
+        // Outputs are of the order of 1, but one alone may be close to 0.
+        let worst = actions.iter().zip(&expected).map(|(a, e)| (f64::from(*a) - e).abs()).fold(0.0, f64::max);
+        assert!(actions.dim() == expected.dim() && worst < 1e-5, "off by {worst}");
     }
 }
 

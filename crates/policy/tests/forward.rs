@@ -12,7 +12,7 @@ use reference::language::Qwen2;
 use reference::{Tensors, columns, expert, language, rows, vision};
 use skillweld_linalg::Threads;
 use skillweld_policy::backend::Matrix;
-use skillweld_policy::{Inputs, Model, ModelOptions, PolicyError};
+use skillweld_policy::{Inputs, Model, ModelOptions, PolicyError, Precision};
 use skillweld_store::{Checkpoint, ExpertFiles};
 use skillweld_synth::{ExpertForm, LanguageModel, PrismaticSpec, VitSpec};
 use skillweld_tensor::Dtype;
@@ -84,7 +84,8 @@ fn slow(spec: &PrismaticSpec, t: &Tensors, expert_dir: &Path, pixels: &Array3<f3
     [features, projected, rows(&hidden), actions]
 }
 
-fn compare(model: &Model, expected: &[Array2<f64>; 4], pixels: &Array3<f32>) {
+/// Every stage is within `tolerance` of the reference, relative to its largest value.
+fn compare(model: &Model, expected: &[Array2<f64>; 4], pixels: &Array3<f32>, tolerance: f32) {
     let forward = model.forward(inputs(pixels), 0).unwrap();
     let perception = &forward.perception;
     let hidden = perception.hidden_to_host().unwrap();
@@ -99,7 +100,7 @@ fn compare(model: &Model, expected: &[Array2<f64>; 4], pixels: &Array3<f32>) {
         ["features", "projected", "hidden", "actions"].iter().zip(actual).zip(expected)
     {
         let expected = expected.mapv(|x| x as f32).into_dyn();
-        assert_close(what, &actual.into_dyn().view(), &expected.view(), 1e-5);
+        assert_close(what, &actual.into_dyn().view(), &expected.view(), tolerance);
     }
 }
 
@@ -110,8 +111,21 @@ fn a_whole_expert() {
     let tensors = Tensors::read(&Checkpoint::open(dir.path()).unwrap());
     let expected = slow(&spec(), &tensors, dir.path(), &pixels());
     for threads in [1, 3] {
-        compare(&Model::open(dir.path(), &options(threads)).unwrap(), &expected, &pixels());
+        compare(&Model::open(dir.path(), &options(threads)).unwrap(), &expected, &pixels(), 1e-5);
     }
+}
+
+#[test]
+fn weights_in_bf16() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = PrismaticSpec { dtype: Dtype::BF16, ..spec() };
+    spec.write_expert(dir.path(), 1, ExpertForm::Full).unwrap();
+    let tensors = Tensors::read(&Checkpoint::open(dir.path()).unwrap());
+    let expected = slow(&spec, &tensors, dir.path(), &pixels());
+    compare(&Model::open(dir.path(), &options(2)).unwrap(), &expected, &pixels(), 1e-5);
+    // Stored as they are, but what they are multiplied with is rounded to eight bits.
+    let options = ModelOptions { precision: Precision::Bf16, ..options(2) };
+    compare(&Model::open(dir.path(), &options).unwrap(), &expected, &pixels(), 2e-2);
 }
 
 #[test]
@@ -125,7 +139,7 @@ fn an_adapter_on_its_base() {
     let tensors = Tensors::read(&Checkpoint::open(full.path()).unwrap());
     let expected = slow(&spec(), &tensors, expert.path(), &pixels());
     let options = ModelOptions { base: Some(base.path().to_owned()), ..options(2) };
-    compare(&Model::open(expert.path(), &options).unwrap(), &expected, &pixels());
+    compare(&Model::open(expert.path(), &options).unwrap(), &expected, &pixels(), 1e-5);
 
     let without_base = Model::open(expert.path(), &ModelOptions::default()).err().unwrap();
     assert!(without_base.to_string().contains("name their folder as base"), "{without_base}");

@@ -64,13 +64,6 @@ fn erf(x: f32) -> f32 {
 }
 
 vectorize! {
-    /// max(0, y).
-    pub(super) fn relu(values: &mut [f32]) {
-        for value in values {
-            *value = if *value > 0.0 { *value } else { 0.0 };
-        }
-    }
-
     /// ½ y (1 + erf(y / √2)).
     pub(super) fn gelu(values: &mut [f32]) {
         for value in values {
@@ -177,13 +170,11 @@ mod tests {
                 y
             };
             let close = |actual: f32, expected: f64| (f64::from(actual) - expected).abs() <= 1e-6 * (1.0 + expected.abs());
-            let (gelu, relu, gated) =
-                (applied(&gelu), applied(&relu), applied(&|y| silu_gate(y, &gate)));
+            let (gelu, gated) = (applied(&gelu), applied(&|y| silu_gate(y, &gate)));
             for i in 0..x.len() {
                 let (x, gate) = (f64::from(x[i]), f64::from(gate[i]));
                 let z = (x / 2f64.sqrt()).clamp(-4.0, 4.0);
                 prop_assert!(close(gelu[i], 0.5 * x * (1.0 + erf_series(z))), "gelu({x}) = {}", gelu[i]);
-                prop_assert!(close(relu[i], x.max(0.0)));
                 prop_assert!(close(gated[i], x * gate / (1.0 + (-gate).exp())));
             }
         }
