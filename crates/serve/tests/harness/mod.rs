@@ -1,6 +1,7 @@
 //! A server in this process, and clients as small as they can be.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
