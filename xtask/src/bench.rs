@@ -7,6 +7,7 @@ mod peer;
 mod pytorch;
 mod recipes;
 mod report;
+mod tasks;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -34,7 +35,8 @@ pub(crate) struct Args {
 enum Peer {
     /// mergekit 0.1.5 on the CPU, installed with pip: whole merges.
     Mergekit,
-    /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage.
+    /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage; then switching and
+    /// routing of four tasks.
     Pytorch,
 }
 
