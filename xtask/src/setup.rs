@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let state = |there| if there { "there" } else { "not installed" };
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
-    println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()?));
+    println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()));
     Ok(())
 }
 
