@@ -178,16 +178,16 @@ fn compare(recipe: &Recipe, inputs: &Inputs, ours: &Path, theirs: &Path) -> Resu
         Agreement::OneStep => {
             let inputs = recipe.models.iter().map(|model| inputs.weights(model)).collect();
             let merge = agree::Merge { inputs, density: recipe.trims.then_some(TRIM_DENSITY) };
-            let Distance { values, one_step, cancelled, at_threshold, beyond_k } =
+            let Distance { values, one_step, cancelled, at_threshold, open } =
                 agree::distance(&merge, ours, theirs)?;
             let mut text = format!("of {values} values {one_step} differ by one bf16 step");
             if cancelled > 0 {
                 text += &format!(", {cancelled}, where inputs cancel, by less than 2⁻¹⁶ of the inputs");
             }
-            if beyond_k > 0 {
+            if open > 0 {
                 text += &format!(
-                    ", {at_threshold} at entries exactly as large as the trimming threshold, of which Skillweld keeps \
-                     all and mergekit {beyond_k} fewer"
+                    ", {at_threshold} at entries exactly as large as the trimming threshold, of which both keep as many as \
+                     make the density, but not the same ones ({open} could differ)"
                 );
             }
             text
