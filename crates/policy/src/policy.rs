@@ -254,19 +254,25 @@ impl Policy {
     /// The state of an observation as the experts of `task` were trained with.
     pub(crate) fn proprio(&self, observation: &Observation, task: usize) -> Result<Vec<f32>> {
         match observation {
+            Observation::Prepared { proprio, .. } if proprio.len() != self.shape.proprio_dim => {
+                let (found, expected) = (proprio.len(), self.shape.proprio_dim);
+                Err(PolicyError::Observation(format!("proprio: {found} values, expected {expected}")))
+            }
             Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
             Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
         }
     }
 
-    /// Scores every task that `rule` allows; see [`routing::route`].
+    /// Scores every task that `rule` allows; see [`routing::route`]. `running` is the task that goes on if nobody else is
+    /// named.
     pub(crate) fn route(
         &self,
         active: &mut ActiveTasks,
         prepared: &Prepared<'_>,
         rule: &Rule,
+        running: Option<usize>,
     ) -> Result<routing::Routed> {
-        routing::route(active, prepared, rule, &self.tasks)
+        routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks)
     }
 }
 
