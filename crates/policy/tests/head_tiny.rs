@@ -90,8 +90,8 @@ fn router_logits_of_mergevla() {
             let key = format!("model.gate.gate.{which}.routers.{expert}");
             tensor(&head, &key).into_dimensionality::<Ix2>().unwrap()
         };
-        let (adapter_subspace, task_subspace) = (subspace(0), subspace(1));
-        let found = skillweld_router::score(&adapter_subspace.view(), &task_subspace.view(), &action, &task);
+        let pair = [subspace(0), subspace(1)];
+        let found = skillweld_router::score(&[pair.each_ref().map(|p| p.view())], &action, &task);
         let expected = tensor(&io, &format!("router_logit.{expert}"));
         assert_close("router logit", &ndarray::arr1(&[found]).view().into_dyn(), &expected.view(), 1e-5);
         expert += 1;
