@@ -52,7 +52,12 @@ enum RopeName {
 
 impl Opening {
     /// `images` an observation, and `active_tasks` in memory at once.
-    pub(crate) fn open(&self, path: &Path, images: NonZeroUsize, active_tasks: NonZeroUsize) -> Result<Policy> {
+    pub(crate) fn open(
+        &self,
+        path: &Path,
+        images: NonZeroUsize,
+        active_tasks: NonZeroUsize,
+    ) -> Result<Policy> {
         let precision = match self.precision {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,

@@ -34,7 +34,8 @@ pub(crate) fn subspaces(
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
     let mut jobs = Vec::new();
     let pairs = ROUTER_PAIRS.iter().zip(&PROJECTIONS).zip(spec.projections.pairs());
-    let wanted = pairs.filter(|(_, wanted)| *wanted).flat_map(|((names, layers), _)| names.iter().zip(layers));
+    let wanted =
+        pairs.filter(|(_, wanted)| *wanted).flat_map(|((names, layers), _)| names.iter().zip(layers));
     for (suffix, projection) in wanted {
         let key = format!("{BLOCKS}{block}.{projection}.weight");
         let mut matrices = Vec::with_capacity(experts.len());

@@ -142,8 +142,9 @@ impl Parts {
 
     pub(crate) fn router(&self, task: usize) -> Vec<RouterSubspace<'_>> {
         let view = |place: &Option<Place>| self.view(place.as_ref()?);
-        let pair =
-            |[adapter, task]: &[Option<Place>; 2]| Some(RouterSubspace { adapter: view(adapter)?, task: view(task)? });
+        let pair = |[adapter, task]: &[Option<Place>; 2]| {
+            Some(RouterSubspace { adapter: view(adapter)?, task: view(task)? })
+        };
         self.router[task].iter().filter_map(pair).collect()
     }
 
@@ -182,7 +183,8 @@ impl Parts {
             let there = self.router.iter().any(|router| router[pair].iter().any(Option::is_some));
             if let Some(which) = (0..2).find(|which| there && lacks(which).is_some()) {
                 let (task, name) = (lacks(&which).map_or("", |task| &tasks[task]), ROUTER_PAIRS[pair][which]);
-                let text = format!("the router lacks a subspace of task `{task}`, `{task}/{name}`; merge again");
+                let text =
+                    format!("the router lacks a subspace of task `{task}`, `{task}/{name}`; merge again");
                 return Err(problem(dir, text));
             }
         }

@@ -85,6 +85,11 @@ impl ActiveTasks {
         Ok(Self { slots, capacity: options.active_tasks, merged: Some(merged) })
     }
 
+    /// Tasks whose weights are in memory, most recently used last.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().filter_map(|slot| slot.task)
+    }
+
     /// The model used last.
     pub(crate) fn current(&mut self) -> &Model<Cpu> {
         let last = self.slots.len() - 1;

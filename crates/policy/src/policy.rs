@@ -245,6 +245,11 @@ impl Policy {
         Session::new(self, routing)
     }
 
+    /// Tasks whose weights are in memory, the one used longest ago first. Waits for whoever computes now.
+    pub fn tasks_in_memory(&self) -> Vec<usize> {
+        self.active().tasks().collect()
+    }
+
     /// Waits for whoever computes now.
     pub(crate) fn active(&self) -> MutexGuard<'_, ActiveTasks> {
         // A panic in the middle of a forward leaves weights as they were; switching marks its slot before it writes.
@@ -287,7 +292,9 @@ impl Policy {
             }
             Observation::Raw { images, .. } if images.len() > expected => {
                 let given = images.len();
-                format!("`image_{expected}` is one too many: there are {given} images, the policy takes {expected}")
+                format!(
+                    "`image_{expected}` is one too many: there are {given} images, the policy takes {expected}"
+                )
             }
             Observation::Prepared { pixel_values, .. }
                 if pixel_values.dim().0 != expected * self.channels_per_image =>
@@ -301,7 +308,8 @@ impl Policy {
             }
             _ => return Ok(()),
         };
-        let remedy = "give as many as the experts were trained with, or open the policy with another `images`";
+        let remedy =
+            "give as many as the experts were trained with, or open the policy with another `images`";
         Err(PolicyError::Observation(format!("{problem}; {remedy}")))
     }
 

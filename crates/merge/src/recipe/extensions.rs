@@ -155,11 +155,7 @@ impl Default for ActionExpertSpec {
 
 impl Default for RouterSpec {
     fn default() -> Self {
-        RouterSpec {
-            rank: 8,
-            subspace: RouterSubspace::PerTask,
-            projections: RouterProjections::Values,
-        }
+        RouterSpec { rank: 8, subspace: RouterSubspace::PerTask, projections: RouterProjections::Values }
     }
 }
 
