@@ -1,0 +1,156 @@
+//! A policy as the server sees it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use skillweld_policy::{Decision, Observation, Outcome, Policy, PolicyError, Routing, Session};
+use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores};
+
+use crate::policy::stages;
+
+/// Answers the server's clients.
+pub(super) struct Served {
+    pub(super) policy: Arc<Policy>,
+    /// What a session does unless its client names a task.
+    pub(super) routing: Routing,
+    /// Of an observation.
+    pub(super) images: usize,
+    /// How many tasks' weights stay in memory.
+    pub(super) active_tasks: NonZeroUsize,
+}
+
+/// One connection's episode.
+pub(super) struct Episode {
+    session: Session<Arc<Policy>>,
+    /// The task that the last request named.
+    requested: Option<usize>,
+    /// How the router chose the task in use.
+    decision: Option<Decision>,
+}
+
+impl skillweld_serve::Policy for Served {
+    type Session = Episode;
+
+    fn metadata(&self) -> Metadata {
+        let shape = self.policy.shape();
+        let name = self
+            .policy
+            .dir()
+            .file_name()
+            .map_or_else(|| "policy".into(), |name| name.to_string_lossy().into());
+        Metadata {
+            name,
+            images: self.images,
+            state_dim: Some(shape.proprio_dim),
+            action_horizon: shape.chunk_len,
+            action_dim: shape.action_dim,
+            tasks: self.policy.tasks().to_vec(),
+            prompt: true,
+            extra: Vec::new(),
+        }
+    }
+
+    fn session(&self) -> Episode {
+        let session = Session::new(Arc::clone(&self.policy), self.routing.clone());
+        Episode { session, requested: None, decision: None }
+    }
+
+    fn infer(
+        &self,
+        episode: &mut Episode,
+        request: skillweld_serve::Observation,
+    ) -> Result<Reply, InferError> {
+        let requested =
+            request.task.as_deref().map(|task| self.policy.task_index(task)).transpose().map_err(failed)?;
+        if requested != episode.requested {
+            episode.session.set_routing(requested.map_or_else(|| self.routing.clone(), Routing::Fixed));
+            (episode.requested, episode.decision) = (requested, None);
+        }
+        let observation = observation(request)?;
+        let step = episode.session.step(&observation).map_err(failed)?;
+        let asked = step.decision.is_some();
+        episode.decision = step.decision.or(episode.decision.take());
+        let (chunk, dimensions) = step.actions.dim();
+        let values: Vec<f32> = step.actions.iter().copied().collect();
+        let actions = Array::from_f32(&[chunk, dimensions], &values)
+            .map_err(|error| InferError::Failed(error.to_string()))?;
+        let routing = skillweld_serve::Routing {
+            task: self.policy.tasks()[step.task].clone(),
+            reason: episode.reason(),
+            scores: episode.decision.as_ref().map(|decision| self.scores(decision)),
+            asked,
+        };
+        let timing_ms = stages(&step.latency).map(|(name, ms)| (name.to_owned(), ms)).to_vec();
+        Ok(Reply { actions, extra: Vec::new(), routing: Some(routing), timing_ms })
+    }
+
+    fn warm_up(&self) -> Result<(), InferError> {
+        let shape = self.policy.shape();
+        let black = ndarray::Array3::zeros((shape.image_side, shape.image_side, 3));
+        let images = vec![black.view(); self.images];
+        let observation = Observation::new(&images, &vec![0.0; shape.proprio_dim], "warm up");
+        // The first requests shall load nothing: a forward under each task that may be served, as far as memory is for them.
+        for task in self.served_tasks()?.into_iter().take(self.active_tasks.get()) {
+            self.policy.session_with(Routing::Fixed(task)).step(&observation).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Served {
+    /// The tasks that run when no client names one.
+    fn served_tasks(&self) -> Result<Vec<usize>, InferError> {
+        let (rule, fallback) = match &self.routing {
+            Routing::Fixed(task) => return Ok(vec![*task]),
+            Routing::Router { rule, .. } => (rule, rule.fallback),
+        };
+        let tasks = rule.tasks_to_score(self.policy.tasks().len());
+        let mut tasks = tasks.map_err(|error| InferError::Failed(error.to_string()))?;
+        tasks.extend(fallback.filter(|task| !tasks.contains(task)));
+        Ok(tasks)
+    }
+
+    fn scores(&self, decision: &Decision) -> Scores {
+        let name = |task: usize| self.policy.tasks()[task].clone();
+        let candidates = decision.candidates.iter().map(|c| (name(c.task), f64::from(c.score))).collect();
+        Scores { candidates, margin: f64::from(decision.margin) }
+    }
+}
+
+impl Episode {
+    fn reason(&self) -> Reason {
+        match (self.requested, &self.decision) {
+            (Some(_), _) => Reason::Requested,
+            (None, None) => Reason::Fixed,
+            (None, Some(Decision { outcome: Outcome::FellBack(_), .. })) => Reason::Fallback,
+            (None, Some(_)) => Reason::Routed,
+        }
+    }
+}
+
+fn observation(request: skillweld_serve::Observation) -> Result<Observation, InferError> {
+    let image = |image: skillweld_serve::Image| {
+        let shape = (image.height, image.width, 3);
+        let array = ndarray::Array3::from_shape_vec(shape, image.rgb.to_vec());
+        array.map_err(|error| InferError::Refused(format!("{}: {error}", image.name)))
+    };
+    let images = request.images.into_iter().map(image).collect::<Result<_, _>>()?;
+    let state = request.state.into_iter().map(f64::from).collect();
+    Ok(Observation::Raw { images, state, instruction: request.prompt })
+}
+
+/// What the client is told, and whose fault it is.
+fn failed(error: PolicyError) -> InferError {
+    let message = error.to_string();
+    match error {
+        PolicyError::Observation(_) => InferError::Refused(message),
+        PolicyError::Abstained { probabilities } => {
+            let mut best: Vec<f32> = probabilities.iter().map(|(_, probability)| *probability).collect();
+            best.sort_by(|a, b| b.total_cmp(a));
+            let margin = best.first().copied().unwrap_or(0.0) - best.get(1).copied().unwrap_or(0.0);
+            let candidates = probabilities.into_iter().map(|(task, p)| (task, f64::from(p))).collect();
+            InferError::Abstained { message, scores: Scores { candidates, margin: f64::from(margin) } }
+        }
+        _ => InferError::Failed(message),
+    }
+}
