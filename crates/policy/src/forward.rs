@@ -14,6 +14,7 @@ use crate::expert::{ActionExpert, ExpertOptions, HiddenState};
 use crate::language::{LanguageModel, Slices};
 use crate::projector::Projector;
 use crate::source::ExpertSource;
+use crate::text::MAX_PROMPT_TOKENS;
 use crate::vision::{CHANNELS, VisionTower};
 use crate::weights::{Device, Plan, Source, WeightId, Weights};
 use crate::{PolicyError, RopePrecision};
@@ -314,6 +315,12 @@ impl<B: Backend> Model<B> {
         let fail = |problem| Err(PolicyError::Observation(format!("input_ids: {problem}")));
         if input_ids.is_empty() {
             return fail("the prompt is empty; it has at least one token".to_owned());
+        }
+        if input_ids.len() > MAX_PROMPT_TOKENS {
+            let tokens = input_ids.len();
+            return fail(format!(
+                "a prompt of {tokens} tokens, but {MAX_PROMPT_TOKENS} are the most that is taken; shorten the instruction"
+            ));
         }
         let vocabulary = self.language.vocabulary();
         if let Some(id) = input_ids.iter().find(|&&id| id as usize >= vocabulary) {

@@ -16,7 +16,7 @@ use crate::image::{Normalization, Preprocessor};
 use crate::observation::Observation;
 use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
-use crate::text::{PromptEncoder, PromptTemplate};
+use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
 use crate::{PolicyError, routing};
 
 /// How to open a policy.
@@ -80,7 +80,6 @@ pub struct Shape {
 struct Preparation {
     images: Preprocessor,
     text: PromptEncoder,
-    max_tokens: usize,
 }
 
 /// An observation as the model takes it, but for the state, whose normalisation depends on the task.
@@ -245,7 +244,7 @@ impl Policy {
                 let views: Vec<_> = images.iter().map(|image| image.view()).collect();
                 Ok(Prepared {
                     pixel_values: Cow::Owned(preparation.images.pixel_values(&views)?),
-                    input_ids: Cow::Owned(preparation.text.encode(instruction, preparation.max_tokens)?),
+                    input_ids: Cow::Owned(preparation.text.encode(instruction, MAX_PROMPT_TOKENS)?),
                 })
             }
         }
@@ -254,19 +253,25 @@ impl Policy {
     /// The state of an observation as the experts of `task` were trained with.
     pub(crate) fn proprio(&self, observation: &Observation, task: usize) -> Result<Vec<f32>> {
         match observation {
+            Observation::Prepared { proprio, .. } if proprio.len() != self.shape.proprio_dim => {
+                let (found, expected) = (proprio.len(), self.shape.proprio_dim);
+                Err(PolicyError::Observation(format!("proprio: {found} values, expected {expected}")))
+            }
             Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
             Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
         }
     }
 
-    /// Scores every task that `rule` allows; see [`routing::route`].
+    /// Scores every task that `rule` allows; see [`routing::route`]. `running` is the task that goes on if nobody else is
+    /// named.
     pub(crate) fn route(
         &self,
         active: &mut ActiveTasks,
         prepared: &Prepared<'_>,
         rule: &Rule,
+        running: Option<usize>,
     ) -> Result<routing::Routed> {
-        routing::route(active, prepared, rule, &self.tasks)
+        routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks)
     }
 }
 
@@ -276,9 +281,7 @@ impl Preparation {
         let images = Preprocessor::new(config.towers[0].image_side, normalizations.collect::<Result<_>>()?);
         let template = PromptTemplate::for_language_model(&config.language.model_type);
         let text = PromptEncoder::open(dir, template)?;
-        // The model knows what else stands in the sequence, and refuses what does not fit beside it.
-        let max_tokens = config.language.max_positions.unwrap_or(usize::MAX);
-        Ok(Self { images, text, max_tokens })
+        Ok(Self { images, text })
     }
 }
 

@@ -9,20 +9,30 @@ use crate::cpu::CpuMatrix;
 use crate::forward::Perception;
 use crate::policy::Prepared;
 
-/// A decision, and what the chosen task's forward saw if that was among those run.
+/// A decision, and what was perceived for tasks that may follow from it.
 pub(crate) struct Routed {
     pub(crate) decision: Decision,
-    pub(crate) perception: Option<Perception<CpuMatrix>>,
+    perceived: Vec<(usize, Perception<CpuMatrix>)>,
     pub(crate) switch_ms: f64,
 }
 
-/// Runs the vision-language model under each candidate's weights and decides by `rule`.
+impl Routed {
+    /// What the forward under a task's weights saw, if that was among those run and is the best candidate or the reserve.
+    pub(crate) fn perception_of(&mut self, task: usize) -> Option<Perception<CpuMatrix>> {
+        let index = self.perceived.iter().position(|(perceived, _)| *perceived == task)?;
+        Some(self.perceived.swap_remove(index).1)
+    }
+}
+
+/// Runs the vision-language model under each candidate's weights and decides by `rule`. `reserve` is a task that may run
+/// although it is not the best.
 ///
 /// The task whose weights are in memory goes first, so that N candidates need N − 1 switches; the order changes no score.
 pub(crate) fn route(
     active: &mut ActiveTasks,
     prepared: &Prepared<'_>,
     rule: &Rule,
+    reserve: Option<usize>,
     tasks: &[String],
 ) -> Result<Routed> {
     let mut candidates = rule.tasks_to_score(tasks.len())?;
@@ -31,7 +41,8 @@ pub(crate) fn route(
     }
     let depth = active.routing_depth();
     let mut scores = Vec::with_capacity(candidates.len());
-    let mut best: Option<(usize, f32, Perception<CpuMatrix>)> = None;
+    let mut perceived = Vec::new();
+    let mut best: Option<(usize, f32)> = None;
     let mut switch_ms = 0.0;
     for task in candidates {
         let (model, elapsed_ms) = active.switch_to(task)?;
@@ -52,13 +63,15 @@ pub(crate) fn route(
         );
         scores.push((task, score));
         // Of equal scores the first task's counts, whichever was run first.
-        if best.as_ref().is_none_or(|(leader, best, _)| score > *best || (score == *best && task < *leader)) {
-            best = Some((task, score, perception));
+        if best.is_none_or(|(leader, best)| score > best || (score == best && task < leader)) {
+            best = Some((task, score));
         }
+        // Hidden states take memory: only those that may be wanted stay.
+        perceived.push((task, perception));
+        let leader = best.map(|(task, _)| task);
+        perceived.retain(|(task, _)| Some(*task) == leader || Some(*task) == reserve);
     }
     scores.sort_by_key(|(task, _)| *task);
     let decision = rule.decide(&scores)?;
-    let perception =
-        best.filter(|(task, ..)| Some(*task) == decision.task()).map(|(.., perception)| perception);
-    Ok(Routed { decision, perception, switch_ms })
+    Ok(Routed { decision, perceived, switch_ms })
 }
