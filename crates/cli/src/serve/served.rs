@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use skillweld_policy::{Decision, Observation, Outcome, Policy, PolicyError, Routing, Session};
+use skillweld_policy::{Decision, Observation, Policy, PolicyError, Routing, Session};
 use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores};
 
 use crate::policy::stages;
@@ -19,17 +19,8 @@ pub(super) struct Served {
     pub(super) active_tasks: NonZeroUsize,
 }
 
-/// One connection's episode.
-pub(super) struct Episode {
-    session: Session<Arc<Policy>>,
-    /// The task that the last request named.
-    requested: Option<usize>,
-    /// How the router chose the task in use.
-    decision: Option<Decision>,
-}
-
 impl skillweld_serve::Policy for Served {
-    type Session = Episode;
+    type Session = Session<Arc<Policy>>;
 
     fn metadata(&self) -> Metadata {
         let shape = self.policy.shape();
@@ -50,35 +41,27 @@ impl skillweld_serve::Policy for Served {
         }
     }
 
-    fn session(&self) -> Episode {
-        let session = Session::new(Arc::clone(&self.policy), self.routing.clone());
-        Episode { session, requested: None, decision: None }
+    fn session(&self) -> Self::Session {
+        Session::new(Arc::clone(&self.policy), self.routing.clone())
     }
 
     fn infer(
         &self,
-        episode: &mut Episode,
+        session: &mut Self::Session,
         request: skillweld_serve::Observation,
     ) -> Result<Reply, InferError> {
-        let requested =
-            request.task.as_deref().map(|task| self.policy.task_index(task)).transpose().map_err(failed)?;
-        if requested != episode.requested {
-            episode.session.set_routing(requested.map_or_else(|| self.routing.clone(), Routing::Fixed));
-            (episode.requested, episode.decision) = (requested, None);
-        }
-        let observation = observation(request)?;
-        let step = episode.session.step(&observation).map_err(failed)?;
-        let asked = step.decision.is_some();
-        episode.decision = step.decision.or(episode.decision.take());
+        let requested = request.task.as_deref().map(|task| self.policy.task_index(task));
+        session.request(requested.transpose().map_err(failed)?);
+        let step = session.step(&observation(request)?).map_err(failed)?;
         let (chunk, dimensions) = step.actions.dim();
         let values: Vec<f32> = step.actions.iter().copied().collect();
         let actions = Array::from_f32(&[chunk, dimensions], &values)
             .map_err(|error| InferError::Failed(error.to_string()))?;
         let routing = skillweld_serve::Routing {
             task: self.policy.tasks()[step.task].clone(),
-            reason: episode.reason(),
-            scores: episode.decision.as_ref().map(|decision| self.scores(decision)),
-            asked,
+            reason: reason(step.reason),
+            scores: session.decision().map(|decision| self.scores(decision)),
+            asked: step.decision.is_some(),
         };
         let timing_ms = stages(&step.latency).map(|(name, ms)| (name.to_owned(), ms)).to_vec();
         Ok(Reply { actions, extra: Vec::new(), routing: Some(routing), timing_ms })
@@ -117,14 +100,13 @@ impl Served {
     }
 }
 
-impl Episode {
-    fn reason(&self) -> Reason {
-        match (self.requested, &self.decision) {
-            (Some(_), _) => Reason::Requested,
-            (None, None) => Reason::Fixed,
-            (None, Some(Decision { outcome: Outcome::FellBack(_), .. })) => Reason::Fallback,
-            (None, Some(_)) => Reason::Routed,
-        }
+fn reason(reason: skillweld_policy::Reason) -> Reason {
+    match reason {
+        skillweld_policy::Reason::Fixed => Reason::Fixed,
+        skillweld_policy::Reason::Requested => Reason::Requested,
+        skillweld_policy::Reason::Routed => Reason::Routed,
+        skillweld_policy::Reason::FellBack => Reason::Fallback,
+        skillweld_policy::Reason::Kept => Reason::Kept,
     }
 }
 
