@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::time::Instant;
+
 use serde_json::json;
 use skillweld_merged::{ExpertPart, MergedCheckpoint, Weight};
+use skillweld_store::Checkpoint;
 use skillweld_tensor::{Dtype, TensorView};
 use support::{Files, data};
 
@@ -199,4 +202,38 @@ fn the_published_layout_opens_without_base_but_has_no_weights_then() {
     );
     assert_eq!(names(merged.shared_part(ExpertPart::ProprioProjector)), ["fc1.weight"]);
     assert_eq!(merged.statistics(1).unwrap()["libero_object_no_noops"]["action"]["mean"], json!([1.0]));
+}
+
+#[test]
+fn zeros_of_the_published_layout_are_looked_for_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, official) = (dir.path().join("base"), dir.path().join("merged"));
+    let files = |value: f32| {
+        let mut files = Files { tensors: [].into(), json: [].into() };
+        files.put("model", "large", Dtype::F32, &[1 << 23], &vec![value; 1 << 23]);
+        files
+    };
+    files(1.0).write(&base);
+    let mut merged = files(0.0);
+    // The masks of the small checkpoint, and the tensors that they are over.
+    let published = Checkpoint::open(data("merged-official/merged/model.safetensors")).unwrap();
+    for key in published.keys() {
+        let view = published.get(key).unwrap();
+        let tensor = (view.dtype(), view.shape().to_vec(), view.bytes().to_vec());
+        merged.tensors.get_mut("model").unwrap().insert(key.to_owned(), tensor);
+    }
+    merged.write(&official);
+    for name in ["tall_masks.pt", "task2idx.pt"] {
+        std::fs::copy(data("merged-official/merged").join(name), official.join(name)).unwrap();
+    }
+    let merged = MergedCheckpoint::open_with_base(&official, Some(&base)).unwrap();
+    let clock = || {
+        let started = Instant::now();
+        assert!(matches!(merged.weight("large").unwrap(), Weight::Shared(view) if view.numel() == 1 << 23));
+        started.elapsed()
+    };
+    let first = clock();
+    let later = (0..100).map(|_| clock()).min().unwrap();
+    assert!(later * 10 < first, "{later:?} after {first:?}");
+    assert!(!merged.depends_on_task("large").unwrap());
 }

@@ -42,8 +42,8 @@ struct Merged {
     checkpoint: MergedCheckpoint,
     config: Config,
     options: ModelOptions,
-    /// Keys that differ between tasks.
-    masked: BTreeSet<String>,
+    /// Keys of the model in which tasks differ.
+    own: BTreeSet<String>,
     /// One a task; none without a router.
     subspaces: Vec<Subspaces>,
     /// Blocks of the action expert that all tasks share.
@@ -62,16 +62,17 @@ impl ActiveTasks {
         config: Config,
         options: &PolicyOptions,
     ) -> Result<Self> {
-        let masked = checkpoint.masked_keys().map(str::to_owned).collect();
         let subspaces = subspaces(&checkpoint)?;
         let names: BTreeSet<&str> =
             checkpoint.shared_part(ExpertPart::ActionHead).map(|(name, _)| name).collect();
         let block =
             |index: &usize| names.contains(format!("model.mlp_resnet_blocks.{index}.o_proj.weight").as_str());
         let shared_blocks = (0..).take_while(block).count();
-        let merged =
-            Merged { checkpoint, config, options: options.model.clone(), masked, subspaces, shared_blocks };
-        let model = merged.load(0)?;
+        let own = BTreeSet::new();
+        let mut merged =
+            Merged { checkpoint, config, options: options.model.clone(), own, subspaces, shared_blocks };
+        let mut model = merged.load(0)?;
+        merged.own = merged.own_keys(&mut model)?;
         merged.check_subspaces(&model)?;
         let slots = vec![Slot { task: Some(0), model }];
         Ok(Self { slots, capacity: options.active_tasks, merged: Some(merged) })
@@ -112,11 +113,11 @@ impl ActiveTasks {
         }
         // The one used longest ago. It stays in its place until it is whole again.
         let slot = &mut self.slots[0];
-        if !merged.masked.is_empty() || slot.task.is_none() {
+        if !merged.own.is_empty() || slot.task.is_none() {
             slot.task = None;
             let (weights, backend) = slot.model.weights_mut();
             let source = TaskSource::new(&merged.checkpoint, task);
-            weights.rewrite(backend, &source, |key| merged.masked.contains(key))?;
+            weights.rewrite(backend, &source, |key| merged.own.contains(key))?;
         }
         slot.task = Some(task);
         Ok(self.slots.remove(0))
@@ -147,6 +148,18 @@ impl Merged {
         Model::load(Cpu::new(threads, precision), self.config.clone(), &source, expert)
     }
 
+    /// Keys of the model in which tasks differ. The action expert's are not among them: heads of all tasks are in memory.
+    fn own_keys(&self, model: &mut Model<Cpu>) -> Result<BTreeSet<String>> {
+        let (weights, _) = model.weights_mut();
+        let mut own = BTreeSet::new();
+        for key in weights.keys().filter(|key| !is_of_expert(key)) {
+            if self.checkpoint.depends_on_task(key)? {
+                own.insert(key.to_owned());
+            }
+        }
+        Ok(own)
+    }
+
     /// Subspaces must be of the width of the hidden states, at a depth that there is.
     fn check_subspaces(&self, model: &Model<Cpu>) -> Result<()> {
         let fail = |problem| Err(PolicyError::Checkpoint { path: self.checkpoint.dir().to_owned(), problem });
@@ -164,6 +177,11 @@ impl Merged {
         }
         Ok(())
     }
+}
+
+/// True for the action expert's keys, as a [`TaskSource`] names them.
+fn is_of_expert(key: &str) -> bool {
+    ["experts/", "action_head.", "proprio_projector."].iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
