@@ -298,7 +298,7 @@ fn abstained(policy: &Policy, decision: &Decision) -> PolicyError {
         .candidates
         .iter()
         .map(|candidate| (policy.tasks()[candidate.task].clone(), candidate.probability));
-    PolicyError::Abstained { probabilities: scores.collect() }
+    PolicyError::Abstained { probabilities: scores.collect(), decision: Box::new(decision.clone()) }
 }
 
 fn since_ms(clock: Instant) -> f64 {
