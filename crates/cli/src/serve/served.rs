@@ -51,8 +51,8 @@ impl skillweld_serve::Policy for Served {
         request: skillweld_serve::Observation,
     ) -> Result<Reply, InferError> {
         let requested = request.task.as_deref().map(|task| self.policy.task_index(task));
-        session.request(requested.transpose().map_err(failed)?);
-        let step = session.step(&observation(request)?).map_err(failed)?;
+        session.request(requested.transpose().map_err(|error| self.failed(error))?);
+        let step = session.step(&observation(request)?).map_err(|error| self.failed(error))?;
         let (chunk, dimensions) = step.actions.dim();
         let values: Vec<f32> = step.actions.iter().copied().collect();
         let actions = Array::from_f32(&[chunk, dimensions], &values)
@@ -74,7 +74,10 @@ impl skillweld_serve::Policy for Served {
         let observation = Observation::new(&images, &vec![0.0; shape.proprio_dim], "warm up");
         // The first requests shall load nothing: a forward under each task that may be served, as far as memory is for them.
         for task in self.served_tasks()?.into_iter().take(self.active_tasks.get()) {
-            self.policy.session_with(Routing::Fixed(task)).step(&observation).map_err(failed)?;
+            self.policy
+                .session_with(Routing::Fixed(task))
+                .step(&observation)
+                .map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
@@ -91,6 +94,18 @@ impl Served {
         let mut tasks = tasks.map_err(|error| InferError::Failed(error.to_string()))?;
         tasks.extend(fallback.filter(|task| !tasks.contains(task)));
         Ok(tasks)
+    }
+
+    /// What the client is told, and whose fault it is.
+    fn failed(&self, error: PolicyError) -> InferError {
+        let message = error.to_string();
+        match error {
+            PolicyError::Observation(_) => InferError::Refused(message),
+            PolicyError::Abstained { decision, .. } => {
+                InferError::Abstained { message, scores: self.scores(&decision) }
+            }
+            _ => InferError::Failed(message),
+        }
     }
 
     fn scores(&self, decision: &Decision) -> Scores {
@@ -119,20 +134,4 @@ fn observation(request: skillweld_serve::Observation) -> Result<Observation, Inf
     let images = request.images.into_iter().map(image).collect::<Result<_, _>>()?;
     let state = request.state.into_iter().map(f64::from).collect();
     Ok(Observation::Raw { images, state, instruction: request.prompt })
-}
-
-/// What the client is told, and whose fault it is.
-fn failed(error: PolicyError) -> InferError {
-    let message = error.to_string();
-    match error {
-        PolicyError::Observation(_) => InferError::Refused(message),
-        PolicyError::Abstained { probabilities } => {
-            let mut best: Vec<f32> = probabilities.iter().map(|(_, probability)| *probability).collect();
-            best.sort_by(|a, b| b.total_cmp(a));
-            let margin = best.first().copied().unwrap_or(0.0) - best.get(1).copied().unwrap_or(0.0);
-            let candidates = probabilities.into_iter().map(|(task, p)| (task, f64::from(p))).collect();
-            InferError::Abstained { message, scores: Scores { candidates, margin: f64::from(margin) } }
-        }
-        _ => InferError::Failed(message),
-    }
 }
