@@ -70,11 +70,11 @@ pub(crate) struct Args {
     opening: Opening,
 }
 
-/// What the server refuses for its size or number. What clients can make it hold is at most three messages each.
+/// What the server refuses for its size or number.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArguments {
-    /// Bytes of one message; memory for messages is at most 3 × this × --max-clients.
+    /// Bytes of one message; memory for messages is at most 5 × this × --max-clients.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().frame_bytes, value_parser = at_least_1)]
     max_frame_bytes: usize,
     /// Requests that wait for the policy; one more is answered with "busy".

@@ -307,7 +307,12 @@ fn limits_are_options() {
     let (said, code) = client.infer(&observation_of(200, 400)).unwrap_err();
     assert!(said.contains("larger than 200000 bytes") && code == 1009, "{code}: {said}");
     let help = run(["serve", "--help"]).succeeded().out;
-    for words in ["--max-queue", "[default: 128]", "[default: 256]", "[default: 33554432]"] {
+    for words in [
+        "--max-queue",
+        "[default: 128]",
+        "memory for messages is at most 5 × this × --max-clients",
+        "[default: 33554432]",
+    ] {
         assert!(help.contains(words), "{help}");
     }
     run(["serve", "merged", "--max-clients", "0"].map(Path::new)).code.filter(|&code| code == 2).unwrap();

@@ -52,8 +52,10 @@ impl fmt::Debug for Options {
 /// What is refused for its size or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one message. A client can make the server hold three: one that runs, one sent ahead, one on its way. In all
-    /// that is at most 3 · `clients` · `frame_bytes`, and half of it again where images are floats.
+    /// Bytes of one message. One client can make the server hold five times as many: a message that runs and its images
+    /// converted, one sent ahead, and one on its way in pieces, the next piece beside those before it. In all, memory for
+    /// messages is at most 5 · `clients` · `frame_bytes`: 20 GiB with the defaults, should every client be hostile; a
+    /// LIBERO client's share is 1 MB.
     pub frame_bytes: usize,
     /// What one message may hold.
     pub decode: DecodeLimits,
@@ -79,7 +81,7 @@ impl Default for Limits {
             image_pixels: 8 << 20,
             prompt_bytes: 2 << 10,
             queue: 128,
-            clients: 256,
+            clients: 128,
         }
     }
 }
