@@ -9,6 +9,7 @@ mod pytorch;
 mod raw_client;
 mod recipes;
 mod report;
+mod tasks;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -36,7 +37,8 @@ pub(crate) struct Args {
 enum Peer {
     /// mergekit 0.1.5 on the CPU, installed with pip: whole merges.
     Mergekit,
-    /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage.
+    /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage; then switching and
+    /// routing of four tasks.
     Pytorch,
     /// openpi's serving loop, its client installed with pip: round trips of an observation.
     Openpi,
