@@ -301,11 +301,11 @@ impl MergedCheckpoint {
         self.parts.own(part, task)
     }
 
-    /// The router's subspaces of a task, if the checkpoint has a router.
+    /// The router's pairs of subspaces of a task, those of values before those of keys; empty without a router.
     ///
     /// # Panics
     /// When `task` is no index into [`MergedCheckpoint::tasks`].
-    pub fn router(&self, task: usize) -> Option<RouterSubspace<'_>> {
+    pub fn router(&self, task: usize) -> Vec<RouterSubspace<'_>> {
         self.parts.router(task)
     }
 

@@ -170,7 +170,7 @@ fn add_action_head(head: Checkpoint, tasks: &[String], parts: &mut Parts) -> Res
                     parts.add_own(ExpertPart::ActionHead, expert, &name, (file, key, Some(expert)));
                 }
             }
-            HeadKey::Router { expert, which } => parts.add_router(expert, which, (file, key)),
+            HeadKey::Router { expert, which } => parts.add_router(expert, [0, which], (file, key)),
             HeadKey::Bookkeeping => {}
             HeadKey::Unknown => return Err(refuse("is not known in a merged action head")),
         }
@@ -192,7 +192,7 @@ enum HeadKey {
     OneEach {
         name: String,
     },
-    /// A subspace; 0 for adapter, 1 for task tokens.
+    /// A subspace of values; 0 for adapter, 1 for task tokens.
     Router {
         expert: usize,
         which: usize,

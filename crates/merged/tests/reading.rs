@@ -34,7 +34,7 @@ fn everything_written_is_found() {
     assert_eq!(names(merged.shared_part(ExpertPart::ActionHead)), ["model.fc1.bias"]);
     assert_eq!(names(merged.own_part(ExpertPart::ActionHead, 1)), ["model.fc2.bias"]);
     assert_eq!(names(merged.shared_part(ExpertPart::ProprioProjector)), ["fc1.bias"]);
-    assert_eq!(merged.router(1).unwrap().adapter.to_f32().unwrap().into_raw_vec_and_offset().0, [0.0, 1.0]);
+    assert_eq!(merged.router(1)[0].adapter.to_f32().unwrap().into_raw_vec_and_offset().0, [0.0, 1.0]);
     assert_eq!(merged.statistics(0).unwrap()["pick"]["action"]["mean"], json!([0.5]));
     assert_eq!(merged.document()["format_version"], 1);
 }
@@ -194,7 +194,7 @@ fn the_published_layout_opens_without_base_but_has_no_weights_then() {
     assert_eq!(merged.masked_keys().count(), 2);
     let error = merged.weight(key).unwrap_err().to_string();
     assert!(error.contains("`--base PATH`"), "{error}");
-    assert_eq!(merged.router(1).unwrap().task.shape(), [2, 4]);
+    assert_eq!(merged.router(1)[0].task.shape(), [2, 4]);
     let own = names(merged.own_part(ExpertPart::ActionHead, 0));
     assert!(
         own.contains(&"model.mlp_resnet_blocks.2.gating_factor") && own.contains(&"model.fc2.weight"),

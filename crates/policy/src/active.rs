@@ -17,11 +17,18 @@ use crate::forward::{Model, ModelOptions};
 use crate::policy::PolicyOptions;
 use crate::task_source::TaskSource;
 
-/// P_k of one task's two value projections, rank × d each.
-#[derive(Debug, Clone)]
-pub(crate) struct Subspaces {
-    pub(crate) adapter: Array2<f32>,
-    pub(crate) task: Array2<f32>,
+/// P_k of one task, rank × d each: of action-query tokens and of task tokens, a pair for each kind of projection.
+pub(crate) type Subspaces = Vec<[Array2<f32>; 2]>;
+
+/// Stages of the model in which no task differs from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommonStages {
+    /// None.
+    None,
+    /// The vision towers.
+    Vision,
+    /// The towers and the projector after them.
+    VisionAndProjector,
 }
 
 /// Models in memory, most recently used last, each with the weights of one task.
@@ -78,6 +85,11 @@ impl ActiveTasks {
         Ok(Self { slots, capacity: options.active_tasks, merged: Some(merged) })
     }
 
+    /// Tasks whose weights are in memory, most recently used last.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().filter_map(|slot| slot.task)
+    }
+
     /// The model used last.
     pub(crate) fn current(&mut self) -> &Model<Cpu> {
         let last = self.slots.len() - 1;
@@ -128,6 +140,17 @@ impl ActiveTasks {
         self.merged.as_ref()?.subspaces.get(task)
     }
 
+    /// What one forward may take from another task's.
+    pub(crate) fn common_stages(&self) -> CommonStages {
+        let Some(merged) = &self.merged else { return CommonStages::VisionAndProjector };
+        let differs = |prefix: &str| merged.own.iter().any(|key| key.starts_with(prefix));
+        match (differs("vision_backbone."), differs("projector.")) {
+            (true, _) => CommonStages::None,
+            (false, true) => CommonStages::Vision,
+            (false, false) => CommonStages::VisionAndProjector,
+        }
+    }
+
     /// The depth that feeds the first block of the expert head: block l reads depth l + 1.
     pub(crate) fn routing_depth(&self) -> usize {
         self.merged.as_ref().map_or(0, |merged| merged.shared_blocks + 1)
@@ -165,10 +188,9 @@ impl Merged {
         let fail = |problem| Err(PolicyError::Checkpoint { path: self.checkpoint.dir().to_owned(), problem });
         let (width, depth) = (model.expert().width(), model.expert().depth());
         for (task, subspaces) in self.checkpoint.tasks().iter().zip(&self.subspaces) {
-            let widths = [subspaces.adapter.ncols(), subspaces.task.ncols()];
-            if widths != [width; 2] {
+            if let Some(other) = subspaces.iter().flatten().map(Array2::ncols).find(|&found| found != width) {
                 return fail(format!(
-                    "the router's subspaces of `{task}` are {widths:?} wide, the model's hidden states {width}"
+                    "the router's subspaces of `{task}` are {other} wide, the model's hidden states {width}"
                 ));
             }
         }
@@ -195,8 +217,10 @@ fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
     };
     let mut found = Vec::new();
     for (index, task) in checkpoint.tasks().iter().enumerate() {
-        let Some(router) = checkpoint.router(index) else { return Ok(Vec::new()) };
-        found.push(Subspaces { adapter: matrix(task, router.adapter)?, task: matrix(task, router.task)? });
+        let pairs = checkpoint.router(index).into_iter();
+        let pairs = pairs.map(|pair| Ok([matrix(task, pair.adapter)?, matrix(task, pair.task)?]));
+        found.push(pairs.collect::<Result<Subspaces>>()?);
     }
-    Ok(found)
+    // A checkpoint has the same projections of every task.
+    Ok(if found.iter().all(Vec::is_empty) { Vec::new() } else { found })
 }

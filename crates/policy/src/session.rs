@@ -94,15 +94,24 @@ pub struct Step {
     pub actions: Array2<f32>,
     /// The same as the model gives them, −1 … 1.
     pub normalized_actions: Array2<f32>,
-    /// How often the vision-language model ran: once, or once a candidate in steps that route (and once more for a
-    /// fallback that is no candidate).
-    pub forwards: usize,
+    /// How often the parts of the vision-language model ran.
+    pub forwards: Forwards,
     /// Where the time went.
     pub latency: StepLatency,
     /// What the vision towers saw: (6 · images) × side × side.
     pub pixel_values: Array3<f32>,
     /// Everything that the model made of it on the way.
     pub perception: Perception<CpuMatrix>,
+}
+
+/// How often the parts of the vision-language model ran in one step: once, or once a candidate in steps that route (and
+/// once more for a fallback that is no candidate).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwards {
+    /// Vision towers. Once for all candidates where tasks do not differ in them.
+    pub vision: usize,
+    /// Language model.
+    pub language: usize,
 }
 
 /// Wall time of one step in milliseconds. All but `total_ms` add up to it, but for what takes no time worth a name.
@@ -186,7 +195,7 @@ impl<P: Deref<Target = Policy>> Session<P> {
 
         let mut decision = None;
         let mut perceived = None;
-        let mut forwards = 0;
+        let mut forwards = Forwards::default();
         let (task, reason) = match self.plan() {
             Plan::Run(task, reason) => (task, reason),
             Plan::Route(rule) => {
@@ -200,7 +209,7 @@ impl<P: Deref<Target = Policy>> Session<P> {
                     (Outcome::Abstained, None) => return Err(abstained(&self.policy, &routed.decision)),
                 };
                 perceived = routed.perception_of(task);
-                forwards = routed.decision.candidates.len();
+                forwards = routed.forwards;
                 latency.switch_ms = routed.switch_ms;
                 let chosen_ms = perceived.as_ref().map_or(0.0, |perception| perception.latency.total_ms());
                 latency.routing_ms = since_ms(routing) - routed.switch_ms - chosen_ms;
@@ -214,7 +223,8 @@ impl<P: Deref<Target = Policy>> Session<P> {
             None => {
                 let (model, elapsed_ms) = active.switch_to(task)?;
                 latency.switch_ms += elapsed_ms;
-                forwards += 1;
+                forwards.vision += 1;
+                forwards.language += 1;
                 model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?
             }
         };

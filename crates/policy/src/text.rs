@@ -70,6 +70,11 @@ impl PromptEncoder {
         Ok(Self { tokenizer: files::open(dir)?, template })
     }
 
+    /// True when `dir` holds files of a tokenizer.
+    pub(crate) fn is_at(dir: &Path) -> bool {
+        files::are_in(dir)
+    }
+
     /// Token ids of the prompt for an instruction, with what the tokenizer puts before or after every text (Llama's
     /// `<s>`; nothing for Qwen).
     ///

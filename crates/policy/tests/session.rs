@@ -33,7 +33,7 @@ fn only(task: usize) -> Rule {
 
 /// What a step says about its task: which, why, whether the router was asked, and how many forwards that took.
 fn said(step: &Step) -> (usize, Reason, bool, usize) {
-    (step.task, step.reason, step.decision.is_some(), step.forwards)
+    (step.task, step.reason, step.decision.is_some(), step.forwards.language)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use merge::{Merge, Random, observation};
 use ndarray::{Array2, Array3};
 use proptest::prelude::*;
-use skillweld_policy::{ModelOptions, Policy, PolicyOptions, Precision, Routing};
+use skillweld_policy::{Forwards, ModelOptions, Policy, PolicyOptions, Precision, Routing, Rule};
 
 /// All hidden states and the actions of a task.
 fn run(policy: &Policy, task: usize) -> (Array3<f32>, Array2<f32>) {
@@ -68,7 +68,8 @@ proptest! {
 #[test]
 fn both_layouts_are_the_same_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let (own, official, base) = (dir.path().join("own"), dir.path().join("official"), dir.path().join("base"));
+    let (own, official, base) =
+        (dir.path().join("own"), dir.path().join("official"), dir.path().join("base"));
     let merge = emr(2, 3);
     merge.write(&own);
     merge.write_official(&official, &base);
@@ -78,6 +79,48 @@ fn both_layouts_are_the_same_policy() {
     for task in 0..2 {
         assert_eq!(run(&ours, task), run(&theirs, task));
     }
-    let [ours, theirs] = [&ours, &theirs].map(|policy| policy.session_with(policy.default_routing()));
+    let [ours, theirs] = [&ours, &theirs].map(|policy| policy.session().unwrap());
     assert_eq!(ours.route(&observation(5)).unwrap(), theirs.route(&observation(5)).unwrap());
+}
+
+#[test]
+fn stages_that_no_task_differs_in_run_once_for_all_candidates() {
+    let mut random = Random(9);
+    let fused = "vision_backbone.fused_featurizer.blocks.0.mlp.fc1.weight";
+    for (masked, vision) in [(None, 1), (Some("projector.fc1.weight"), 1), (Some(fused), 3)] {
+        let mut merge = Merge::new(3, 11);
+        if let Some(key) = masked {
+            merge.change(key, &mut random);
+            merge.mask(key, &mut random);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        merge.write(dir.path());
+        let policy = open(dir.path(), None, 1, Precision::F32);
+        for best in 0..3 {
+            // Nobody is sure of anything, so that each task's perception is looked at in its turn.
+            let rule = Rule { min_probability: 1.0, fallback: Some(best), ..Rule::default() };
+            let routing = Routing::Router { rule, every_chunks: None };
+            let step = policy.session_with(routing).step(&observation(best)).unwrap();
+            assert_eq!((step.forwards, step.task), (Forwards { vision, language: 3 }, best), "{masked:?}");
+            let seen = (step.perception.hidden_to_host().unwrap(), step.actions);
+            assert!(seen == run(&open(dir.path(), None, 1, Precision::F32), best), "{masked:?}");
+        }
+    }
+}
+
+#[test]
+fn tasks_in_memory_are_bounded_and_the_one_used_longest_ago_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    Merge::new(3, 1).write(dir.path());
+    let policy = open(dir.path(), None, 2, Precision::F32);
+    let in_memory = |task| {
+        run(&policy, task);
+        policy.tasks_in_memory()
+    };
+    assert_eq!(in_memory(0), [0]);
+    assert_eq!(in_memory(1), [0, 1]);
+    assert_eq!(in_memory(0), [1, 0]);
+    assert_eq!(in_memory(2), [0, 2]);
+    assert_eq!(in_memory(0), [2, 0]);
+    assert_eq!(in_memory(1), [0, 1]);
 }

@@ -41,8 +41,11 @@ impl Pool {
         let old = free.buffers.iter().take_while(|(dropped, _)| dropped + KEPT_FOR < made).count();
         free.buffers.drain(..old);
         // A buffer much too large is left for something that needs it.
-        let fitting =
-            free.buffers.iter().enumerate().filter(|(_, (_, buffer))| (len..=2 * len).contains(&buffer.len()));
+        let fitting = free
+            .buffers
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, buffer))| (len..=2 * len).contains(&buffer.len()));
         let best = fitting.min_by_key(|(_, (_, buffer))| buffer.len()).map(|(index, _)| index);
         let buffer = best.map(|index| free.buffers.remove(index).1);
         drop(free);

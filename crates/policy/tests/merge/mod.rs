@@ -106,7 +106,9 @@ impl Merge {
         }
         let shared = heads[0].clone();
         for head in &mut heads {
-            head.iter_mut().filter(|(name, _)| !is_own(name)).for_each(|(name, value)| *value = shared[name].clone());
+            head.iter_mut()
+                .filter(|(name, _)| !is_own(name))
+                .for_each(|(name, value)| *value = shared[name].clone());
         }
         let mut merge = Self {
             tasks: (0..tasks).map(PrismaticSpec::task).collect(),
@@ -176,7 +178,9 @@ impl Merge {
                 expert.insert(key, value.clone());
             }
         }
-        expert.extend(self.projector.iter().map(|(key, value)| (format!("proprio_projector.{key}"), value.clone())));
+        expert.extend(
+            self.projector.iter().map(|(key, value)| (format!("proprio_projector.{key}"), value.clone())),
+        );
         safetensors(dir, "action_expert", &floats(&expert));
         let mut router = Tensors::new();
         for (suffix, subspaces) in &self.router {
@@ -247,7 +251,9 @@ impl Merge {
             .statistics
             .iter()
             .zip(&self.tasks)
-            .map(|(s, task)| (format!("{task}_no_noops"), s.as_object().unwrap().values().next().unwrap().clone()))
+            .map(|(s, task)| {
+                (format!("{task}_no_noops"), s.as_object().unwrap().values().next().unwrap().clone())
+            })
             .collect();
         fs::write(dir.join("dataset_statistics.json"), statistics.to_string()).unwrap();
     }

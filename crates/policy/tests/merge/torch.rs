@@ -31,7 +31,8 @@ pub fn write(path: &Path, root: &Node) {
     put(root, &mut pickle, &mut storages);
     pickle.push(b'.');
     let mut archive = ZipWriter::new(File::create(path).unwrap());
-    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
+    let stored =
+        SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
     let mut member = |name: String, bytes: &[u8]| {
         archive.start_file(format!("archive/{name}"), stored).unwrap();
         archive.write_all(bytes).unwrap();
