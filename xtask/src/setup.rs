@@ -90,18 +90,3 @@ pub(crate) fn install_pytorch() -> Result<PathBuf> {
     install_mergekit()?;
     Ok(target_dir().join("peer-venv/bin/python"))
 }
-
-/// Makes sure that openpi's client is there and returns the path of its Python. It wants an older NumPy than the others.
-pub(crate) fn install_openpi() -> Result<PathBuf> {
-    let venv = target_dir().join("openpi-bench-venv");
-    // Written last, so that an interrupted installation starts anew.
-    let complete = venv.join("complete");
-    if !complete.exists() {
-        announce("openpi-client, through pip");
-        run_command(command("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        let packages = ["openpi-client==0.1.2", "numpy<2", "typing_extensions"];
-        run_command(command(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages))?;
-        std::fs::write(complete, "")?;
-    }
-    Ok(venv.join("bin/python"))
-}

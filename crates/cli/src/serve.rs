@@ -110,12 +110,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let log = args.decision_log.as_deref().map(|path| DecisionLog::open(path, console)).transpose()?;
     let api_key = args.api_key_file.as_deref().map(api_key).transpose()?;
     let tasks = policy.tasks().join(", ");
-    let served = Served {
-        policy: Arc::new(policy),
-        routing,
-        images: args.images.get(),
-        active_tasks: args.active_tasks,
-    };
+    let served = Served { policy: Arc::new(policy), routing, active_tasks: args.active_tasks };
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
         api_key,

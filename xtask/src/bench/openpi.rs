@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::raw_client;
 use super::report::Machine;
 use crate::process::{announce, cargo, command, line, output, root, run as run_command, target_dir};
-use crate::setup;
+use crate::python;
 
 /// Round trips of each client with each server in a round; blocks of so many take turns.
 const REQUESTS: usize = 2000;
@@ -29,7 +29,7 @@ const PYTHON: &str = "openpi-client";
 const RAW: &str = "raw";
 
 pub(crate) fn run(rounds: usize) -> Result<()> {
-    let python = setup::install_openpi()?;
+    let python = python::install_openpi()?;
     announce("our server");
     run_command(cargo().args(["build", "--release", "-p", "skillweld-serve", "--example", "zero_cost"]))?;
     let machine = Machine::look()?;

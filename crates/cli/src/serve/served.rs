@@ -13,8 +13,6 @@ pub(super) struct Served {
     pub(super) policy: Arc<Policy>,
     /// What a session does unless its client names a task.
     pub(super) routing: Routing,
-    /// Of an observation.
-    pub(super) images: usize,
     /// How many tasks' weights stay in memory.
     pub(super) active_tasks: NonZeroUsize,
 }
@@ -31,7 +29,7 @@ impl skillweld_serve::Policy for Served {
             .map_or_else(|| "policy".into(), |name| name.to_string_lossy().into());
         Metadata {
             name,
-            images: self.images,
+            images: shape.images,
             state_dim: Some(shape.proprio_dim),
             action_horizon: shape.chunk_len,
             action_dim: shape.action_dim,
@@ -70,7 +68,7 @@ impl skillweld_serve::Policy for Served {
     fn warm_up(&self) -> Result<(), InferError> {
         let shape = self.policy.shape();
         let black = ndarray::Array3::zeros((shape.image_side, shape.image_side, 3));
-        let images = vec![black.view(); self.images];
+        let images = vec![black.view(); shape.images];
         let observation = Observation::new(&images, &vec![0.0; shape.proprio_dim], "warm up");
         // The first requests shall load nothing: a forward under each task that may be served, as far as memory is for them.
         for task in self.served_tasks()?.into_iter().take(self.active_tasks.get()) {
