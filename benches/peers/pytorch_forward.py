@@ -18,6 +18,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 
@@ -27,7 +28,11 @@ class Weights:
     def __init__(self, folder, dtype):
         self.tensors = {}
         for path in sorted(glob.glob(f"{folder}/model*.safetensors")):
-            self.tensors |= {key: value.to(dtype) for key, value in load_file(path).items()}
+            with safe_open(path, "pt") as file:
+                # One by one: the stored and the converted weights are never in memory together.
+                for key in file.keys():
+                    value = file.get_tensor(key)
+                    self.tensors[key] = value.to(dtype) if value.dtype != dtype else value.clone()
         for prefix in ["action_head", "proprio_projector"]:
             (path,) = glob.glob(f"{folder}/{prefix}--*checkpoint.pt")
             part = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,5 @@
-//! Reads the fixture `merge-tiny`: inputs and outputs of the published code, beside the repository.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "included by tests only")]
+//! Reads `merge-tiny`: inputs and outputs of the published code, kept with the tests of `merge`.
+#![allow(clippy::unwrap_used, reason = "included by tests only")]
 
 use std::path::Path;
 
@@ -40,22 +40,17 @@ pub(crate) struct MergeTiny {
     pub(crate) expected: Tensors,
 }
 
-/// `None`, with a printed line, where the fixtures are not at hand.
-pub(crate) fn merge_tiny() -> Option<MergeTiny> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures/merge-tiny");
-    if !folder.is_dir() {
-        println!("skipped: no folder {}", folder.display());
-        return None;
-    }
+pub(crate) fn merge_tiny() -> MergeTiny {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/merge/tests/data/merge-tiny");
     let base = Tensors::read(&folder, "base.safetensors");
     let files = [0, 1, 2].map(|k| Tensors::read(&folder, &format!("expert{k}.safetensors")));
     let task_vector = |file: &Tensors, key: &str, base: &[f32]| -> Vec<f32> {
         file.get(key).iter().zip(base).map(|(expert, base)| expert - base).collect()
     };
     let experts = base.0.iter().map(|(key, base)| files.iter().map(|f| task_vector(f, key, base)).collect());
-    Some(MergeTiny {
+    MergeTiny {
         experts: experts.collect(),
         keys: base.0.iter().map(|(key, _)| key.clone()).collect(),
         expected: Tensors::read(&folder, "expected.safetensors"),
-    })
+    }
 }

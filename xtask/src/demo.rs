@@ -1,9 +1,10 @@
 //! The main job on an embedded default: four small experts in, one merged checkpoint out, actions from it.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use skillweld_synth::{ExpertForm, PrismaticSpec, write_observation};
+use skillweld_synth::{ExpertForm, PrismaticSpec, Written, write_observation};
 
 use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
@@ -34,19 +35,12 @@ pub(crate) fn run() -> Result<()> {
 
     let dir = target_dir().join("demo");
     announce("four experts in the form that training leaves them");
-    if dir.exists() {
-        fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
-    }
-    let written = PrismaticSpec::tiny()
-        .write_all(&dir, &FORMS)
-        .with_context(|| format!("cannot write experts into {}", dir.display()))?;
+    let (written, recipe) = write_inputs(&dir)?;
     println!("base     {}", written.base.display());
     for ((name, path), form) in written.experts.iter().zip(FORMS) {
         let form = if form == ExpertForm::Full { "whole weights" } else { "LoRA adapter" };
         println!("{name:8} {} ({form}, action head, proprio projector, statistics)", path.display());
     }
-    let recipe = dir.join("recipe.yaml");
-    fs::write(&recipe, RECIPE)?;
     println!("recipe   {}\n\n{RECIPE}", recipe.display());
 
     let (merged, task) = (dir.join("merged"), dir.join("merged-goal"));
@@ -81,4 +75,17 @@ pub(crate) fn run() -> Result<()> {
     println!("actions            {}", actions.display());
     println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());
     Ok(())
+}
+
+/// Writes base, experts and recipe into a folder that is cleared before; returns what was written, and the recipe.
+pub(crate) fn write_inputs(dir: &Path) -> Result<(Written, PathBuf)> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
+    let written = PrismaticSpec::tiny()
+        .write_all(dir, &FORMS)
+        .with_context(|| format!("cannot write experts into {}", dir.display()))?;
+    let recipe = dir.join("recipe.yaml");
+    fs::write(&recipe, RECIPE)?;
+    Ok((written, recipe))
 }

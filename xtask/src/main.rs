@@ -10,6 +10,7 @@ mod doctor;
 mod packages;
 mod plugins;
 mod process;
+mod python;
 mod setup;
 mod test;
 
@@ -28,13 +29,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what optional parts need: OpenBLAS for the `lapack` feature, mergekit for the peer bench.
+    /// Install what optional parts need: OpenBLAS for the `lapack` feature, mergekit for the peer bench, what the Python
+    /// examples are tested in.
     Setup(setup::Args),
     /// Build the release binary and all plugins into target/release.
     Build,
     /// Build only the plugins, Rust and C, beside where the binary goes.
     Plugins(plugins::Args),
-    /// Run every test, plugins built first; with OpenBLAS there, also those of the LAPACK backend.
+    /// Run every test, plugins built first: the crates', with OpenBLAS there those of the LAPACK backend, the Python examples'.
     Test,
     /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
     Demo,

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::process::{announce, command, output, run as run_command, target_dir};
+use crate::python;
 
 /// The peer that results and speed are compared with.
 const MERGEKIT: &str = "mergekit==0.1.5";
@@ -23,6 +24,8 @@ enum Part {
     Lapack,
     /// mergekit, through pip into target/peer-venv: for `bench --peer mergekit`.
     Peer,
+    /// What the Python examples are tested in, through pip into target/examples-venv and target/openpi-venv.
+    Python,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -30,12 +33,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         match part {
             Part::Lapack => install_openblas()?,
             Part::Peer => drop(install_mergekit()?),
+            Part::Python => python::install()?,
         }
     }
     announce("optional parts");
     let state = |there| if there { "there" } else { "not installed" };
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
+    println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()));
     Ok(())
 }
 
@@ -50,21 +55,19 @@ pub(crate) fn install_openblas() -> Result<()> {
         return Ok(());
     }
     announce("OpenBLAS, through apt");
+    install_packages(&["libopenblas-dev", "pkg-config"])
+}
+
+/// Installs packages of the system, through apt.
+pub(crate) fn install_packages(names: &[&str]) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("installing packages needs root: run `sudo apt-get install libopenblas-dev`");
+        bail!("installing packages needs root: run `sudo apt-get install {}`", names.join(" "));
     }
     let mut update = command("apt-get");
     run_command(update.args(["update", "-q"]))?;
     let mut install = command("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
-    run_command(install.args([
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "libopenblas-dev",
-        "pkg-config",
-    ]))
+    run_command(install.args(["install", "-q", "-y", "--no-install-recommends"]).args(names))
 }
 
 fn mergekit() -> PathBuf {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::process::{announce, cargo, run as run_command};
-use crate::{plugins, setup};
+use crate::{plugins, python, setup};
 
 pub(crate) fn run() -> Result<()> {
     // Tests load the plugins as a user does: from shared libraries beside the binary. The whole workspace at once, so that
@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
     }
-    // Last, so that the output closes with the tests of every crate.
-    announce("all tests");
-    run_command(cargo().args(["test", "--workspace"]))
+    announce("all tests of the crates");
+    run_command(cargo().args(["test", "--workspace"]))?;
+    python::test(&plugins::profile_dir(false).join("skillweld"))
 }

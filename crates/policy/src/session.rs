@@ -313,7 +313,7 @@ impl<P: Deref<Target = Policy<B>>, B: Backend> Session<P, B> {
 fn abstained(tasks: &[String], decision: &Decision) -> PolicyError {
     let scores =
         decision.candidates.iter().map(|candidate| (tasks[candidate.task].clone(), candidate.probability));
-    PolicyError::Abstained { probabilities: scores.collect() }
+    PolicyError::Abstained { probabilities: scores.collect(), decision: Box::new(decision.clone()) }
 }
 
 /// Milliseconds since `clock`, which starts again: no time is lost between two stages.

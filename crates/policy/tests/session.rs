@@ -105,7 +105,7 @@ fn only_the_first_routing_may_fail_for_being_unsure() {
     let mut session = policy.session_with(router(never_sure(), 2));
     for _ in 0..2 {
         let error = session.step(&observation(0)).unwrap_err();
-        let PolicyError::Abstained { probabilities } = error else { panic!("{error}") };
+        let PolicyError::Abstained { probabilities, .. } = error else { panic!("{error}") };
         assert_eq!(probabilities.len(), TASKS);
         assert_eq!((session.task(), session.decision()), (None, None));
     }

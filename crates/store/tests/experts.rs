@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{data, fixtures, write_model};
+use common::{data, write_model};
 use skillweld_store::{Checkpoint, ExpertFiles, StoreError};
 
 #[test]
@@ -59,12 +59,20 @@ fn two_steps_of_training_are_ambiguous() {
 
 #[test]
 fn a_whole_published_layout_opens() {
-    let Some(fixtures) = fixtures() else { return };
-    let dir = fixtures.join("policy-tiny");
-    let files = ExpertFiles::discover(&dir).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, published) = (dir.path(), data("../../../merged/tests/data/head-tiny"));
+    for (from, to) in [("expert0--action_head", "action_head"), ("proprio_projector", "proprio_projector")] {
+        fs::copy(published.join(format!("{from}--checkpoint.pt")), dir.join(format!("{to}--checkpoint.pt")))
+            .unwrap();
+    }
+    fs::write(dir.join("dataset_statistics.json"), "{}").unwrap();
+    let shapes = fs::read(data("../../../synth/tests/data/policy-tiny-shapes.json")).unwrap();
+    let shapes: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&shapes).unwrap();
+    write_model(dir, "model.safetensors", &shapes.keys().map(|key| (key.as_str(), 1)).collect::<Vec<_>>());
+    let files = ExpertFiles::discover(dir).unwrap();
     assert_eq!(files.action_head().unwrap().unwrap().get("model.fc2.weight").unwrap().shape(), [7, 32]);
     assert!(files.proprio_projector().unwrap().unwrap().get("fc1.weight").is_some());
     assert!(files.file("dataset_statistics.json").is_some());
-    let keys = Checkpoint::open(&dir).unwrap();
+    let keys = Checkpoint::open(dir).unwrap();
     assert_eq!(skillweld_store::Family::detect(keys.keys()), Some(skillweld_store::Family::Prismatic));
 }

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{data, fixtures};
+use common::data;
 use proptest::prelude::*;
 use skillweld_store::{ArchiveProblem, Checkpoint, PickleProblem, PickleValue, StoreError, TorchFile};
 use skillweld_tensor::TensorView;
@@ -335,11 +335,11 @@ fn foreign_and_damaged_archives_are_refused_by_name() {
 
 #[test]
 fn published_action_heads_open() {
-    let Some(fixtures) = fixtures() else { return };
-    let head = Checkpoint::open(fixtures.join("head-tiny/expert0--action_head--checkpoint.pt")).unwrap();
+    let published = data("../../../merged/tests/data/head-tiny");
+    let head = Checkpoint::open(published.join("expert0--action_head--checkpoint.pt")).unwrap();
     assert_eq!(head.get("model.fc2.weight").unwrap().shape(), [7, 32]);
     assert_eq!(head.len(), 464);
-    let merged = Checkpoint::open(fixtures.join("head-tiny/merged--action_head--checkpoint.pt")).unwrap();
+    let merged = Checkpoint::open(published.join("merged--action_head--checkpoint.pt")).unwrap();
     assert_eq!(merged.get("model.gate.gate.0.routers.1").unwrap().shape(), [4, 32]);
 }
 

@@ -8,7 +8,7 @@ use skillweld_plugin_tall::Tall;
 
 #[test]
 fn masks_equal_those_of_the_published_code() {
-    let Some(fixture) = merge_tiny::merge_tiny() else { return };
+    let fixture = merge_tiny::merge_tiny();
     for method in ["task_arithmetic", "ties_sum_notrim_global"] {
         for (key, experts) in fixture.keys.iter().zip(&fixture.experts) {
             let merged = fixture.expected.get(&format!("{method}.{key}"));

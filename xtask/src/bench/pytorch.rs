@@ -12,6 +12,7 @@ use skillweld_synth::{ExpertForm, Noise, PrismaticSpec};
 use skillweld_tensor::{Dtype, convert};
 
 use super::report::Machine;
+use super::tasks::Tasks;
 use crate::process::{announce, command, line, output, root, target_dir};
 use crate::{build, setup};
 
@@ -74,6 +75,15 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
             b / 1e6
         );
         results.push(json!({"precision": precision, "stage": "peak_bytes", "ratio": a / b}));
+    }
+    announce("several tasks in one checkpoint");
+    let tasks = Tasks::prepare(&skillweld, &inputs)?;
+    text += "\n## Several tasks\n\nFour adapters on one base, merged with masks and a router. Copying: `memcpy` of as many \
+             bytes as a switch reads and writes, halved, for a copy does both.\n";
+    for (precision, _) in DTYPES {
+        let (table, result) = tasks.measure(&skillweld, precision, threads)?;
+        text += &table;
+        results.push(result);
     }
     announce("results");
     println!("{text}");

@@ -25,16 +25,6 @@ pub(crate) fn write_model(dir: &Path, file: &str, tensors: &[(&str, usize)]) {
     fs::write(dir.join(file), safetensors(&format!("{{{}}}", entries.join(",")), &data)).unwrap();
 }
 
-/// The shared fixtures, or `None` (with a line that says so) where they are not checked out.
-pub(crate) fn fixtures() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures");
-    if !path.is_dir() {
-        println!("skipped: {} is not here", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 /// Data that travels with the crate.
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)

@@ -1,0 +1,135 @@
+//! The Python examples: what they are tested in, and their tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use skillweld_synth::write_observation;
+
+use crate::process::{announce, command, output, root, run as run_command, target_dir};
+use crate::{demo, setup};
+
+/// A virtual environment below the target directory.
+struct Environment {
+    name: &'static str,
+    what: &'static str,
+    /// Files that say what belongs into it: it is made anew when they change.
+    described_by: &'static [&'static str],
+    /// Arguments of `pip install`, one call each.
+    installs: &'static [&'static [&'static str]],
+}
+
+const EXAMPLES: Environment = Environment {
+    name: "examples-venv",
+    what: "the examples, gym-pusht and pytest, through pip",
+    described_by: &["examples/client/pyproject.toml", "examples/tests/requirements.txt"],
+    installs: &[
+        &["--editable", "examples/client", "-r", "examples/tests/requirements.txt"],
+        &["--no-deps", "gym-pusht==0.1.8"],
+    ],
+};
+
+/// openpi's client wants a NumPy that the examples have left behind.
+const OPENPI: Environment = Environment {
+    name: "openpi-venv",
+    what: "openpi's own client, through pip",
+    described_by: &["examples/tests/openpi-requirements.txt"],
+    installs: &[&["-r", "examples/tests/openpi-requirements.txt"]],
+};
+
+impl Environment {
+    fn dir(&self) -> PathBuf {
+        target_dir().join(self.name)
+    }
+
+    fn python(&self) -> PathBuf {
+        self.dir().join("bin/python")
+    }
+
+    /// Written once everything is installed; holds what was.
+    fn receipt(&self) -> PathBuf {
+        self.dir().join("installed")
+    }
+
+    fn wanted(&self) -> Result<String> {
+        let read = |path: &&str| fs::read_to_string(root().join(path)).with_context(|| (*path).to_owned());
+        let described = self.described_by.iter().map(read).collect::<Result<String>>()?;
+        Ok(format!("{described}{:?}\n", self.installs))
+    }
+
+    fn is_installed(&self) -> bool {
+        let had = fs::read_to_string(self.receipt());
+        had.is_ok_and(|had| self.wanted().is_ok_and(|wanted| had == wanted))
+    }
+
+    fn install(&self) -> Result<()> {
+        if self.is_installed() {
+            return Ok(());
+        }
+        announce(self.what);
+        run_command(command("python3").args(["-m", "venv", "--clear"]).arg(self.dir()))?;
+        for arguments in self.installs {
+            let mut pip = command(self.python());
+            let options = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+            run_command(pip.args(options).args(*arguments))?;
+        }
+        fs::write(self.receipt(), self.wanted()?)
+            .with_context(|| format!("cannot write into {}", self.dir().display()))
+    }
+}
+
+/// Makes sure that openpi's client is there and returns the path of its Python.
+pub(crate) fn install_openpi() -> Result<PathBuf> {
+    OPENPI.install()?;
+    Ok(OPENPI.python())
+}
+
+/// Whether the examples can be tested.
+pub(crate) fn is_installed() -> bool {
+    EXAMPLES.is_installed() && OPENPI.is_installed()
+}
+
+/// Makes sure that both environments are there.
+pub(crate) fn install() -> Result<()> {
+    if is_installed() {
+        return Ok(());
+    }
+    // Debian has a Python without what makes virtual environments.
+    let usable = || {
+        let probe = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
+        output(command("python3").args(["-c", probe]))
+    };
+    if usable().is_err() && std::env::var_os("CI").is_some() {
+        announce("Python, through apt");
+        setup::install_packages(&["python3", "python3-venv"])?;
+    }
+    let found = usable().map(drop);
+    found.context(
+        "the examples are tested with Python 3.10 or newer and its module venv: install python3-venv",
+    )?;
+    EXAMPLES.install()?;
+    OPENPI.install()
+}
+
+/// Tests the examples against `skillweld serve`. Where they cannot be installed, says so and goes on; an error on CI.
+pub(crate) fn test(skillweld: &Path) -> Result<()> {
+    announce("tests of the Python examples");
+    if let Err(error) = install() {
+        ensure!(std::env::var_os("CI").is_none(), "{error:#}");
+        println!(
+            "skipped: what they need cannot be installed ({error}); `cargo xtask setup python` tries again"
+        );
+        return Ok(());
+    }
+    let dir = target_dir().join("examples-demo");
+    let (_, recipe) = demo::write_inputs(&dir)?;
+    let merged = dir.join("merged");
+    output(command(skillweld).arg("merge").arg(&recipe).arg(&merged))?;
+    write_observation(&dir.join("observation.safetensors"), "put the red block in the drawer", 0)?;
+    let mut pytest = command(EXAMPLES.python());
+    pytest
+        .env("SKILLWELD_BIN", skillweld)
+        .env("SKILLWELD_DEMO_MERGED", &merged)
+        .env("SKILLWELD_OPENPI_PYTHON", OPENPI.python());
+    run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet", "examples/tests"]))
+}
