@@ -109,7 +109,7 @@ def _run(
         episode.steps += 1
         episode.success = bool(done)
     routing = broker.reply.get("routing")
-    if args.route and not routing:
+    if args.route and (not routing or routing["reason"] in ("fixed", "requested")):
         raise EvaluationError("the server does not route: start it without --task, on a checkpoint that has a router")
     if routing:
         episode.routed_to, episode.margin = routing["task"], routing["margin"]

@@ -138,7 +138,7 @@ def test_an_api_key_is_asked_for(serving: Serving, observation: Dict[str, Any], 
                 Client(port=served.port, api_key=wrong)
         with Client(port=served.port, api_key="open-sesame") as client:
             reply = client.infer(observation)
-        assert "routing" not in reply, "--task routes nothing"
+        assert reply["routing"] == {"task": "goal", "reason": "fixed", "scores": {}, "margin": None}
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
@@ -202,6 +202,6 @@ def test_the_command_line_client_reports(server: Served) -> None:
     assert report["metadata"]["tasks"] == TASKS and np.shape(report["actions"]) == (8, 7)
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert f"routed to {report['routing']['task']}" in text
+    assert f"task {report['routing']['task']} (routed; margin" in text
     failed = subprocess.run([*command, "--task", "nope"], capture_output=True, text=True)
     assert failed.returncode == 1 and "error: unknown task `nope`" in failed.stderr

@@ -1,10 +1,12 @@
-//! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch.
+//! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch, round trips against openpi.
 
 mod agree;
 mod inputs;
 mod measure;
+mod openpi;
 mod peer;
 mod pytorch;
+mod raw_client;
 mod recipes;
 mod report;
 mod tasks;
@@ -38,12 +40,15 @@ enum Peer {
     /// PyTorch on the CPU, installed with pip: whole forwards of a full-size policy, stage by stage; then switching and
     /// routing of four tasks.
     Pytorch,
+    /// openpi's serving loop, its client installed with pip: round trips of an observation.
+    Openpi,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.peer {
         Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
         Some(Peer::Pytorch) => pytorch::run(args.rounds.max(1)),
+        Some(Peer::Openpi) => openpi::run(args.rounds.max(1)),
         None => {
             // The benches load the plugins as a merge does: from shared libraries.
             plugins::build(true, &[])?;

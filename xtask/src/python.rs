@@ -78,6 +78,12 @@ impl Environment {
     }
 }
 
+/// Makes sure that openpi's client is there and returns the path of its Python.
+pub(crate) fn install_openpi() -> Result<PathBuf> {
+    OPENPI.install()?;
+    Ok(OPENPI.python())
+}
+
 /// Whether the examples can be tested.
 pub(crate) fn is_installed() -> bool {
     EXAMPLES.is_installed() && OPENPI.is_installed()

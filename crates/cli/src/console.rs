@@ -46,13 +46,18 @@ impl Console {
 
     /// A warning on standard error.
     pub(crate) fn warn(self, text: &str) {
-        eprintln!("{} {text}", paint(self.error_colour, Tone::Warning, "warning:"));
+        say(&format!("{} {text}", paint(self.error_colour, Tone::Warning, "warning:")));
     }
 
     /// Something worth knowing, on standard error.
     pub(crate) fn note(self, text: &str) {
-        eprintln!("{} {text}", paint(self.error_colour, Tone::Name, "note:"));
+        say(&format!("{} {text}", paint(self.error_colour, Tone::Name, "note:")));
     }
+}
+
+/// A line on standard error. Nobody may be listening any more, and what runs goes on all the same.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Says which folder above an output is not there yet: it will be made, and a slip of the pen should not go unseen.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use skillweld_linalg::LinalgError;
 use skillweld_merged::MergedError;
-use skillweld_router::RuleError;
+use skillweld_router::{Decision, RuleError};
 use skillweld_store::StoreError;
 
 /// Why a policy cannot be opened or cannot answer.
@@ -37,6 +37,8 @@ pub enum PolicyError {
     Abstained {
         /// Every candidate with its probability.
         probabilities: Vec<(String, f32)>,
+        /// All that was seen, for logs.
+        decision: Box<Decision>,
     },
 }
 

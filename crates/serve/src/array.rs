@@ -192,6 +192,24 @@ impl Array {
         }
     }
 
+    /// Hands over the numbers as f32, in order, with the index of the first, some thousands at a time: whatever the array's
+    /// size, converting it takes little memory.
+    ///
+    /// # Errors
+    /// The first that `each` gives, which also ends it.
+    pub(crate) fn try_blocks<E>(
+        &self,
+        mut each: impl FnMut(usize, &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const BLOCK: usize = 4096;
+        for start in (0..self.len()).step_by(BLOCK) {
+            let end = self.len().min(start + BLOCK);
+            let data = self.data.slice(start * self.dtype.size()..end * self.dtype.size());
+            each(start, &Self { dtype: self.dtype, shape: vec![end - start], data }.to_f32())?;
+        }
+        Ok(())
+    }
+
     /// Every number as f32, rounded once.
     pub fn to_f32(&self) -> Vec<f32> {
         if self.dtype == Dtype::F32 {

@@ -16,11 +16,13 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::error::RequestError;
+use crate::lively::Lively;
 use crate::options::{Client, Event};
 use crate::policy::Policy;
 use crate::protocol::{self, Answer, Ask, Dialect};
 use crate::queue::Refused;
 use crate::shared::{Job, Phase, Shared};
+use crate::worker::Episode;
 
 /// How long what a client still sends is read after it was told that the connection ends. Closing at once would throw
 /// away, on its side, what it was told.
@@ -29,18 +31,15 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(crate) struct Connection<P: Policy> {
     shared: Arc<Shared<P>>,
     client: Client,
-    socket: WebSocketStream<TcpStream>,
-    session: Arc<Mutex<P::Session>>,
+    socket: WebSocketStream<Lively>,
+    episode: Arc<Mutex<Episode<P::Session>>>,
     greeted: bool,
     in_flight: Option<InFlight>,
     /// A request that came before the last one was answered. There may be one; it shows that the client pipelines.
     next: Option<Bytes>,
-    /// When something last came from the client.
-    heard: Instant,
-    /// When a ping was sent that nothing has followed.
+    /// When the last ping was sent. If anything has come since, it has done its work.
     pinged: Option<Instant>,
     answered: u64,
-    task: Option<String>,
     previous: Option<Duration>,
 }
 
@@ -73,20 +72,19 @@ impl<P: Policy> Connection<P> {
         let limit = shared.options.limits.frame_bytes;
         let config = WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
         let socket =
-            WebSocketStream::from_partially_read(stream, read_ahead, Role::Server, Some(config)).await;
-        let session = Arc::new(Mutex::new(shared.policy.session()));
+            WebSocketStream::from_partially_read(Lively::new(stream), read_ahead, Role::Server, Some(config))
+                .await;
+        let episode = Arc::new(Mutex::new(Episode::new(client, shared.policy.session())));
         let mut connection = Self {
             shared,
             client,
             socket,
-            session,
+            episode,
             greeted: false,
             in_flight: None,
             next: None,
-            heard: Instant::now(),
             pinged: None,
             answered: 0,
-            task: None,
             previous: None,
         };
         let end = connection.run().await;
@@ -97,10 +95,7 @@ impl<P: Policy> Connection<P> {
         let mut phase = self.shared.phase.subscribe();
         loop {
             let waited_for = if self.greeted { Phase::Stopping } else { Phase::Ready };
-            let silence_ends = match self.pinged {
-                Some(at) => at + self.shared.options.ping_timeout,
-                None => self.heard + self.shared.options.ping_interval,
-            };
+            let silence_ends = self.silence_ends();
             let step = tokio::select! {
                 biased;
                 outcome = outcome(&mut self.in_flight) => self.respond(outcome).await,
@@ -110,7 +105,7 @@ impl<P: Policy> Connection<P> {
                     _ => self.greet().await,
                 },
                 message = self.socket.next() => self.receive(message).await,
-                () = sleep_until(silence_ends) => self.ping().await,
+                () = sleep_until(silence_ends) => self.silent().await,
             };
             if let Err(end) = step {
                 return end;
@@ -124,8 +119,26 @@ impl<P: Policy> Connection<P> {
         self.start_next().await
     }
 
-    async fn ping(&mut self) -> Result<(), End> {
-        if self.pinged.is_some() {
+    /// A ping that nothing has followed.
+    fn unanswered_ping(&self) -> Option<Instant> {
+        self.pinged.filter(|at| *at >= self.socket.get_ref().heard())
+    }
+
+    /// Until when the client may be silent, as far as is known now.
+    fn silence_ends(&self) -> Instant {
+        match self.unanswered_ping() {
+            Some(at) => at + self.shared.options.ping_timeout,
+            None => self.socket.get_ref().heard() + self.shared.options.ping_interval,
+        }
+    }
+
+    /// Pings a client that was silent, and gives up one that still is.
+    async fn silent(&mut self) -> Result<(), End> {
+        if self.silence_ends() > Instant::now() {
+            // Bytes of a message have come that is not whole yet.
+            return Ok(());
+        }
+        if self.unanswered_ping().is_some() {
             return Err(End::TimedOut);
         }
         self.pinged = Some(Instant::now());
@@ -133,8 +146,6 @@ impl<P: Policy> Connection<P> {
     }
 
     async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), End> {
-        self.heard = Instant::now();
-        self.pinged = None;
         match message {
             Some(Ok(Message::Binary(frame))) if self.greeted && self.in_flight.is_none() => {
                 self.start(&frame).await
@@ -164,12 +175,8 @@ impl<P: Policy> Connection<P> {
     /// Hands a request to the policy, or answers it at once.
     async fn start(&mut self, frame: &Bytes) -> Result<(), End> {
         let arrived = Instant::now();
-        let request = protocol::read(frame, &self.shared.options.limits.decode, &self.shared.metadata);
-        let requests = match request.dialect {
-            Dialect::OpenPi => &self.shared.metrics.openpi_requests,
-            Dialect::StarVla { .. } => &self.shared.metrics.starvla_requests,
-        };
-        requests.fetch_add(1, Ordering::Relaxed);
+        let request = protocol::read(frame, &self.shared.options.limits, &self.shared.metadata);
+        self.shared.metrics.count_request(request.protocol(), request.kind());
         let (reset, observation) = match request.ask {
             Ok(Ask::Policy { reset, observation }) => (reset, observation),
             Ok(Ask::Server { data }) => {
@@ -179,7 +186,7 @@ impl<P: Policy> Connection<P> {
         };
         let (respond, outcome) = oneshot::channel();
         let job =
-            Job { session: self.session.clone(), reset, observation, respond, queued_at: arrived.into_std() };
+            Job { episode: self.episode.clone(), reset, observation, respond, queued_at: arrived.into_std() };
         match self.shared.queue.push(job) {
             Ok(()) => {
                 self.in_flight = Some(InFlight { dialect: request.dialect, outcome, arrived });
@@ -205,7 +212,6 @@ impl<P: Policy> Connection<P> {
         let Some(InFlight { dialect, arrived, .. }) = self.in_flight.take() else { return Ok(()) };
         match outcome {
             Some(Ok(answer)) => {
-                self.routed(&answer);
                 self.answered += u64::from(answer.reply.is_some());
                 let message = protocol::answer(&dialect, answer, self.previous);
                 self.send_binary(message).await?;
@@ -217,16 +223,6 @@ impl<P: Policy> Connection<P> {
             None => return Err(End::Stopping),
         }
         self.start_next().await
-    }
-
-    /// Counts the task, and tells when it is another one.
-    fn routed(&mut self, answer: &Answer) {
-        let Some(routing) = answer.reply.as_ref().and_then(|reply| reply.routing.as_ref()) else { return };
-        self.shared.metrics.count_task(&routing.task);
-        if self.task.as_ref() != Some(&routing.task) {
-            self.task = Some(routing.task.clone());
-            self.shared.tell(&Event::Routed { client: self.client, routing: routing.clone() });
-        }
     }
 
     /// Answers with an error; where the dialect has no such answer, the connection ends.

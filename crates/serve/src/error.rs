@@ -62,6 +62,7 @@ impl RequestError {
             Self::Observation(_) | Self::Policy(InferError::Observation(_) | InferError::Refused(_)) => {
                 "observation"
             }
+            Self::Policy(InferError::Abstained { .. }) => "abstained",
             Self::Busy { .. } | Self::Pipelined => "busy",
             Self::Policy(_) | Self::Reply(_) => "policy",
             Self::Stopping => "stopping",
@@ -70,5 +71,5 @@ impl RequestError {
 }
 
 /// Every value of [`RequestError::kind`].
-pub(crate) const ERROR_KINDS: [&str; 6] =
-    ["malformed", "oversized", "observation", "busy", "policy", "stopping"];
+pub(crate) const ERROR_KINDS: [&str; 7] =
+    ["malformed", "oversized", "observation", "abstained", "busy", "policy", "stopping"];

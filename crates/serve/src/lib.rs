@@ -7,10 +7,12 @@
 //! - [`decode`] and [`encode`]: msgpack with NumPy arrays; arrays share the received frame's memory.
 //!
 //! One request of each client is in the queue at a time, so that clients take turns. Pings are answered while inference
-//! runs. A request may carry, beside an observation, `task` (instead of routing), `reset` (a new episode starts; alone it is answered
-//! with `{"reset": true}`), `inference_delay` and `prev_chunk_left_over` (for asynchronous chunking); a reply may carry
-//! `routing` {task, scores, margin}. What is wrong with a request is said in a text frame, then the connection is closed with 1011
-//! (1009 for an oversized message); in StarVLA's envelope it is an answer, and the connection stays.
+//! runs, and a client is given up only when no byte has come for a ping's interval and its timeout. A request may carry,
+//! beside an observation, `task` (instead of routing), `reset` (a new episode starts; alone it is answered with
+//! `{"reset": true}`), `inference_delay` and `prev_chunk_left_over` (for asynchronous chunking). Every reply of a policy with
+//! tasks carries `routing` {task, reason, scores, margin}: see [`Routing`]. What is wrong with a request is said in a text
+//! frame, then the connection is closed with 1011 (1009 for an oversized message); in StarVLA's envelope it is an answer, and
+//! the connection stays. [`Limits`] bound what one client can make the server hold.
 //!
 //! This crate knows no model: the policy says what it wants in its [`Metadata`]. It prints nothing; [`Options::on_event`]
 //! hears what happens.
@@ -29,8 +31,10 @@
 mod array;
 mod codec;
 mod connection;
+mod decision;
 mod error;
 mod http;
+mod lively;
 mod metrics;
 mod observation;
 mod options;
@@ -45,10 +49,11 @@ mod zero_cost;
 
 pub use array::{Array, ArrayError, Dtype};
 pub use codec::{DecodeError, DecodeLimits, decode, encode};
+pub use decision::{Decision, Outcome, Reason, Routing, Scores};
 pub use error::ServeError;
 pub use observation::{KEY_SETS, KeySet, ObservationError};
 pub use options::{Client, Event, Limits, Options};
-pub use policy::{Image, InferError, Metadata, Observation, Policy, Reply, Routing};
+pub use policy::{Image, InferError, Metadata, Observation, Policy, Reply};
 pub use server::{Handle, Server};
 pub use value::Value;
 pub use zero_cost::ZeroCost;

@@ -4,11 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::decision::Outcome;
 use crate::error::ERROR_KINDS;
+use crate::protocol::{KINDS, PROTOCOLS};
 
-/// Upper bounds of the latency histograms in seconds.
-const BOUNDS_S: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// Upper bounds of the latency histograms in seconds: from a policy that computes nothing to a large one on a small CPU.
+const BOUNDS_S: [f64; 18] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0,
+    120.0,
+];
 
 /// Names of tasks come from the policy; more than these are counted as one.
 const MAX_TASKS: usize = 256;
@@ -16,28 +20,62 @@ const MAX_TASKS: usize = 256;
 /// What `/metrics` tells.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    pub(crate) openpi_requests: AtomicU64,
-    pub(crate) starvla_requests: AtomicU64,
     pub(crate) clients: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) timed_out: AtomicU64,
     pub(crate) inference: Histogram,
     pub(crate) request: Histogram,
+    /// By protocol and kind.
+    requests: [[AtomicU64; KINDS.len()]; PROTOCOLS.len()],
     errors: [AtomicU64; ERROR_KINDS.len()],
-    routed: Mutex<BTreeMap<String, u64>>,
+    /// Chunks of actions.
+    answers: ByTask,
+    /// What the router decided; under no task where it abstained.
+    decisions: ByTask,
+}
+
+/// Counts by task and by a word for how it came about.
+#[derive(Default)]
+struct ByTask(Mutex<BTreeMap<(String, &'static str), u64>>);
+
+impl ByTask {
+    fn count(&self, task: &str, word: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = (task.to_owned(), word);
+        if counts.len() >= MAX_TASKS && !counts.contains_key(&key) {
+            key.0 = "other".to_owned();
+        }
+        *counts.entry(key).or_default() += 1;
+    }
+
+    fn write(&self, page: &mut Page, name: &str, label: &str) {
+        for ((task, word), count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            page.line(name, &[("task", task), (label, word)], *count as f64);
+        }
+    }
 }
 
 impl Metrics {
+    pub(crate) fn count_request(&self, protocol: &str, kind: &str) {
+        let index = |all: &[&str], one: &str| all.iter().position(|known| *known == one);
+        if let (Some(protocol), Some(kind)) = (index(&PROTOCOLS, protocol), index(&KINDS, kind)) {
+            self.requests[protocol][kind].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn count_error(&self, kind: &str) {
         if let Some(index) = ERROR_KINDS.iter().position(|known| *known == kind) {
             self.errors[index].fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn count_task(&self, task: &str) {
-        let mut routed = self.routed.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = if routed.len() < MAX_TASKS || routed.contains_key(task) { task } else { "other" };
-        *routed.entry(name.to_owned()).or_default() += 1;
+    pub(crate) fn count_decision(&self, outcome: &Outcome) {
+        if outcome.asked() {
+            self.decisions.count(outcome.task().unwrap_or_default(), outcome.as_str());
+        }
+        if let Outcome::Ran(routing) = outcome {
+            self.answers.count(&routing.task, routing.reason.as_str());
+        }
     }
 
     /// Prometheus' text format, version 0.0.4.
@@ -46,16 +84,24 @@ impl Metrics {
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
 
         page.head("skillweld_requests_total", "counter", "Requests that were received.");
-        page.line("skillweld_requests_total", &[("protocol", "openpi")], number(&self.openpi_requests));
-        page.line("skillweld_requests_total", &[("protocol", "starvla")], number(&self.starvla_requests));
+        for (protocol, counts) in PROTOCOLS.iter().zip(&self.requests) {
+            for (kind, count) in KINDS.iter().zip(counts) {
+                let labels = [("protocol", *protocol), ("kind", *kind)];
+                page.line("skillweld_requests_total", &labels, number(count));
+            }
+        }
         page.head("skillweld_errors_total", "counter", "Requests that were answered with an error.");
         for (kind, count) in ERROR_KINDS.iter().zip(&self.errors) {
             page.line("skillweld_errors_total", &[("kind", kind)], number(count));
         }
-        page.head("skillweld_routed_total", "counter", "Answers by the task that was chosen.");
-        for (task, count) in &*self.routed.lock().unwrap_or_else(PoisonError::into_inner) {
-            page.line("skillweld_routed_total", &[("task", task)], *count as f64);
-        }
+        page.head("skillweld_answers_total", "counter", "Chunks of actions by their task and why it ran.");
+        self.answers.write(&mut page, "skillweld_answers_total", "reason");
+        page.head(
+            "skillweld_decisions_total",
+            "counter",
+            "What the router decided, each time it was asked; no task where it abstained.",
+        );
+        self.decisions.write(&mut page, "skillweld_decisions_total", "outcome");
         page.histogram("skillweld_inference_seconds", "Time in the policy.", &self.inference);
         page.histogram("skillweld_request_seconds", "From a whole request to its reply.", &self.request);
         let gauges = [
@@ -137,43 +183,4 @@ fn resident_bytes() -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_what_prometheus_reads() {
-        let metrics = Metrics::default();
-        metrics.count_error("busy");
-        metrics.count_task("pick \"it\"\n");
-        metrics.inference.observe(Duration::from_millis(3));
-        metrics.inference.observe(Duration::from_secs(60));
-        let text = metrics.text(true, 2, Some(7));
-        for line in [
-            "skillweld_errors_total{kind=\"busy\"} 1",
-            "skillweld_routed_total{task=\"pick \\\"it\\\"\\n\"} 1",
-            "skillweld_inference_seconds_bucket{le=\"0.002\"} 0",
-            "skillweld_inference_seconds_bucket{le=\"0.005\"} 1",
-            "skillweld_inference_seconds_bucket{le=\"+Inf\"} 2",
-            "skillweld_inference_seconds_sum 60.003",
-            "skillweld_inference_seconds_count 2",
-            "skillweld_queue_length 2",
-            "skillweld_device_memory_bytes 7",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-        }
-        // Every line is a comment or a name with a number.
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let (_, value) = line.rsplit_once(' ').unwrap();
-            assert!(value.parse::<f64>().is_ok(), "{line}");
-        }
-    }
-
-    #[test]
-    fn endless_task_names_do_not_fill_memory() {
-        let metrics = Metrics::default();
-        for index in 0..2 * MAX_TASKS {
-            metrics.count_task(&index.to_string());
-        }
-        assert!(metrics.routed.lock().unwrap().len() <= MAX_TASKS + 1);
-    }
-}
+mod tests;

@@ -8,31 +8,33 @@ pub use error::ObservationError;
 pub use keys::{KEY_SETS, KeySet};
 
 use crate::Array;
+use crate::options::Limits;
 use crate::policy::{Metadata, Observation};
 use crate::value::Value;
-
-/// Longest prompt in bytes. What a policy can take is far less, and is the policy's to say.
-const MAX_PROMPT_BYTES: usize = 16 << 10;
 
 /// Applies the table of key sets and the policy's wishes to a map of observations.
 ///
 /// # Errors
 /// [`ObservationError`] naming the key, and what belongs there.
-pub(crate) fn observation(request: Value, policy: &Metadata) -> Result<Observation, ObservationError> {
+pub(crate) fn observation(
+    request: Value,
+    policy: &Metadata,
+    limits: &Limits,
+) -> Result<Observation, ObservationError> {
     let set = KeySet::of(&request)?;
-    let images = set.images(&request, policy.images)?;
+    let images = set.images(&request, policy.images, limits)?;
     let state = match policy.state_dim {
         Some(dim) => set.state(&request, dim)?,
         None => Vec::new(),
     };
-    let prompt = prompt(&request, set.prompt, policy.prompt)?;
+    let prompt = prompt(&request, set.prompt, policy.prompt, limits.prompt_bytes)?;
     let observation = Observation {
         images,
         state,
         prompt,
         task: task(&request, &policy.tasks)?,
         inference_delay: inference_delay(&request)?,
-        prev_chunk_left_over: left_over(&request, policy.action_dim)?,
+        prev_chunk_left_over: left_over(&request, policy)?,
         extra: Vec::new(),
     };
     let Value::Map(entries) = request else { return Ok(observation) };
@@ -52,7 +54,7 @@ pub(crate) fn reset(request: &Value) -> Result<bool, ObservationError> {
     }
 }
 
-fn prompt(request: &Value, key: &str, needed: bool) -> Result<String, ObservationError> {
+fn prompt(request: &Value, key: &str, needed: bool, limit: usize) -> Result<String, ObservationError> {
     let prompt = match request.get(key) {
         Some(Value::Text(prompt)) => prompt,
         None | Some(Value::Nil) if !needed => return Ok(String::new()),
@@ -64,8 +66,8 @@ fn prompt(request: &Value, key: &str, needed: bool) -> Result<String, Observatio
         }
         Some(other) => return Err(ObservationError::kind(key, "the instruction, as text", other)),
     };
-    if prompt.len() > MAX_PROMPT_BYTES {
-        return Err(ObservationError::LongPrompt { bytes: prompt.len(), limit: MAX_PROMPT_BYTES });
+    if prompt.len() > limit {
+        return Err(ObservationError::LongPrompt { key: key.into(), bytes: prompt.len(), limit });
     }
     if needed && prompt.trim().is_empty() {
         return Err(ObservationError::EmptyPrompt { key: key.into() });
@@ -97,17 +99,19 @@ fn inference_delay(request: &Value) -> Result<Option<usize>, ObservationError> {
     }
 }
 
-fn left_over(request: &Value, action_dim: usize) -> Result<Option<Array>, ObservationError> {
+fn left_over(request: &Value, policy: &Metadata) -> Result<Option<Array>, ObservationError> {
     const KEY: &str = "prev_chunk_left_over";
+    let (most, dim) = (policy.action_horizon, policy.action_dim);
     match request.get(KEY) {
         None | Some(Value::Nil) => Ok(None),
-        Some(Value::Array(array)) if matches!(array.shape(), [_, dim] if *dim == action_dim) => {
+        Some(Value::Array(array)) if matches!(*array.shape(), [rows, columns] if rows <= most && columns == dim) =>
+        {
             finite(KEY, &array.to_f32())?;
             Ok(Some(array.clone()))
         }
         Some(other) => Err(ObservationError::Kind {
             key: KEY.into(),
-            expected: format!("an array of rows × {action_dim} numbers"),
+            expected: format!("an array of at most {most} rows × {dim} numbers"),
             found: other.describe(),
         }),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::DecodeLimits;
-use crate::policy::Routing;
+use crate::decision::Decision;
 
 /// How a server behaves.
 #[derive(Clone)]
@@ -52,10 +52,19 @@ impl fmt::Debug for Options {
 /// What is refused for its size or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one message.
+    /// Bytes of one message. One client can make the server hold five times as many: a message that runs and its images
+    /// converted, one sent ahead, and one on its way in pieces, the next piece beside those before it. In all, memory for
+    /// messages is at most 5 · `clients` · `frame_bytes`: 20 GiB with the defaults, should every client be hostile; a
+    /// LIBERO client's share is 1 MB.
     pub frame_bytes: usize,
     /// What one message may hold.
     pub decode: DecodeLimits,
+    /// Rows and columns of an image. A policy resizes every image, and what that takes depends on its sides.
+    pub image_side: usize,
+    /// Rows times columns of an image.
+    pub image_pixels: usize,
+    /// Bytes of an instruction. How many tokens fit is the policy's to say.
+    pub prompt_bytes: usize,
     /// Requests that wait for the policy, at most one of each client. One more is answered with an error that says "busy".
     pub queue: usize,
     /// Clients at once. One more gets HTTP status 503.
@@ -64,7 +73,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frame_bytes: 32 << 20, decode: DecodeLimits::default(), queue: 128, clients: 256 }
+        Self {
+            frame_bytes: 32 << 20,
+            decode: DecodeLimits::default(),
+            image_side: 4096,
+            // A 4K camera's 3840 × 2160 are a little less.
+            image_pixels: 8 << 20,
+            prompt_bytes: 2 << 10,
+            queue: 128,
+            clients: 128,
+        }
     }
 }
 
@@ -87,13 +105,8 @@ pub enum Event {
         /// From where.
         peer: SocketAddr,
     },
-    /// A task was chosen that is not the one of this client's last request.
-    Routed {
-        /// For which client.
-        client: Client,
-        /// How.
-        routing: Routing,
-    },
+    /// A task was decided on. Told on the policy's thread, in the order in which it ran.
+    Decided(Decision),
     /// A request was answered with an error.
     Failed {
         /// Whose.
@@ -119,11 +132,7 @@ impl fmt::Display for Event {
         match self {
             Self::Ready { warm_up_s } => write!(f, "ready (warm-up took {warm_up_s:.2} s)"),
             Self::Connected { client, peer } => write!(f, "client {client}: connected from {peer}"),
-            Self::Routed { client, routing } => {
-                write!(f, "client {client}: task {} (margin {:.3};", routing.task, routing.margin)?;
-                routing.scores.iter().try_for_each(|(task, score)| write!(f, " {task} {score:.3}"))?;
-                write!(f, ")")
-            }
+            Self::Decided(decision) => decision.fmt(f),
             Self::Failed { client, message } => write!(f, "client {client}: error: {message}"),
             Self::Disconnected { client, reason, answered } => {
                 write!(f, "client {client}: gone after {answered} answers: {reason}")

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 
+use crate::decision::{Routing, Scores};
 use crate::observation::ObservationError;
 use crate::{Array, Value};
 
@@ -100,21 +101,10 @@ pub struct Reply {
     pub actions: Array,
     /// More arrays by name; each has H as its first dimension, because clients slice every array.
     pub extra: Vec<(String, Array)>,
-    /// How the task was chosen, if it was.
+    /// Which task ran, and why; none from a policy that has no tasks.
     pub routing: Option<Routing>,
     /// Milliseconds by stage. The server adds `infer_ms` unless it is there.
     pub timing_ms: Vec<(String, f64)>,
-}
-
-/// How a router chose the task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Routing {
-    /// The task whose actions these are.
-    pub task: String,
-    /// Every candidate's score.
-    pub scores: Vec<(String, f64)>,
-    /// Best score less second best.
-    pub margin: f64,
 }
 
 /// Why there are no actions.
@@ -127,6 +117,14 @@ pub enum InferError {
     /// The observation is at fault, in a way that only the policy knows of: a prompt of too many tokens, for example.
     #[error("{0}")]
     Refused(String),
+    /// The router is not sure enough of any task. The session takes the next observation as if this one had not been.
+    #[error("{message}")]
+    Abstained {
+        /// What the client is told.
+        message: String,
+        /// What there was to choose from.
+        scores: Scores,
+    },
     /// The policy is at fault.
     #[error("inference failed: {0}")]
     Failed(String),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::array::Array;
-use crate::codec::{DecodeLimits, decode, encode};
+use crate::codec::{decode, encode};
 use crate::error::RequestError;
 use crate::observation::{CONTROL_KEYS, ObservationError, observation, reset};
+use crate::options::Limits;
 use crate::policy::{Metadata, Observation, Reply};
 use crate::value::Value;
 
@@ -39,6 +40,32 @@ pub(crate) enum Ask {
     Server { data: Option<Value> },
 }
 
+/// Every value of [`Request::protocol`].
+pub(crate) const PROTOCOLS: [&str; 2] = ["openpi", "starvla"];
+
+/// Every value of [`Request::kind`].
+pub(crate) const KINDS: [&str; 4] = ["infer", "reset", "server", "refused"];
+
+impl Request {
+    /// For the metric `skillweld_requests_total`.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self.dialect {
+            Dialect::OpenPi => "openpi",
+            Dialect::StarVla { .. } => "starvla",
+        }
+    }
+
+    /// For the same: what is asked for; what can be read but not asked for is refused.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.ask {
+            Ok(Ask::Policy { observation: Some(_), .. }) => "infer",
+            Ok(Ask::Policy { observation: None, .. }) => "reset",
+            Ok(Ask::Server { .. }) => "server",
+            Err(_) => "refused",
+        }
+    }
+}
+
 /// What the policy made of a request.
 pub(crate) struct Answer {
     /// None if it was only asked to start a new episode.
@@ -48,8 +75,8 @@ pub(crate) struct Answer {
 }
 
 /// Reads one frame.
-pub(crate) fn read(frame: &Bytes, limits: &DecodeLimits, policy: &Metadata) -> Request {
-    let value = match decode(frame, limits) {
+pub(crate) fn read(frame: &Bytes, limits: &Limits, policy: &Metadata) -> Request {
+    let value = match decode(frame, &limits.decode) {
         Ok(value) => value,
         Err(error) => return Request { dialect: Dialect::OpenPi, ask: Err(error.into()) },
     };
@@ -57,24 +84,24 @@ pub(crate) fn read(frame: &Bytes, limits: &DecodeLimits, policy: &Metadata) -> R
         || matches!(value.get("payload"), Some(Value::Map(_)))
         || matches!(value.get("examples"), Some(Value::List(_)));
     if envelope {
-        starvla(value, policy)
+        starvla(value, policy, limits)
     } else {
-        Request { dialect: Dialect::OpenPi, ask: ask(value, policy) }
+        Request { dialect: Dialect::OpenPi, ask: ask(value, policy, limits) }
     }
 }
 
-fn ask(request: Value, policy: &Metadata) -> Result<Ask, RequestError> {
+fn ask(request: Value, policy: &Metadata, limits: &Limits) -> Result<Ask, RequestError> {
     let reset = reset(&request)?;
     let only_control =
         |entries: &[(String, Value)]| entries.iter().all(|(key, _)| CONTROL_KEYS.contains(&&**key));
     let observation = match &request {
         Value::Map(entries) if reset && only_control(entries) => None,
-        _ => Some(Box::new(observation(request, policy)?)),
+        _ => Some(Box::new(observation(request, policy, limits)?)),
     };
     Ok(Ask::Policy { reset, observation })
 }
 
-fn starvla(mut message: Value, policy: &Metadata) -> Request {
+fn starvla(mut message: Value, policy: &Metadata, limits: &Limits) -> Request {
     let request_id = message.get("request_id").cloned().unwrap_or_else(|| "default".into());
     let asked = message.get("type").and_then(Value::as_text).unwrap_or("infer").to_owned();
     let payload = take(&mut message, "payload").filter(|payload| matches!(payload, Value::Map(_)));
@@ -87,7 +114,7 @@ fn starvla(mut message: Value, policy: &Metadata) -> Request {
         "infer" | "predict_action" => {
             let examples = take(&mut payload, "examples");
             batched = examples.is_some();
-            ("inference_result", single(payload, examples).and_then(|payload| ask(payload, policy)))
+            ("inference_result", single(payload, examples).and_then(|payload| ask(payload, policy, limits)))
         }
         other => {
             let other: String = other.chars().take(80).collect();
@@ -188,10 +215,15 @@ fn body(entries: &mut Vec<(String, Value)>, reply: Reply, batched: bool, inferen
     };
     entries.push(("policy_timing".into(), numbers(timing)));
     if let Some(routing) = reply.routing {
+        let (scores, margin) = match routing.scores {
+            Some(scores) => (scores.candidates, scores.margin.into()),
+            None => (Vec::new(), Value::Nil),
+        };
         let routing = vec![
             ("task".into(), routing.task.into()),
-            ("scores".into(), numbers(routing.scores)),
-            ("margin".into(), routing.margin.into()),
+            ("reason".into(), routing.reason.as_str().into()),
+            ("scores".into(), numbers(scores)),
+            ("margin".into(), margin),
         ];
         entries.push(("routing".into(), Value::Map(routing)));
     }
@@ -253,3 +285,6 @@ pub(crate) fn check(reply: &Reply) -> Result<(), RequestError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;

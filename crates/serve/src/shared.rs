@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use crate::options::{Event, Options};
 use crate::policy::{InferError, Metadata, Observation, Policy};
 use crate::protocol::{self, Answer};
 use crate::queue::{Abandoned, Queue};
+use crate::worker::Episode;
 
 /// What a server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +57,8 @@ impl<P: Policy> Shared<P> {
     }
 
     pub(crate) fn tell(&self, event: &Event) {
-        (self.options.on_event)(event);
+        // Whoever keeps the log may fail, and even panic: a log must not stop a robot.
+        drop(catch_unwind(AssertUnwindSafe(|| (self.options.on_event)(event))));
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -75,7 +78,7 @@ pub(crate) fn advance(phase: &watch::Sender<Phase>, to: Phase) -> bool {
 /// One request on its way to the policy.
 pub(crate) struct Job<S> {
     /// Of the connection; locked only while its request runs.
-    pub(crate) session: Arc<Mutex<S>>,
+    pub(crate) episode: Arc<Mutex<Episode<S>>>,
     pub(crate) reset: bool,
     pub(crate) observation: Option<Box<Observation>>,
     pub(crate) respond: oneshot::Sender<Result<Answer, RequestError>>,

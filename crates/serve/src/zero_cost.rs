@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Array, InferError, Metadata, Observation, Policy, Reply};
+use crate::{Array, InferError, Metadata, Observation, Policy, Reason, Reply, Routing};
 
 /// A policy that computes nothing: every action is the state's first numbers, which for a robot commanded by position means
 /// to stay. It shows what the server itself costs, and stands in for a policy in the tests of clients.
@@ -35,6 +35,13 @@ impl ZeroCost {
     pub fn with_delay(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
+
+    /// The task that was asked for, or the first.
+    fn routing(&self, requested: Option<String>) -> Option<Routing> {
+        let reason = if requested.is_some() { Reason::Requested } else { Reason::Fixed };
+        let task = requested.or_else(|| self.metadata.tasks.first().cloned())?;
+        Some(Routing { task, reason, scores: None, asked: false })
+    }
 }
 
 impl Policy for ZeroCost {
@@ -55,6 +62,7 @@ impl Policy for ZeroCost {
         let actions: Vec<f32> = std::iter::repeat_n(action, horizon).flatten().collect();
         let actions = Array::from_f32(&[horizon, dim], &actions)
             .map_err(|error| InferError::Failed(error.to_string()))?;
-        Ok(Reply { actions, extra: Vec::new(), routing: None, timing_ms: Vec::new() })
+        let routing = self.routing(observation.task);
+        Ok(Reply { actions, extra: Vec::new(), routing, timing_ms: Vec::new() })
     }
 }

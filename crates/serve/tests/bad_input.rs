@@ -5,6 +5,8 @@ mod harness;
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{
@@ -83,14 +85,16 @@ fn wrong_observations_are_named() {
     // Text and control keys.
     check("prompt", Some("".into()), "`prompt` is empty");
     check("prompt", Some(" \n".into()), "`prompt` is empty");
-    check("prompt", Some("x".repeat(20_000).into()), "the prompt has 20000 bytes");
+    check("prompt", Some("x".repeat(2049).into()), "`prompt` has 2049 bytes; at most 2048 are taken");
     check("prompt", Some(Value::Int(3)), "`prompt` has to be the instruction, as text; it is an integer");
     check("task", Some("fly".into()), "unknown task `fly`; this policy knows pick");
     check("task", Some(Value::Int(1)), "`task` has to be the name of a task");
     check("reset", Some("yes".into()), "`reset` has to be true or false");
     check("inference_delay", Some(Value::Int(-1)), "`inference_delay` has to be");
     check("inference_delay", Some(Value::Float(1.5)), "`inference_delay` has to be");
-    check("prev_chunk_left_over", Some(floats(&[0.0; 7])), "an array of rows × 7 numbers");
+    check("prev_chunk_left_over", Some(floats(&[0.0; 7])), "an array of at most 8 rows × 7 numbers");
+    let long: Value = Array::from_f32(&[9, 7], &[0.0; 63]).unwrap().into();
+    check("prev_chunk_left_over", Some(long), "an array of at most 8 rows × 7 numbers");
     let nan: Value = Array::from_f32(&[1, 7], &[f32::NAN; 7]).unwrap().into();
     check("prev_chunk_left_over", Some(nan), "`prev_chunk_left_over` holds NaN");
     // No observation at all.
@@ -98,8 +102,59 @@ fn wrong_observations_are_named() {
     refused(&server, &map(vec![]), "no known key");
     refused(&server, &Value::List(vec![]), "an observation is a map, not a list of 0");
     refused(&server, &Value::Nil, "an observation is a map, not nothing");
-    assert_eq!(server.metric("skillweld_errors_total{kind=\"observation\"}"), 32.0);
+    assert_eq!(server.metric("skillweld_errors_total{kind=\"observation\"}"), 33.0);
     bystander.end();
+}
+
+/// Counts what reaches the policy.
+struct Counting(Arc<AtomicU64>);
+
+impl Policy for Counting {
+    type Session = ();
+
+    fn metadata(&self) -> Metadata {
+        ZeroCost::libero().metadata()
+    }
+
+    fn session(&self) {}
+
+    fn infer(&self, (): &mut (), seen: Observation) -> Result<Reply, InferError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        ZeroCost::libero().infer(&mut (), seen)
+    }
+}
+
+/// Small messages to send, expensive to work on: they are refused at the socket, at once, and the policy never sees them.
+#[test]
+fn what_would_take_long_is_refused_before_it_is_queued() {
+    let ran = Arc::new(AtomicU64::new(0));
+    let server = Running::start(Counting(ran.clone()), Options::default());
+    let zeroes = |shape: &[usize]| array(Dtype::U8, shape, vec![0; shape.iter().product()]);
+    let most = "at most 4096 a side and 8388608 in all are taken";
+    for (shape, size) in [
+        ([1, 2_000_000, 3], "1 × 2000000"),
+        ([2_000_000, 1, 3], "2000000 × 1"),
+        ([3, 1, 4097], "1 × 4097"),
+        ([4097, 1, 3], "4097 × 1"),
+        ([3000, 3000, 3], "3000 × 3000"),
+    ] {
+        let request = with(&libero(), "observation/wrist_image", Some(zeroes(&shape)));
+        let start = Instant::now();
+        refused(&server, &request, &format!("`observation/wrist_image` is {size} pixels; {most}"));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+    // Millions of numbers instead of eight are not converted to be counted.
+    let state = array(Dtype::U8, &[20_000_000], vec![0; 20_000_000]);
+    refused(
+        &server,
+        &with(&libero(), "observation/state", Some(state)),
+        "has 20000000 numbers; the policy wants 8",
+    );
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+    // A 4K camera is none of this.
+    let large = with(&libero(), "observation/image", Some(zeroes(&[2160, 3840, 3])));
+    server.connect().infer(&large).unwrap();
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
 }
 
 #[test]

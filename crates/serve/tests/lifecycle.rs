@@ -3,6 +3,7 @@
 
 mod harness;
 
+use std::io::Write as _;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Client, Goodbye, PATIENCE, Running, map, numbers, small, state, wait_until};
 use skillweld_serve::{
     Array, InferError, Limits, Metadata, Observation, Options, Policy, Reply, ServeError, Server, ZeroCost,
+    encode,
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -97,15 +99,60 @@ fn pings_are_answered_and_nobody_is_dropped_while_inference_runs() {
     assert_eq!(first_action(client.receive()), 1.0);
 }
 
-/// As above for a minute, with the default intervals: what openpi's own server drops clients for.
+/// A client that only waits is not dropped either, however many times longer than its timeout the inference takes.
+fn an_inference_is_answered(inference: Duration, options: Options) {
+    let server = Running::start(ZeroCost::new(small()).with_delay(inference), options);
+    let mut client = server.connect();
+    client.socket.get_mut().set_read_timeout(Some(inference + PATIENCE)).unwrap();
+    assert_eq!(first_action(client.infer(&state([1.0, 0.0]))), 1.0);
+    assert_eq!(server.metric("skillweld_timeouts_total"), 0.0);
+}
+
+#[test]
+fn an_inference_of_many_timeouts_is_answered() {
+    let options = Options {
+        ping_interval: Duration::from_millis(100),
+        ping_timeout: Duration::from_millis(300),
+        ..Options::default()
+    };
+    an_inference_is_answered(Duration::from_millis(1500), options);
+}
+
+/// As above with the default intervals: what openpi's own server drops clients for.
 #[test]
 #[ignore = "takes a minute"]
 fn an_inference_of_a_minute_is_answered() {
-    let server =
-        Running::start(ZeroCost::new(small()).with_delay(Duration::from_secs(60)), Options::default());
+    an_inference_is_answered(Duration::from_secs(60), Options::default());
+}
+
+/// Bytes of one message trickle in for many times what a silent client is given; when they stop, it is dropped.
+#[test]
+fn a_slow_upload_is_not_silence() {
+    let options = Options {
+        ping_interval: Duration::from_millis(150),
+        ping_timeout: Duration::from_millis(150),
+        ..Options::default()
+    };
+    let server = Running::start(ZeroCost::new(small()), options);
+    // One masked frame, the mask zeroes.
+    let body = encode(&state([1.0, 0.0]));
+    let frame = [&[0x82, 0x80 | u8::try_from(body.len()).unwrap(), 0, 0, 0, 0], &body[..]].concat();
     let mut client = server.connect();
-    client.socket.get_mut().set_read_timeout(Some(Duration::from_secs(90))).unwrap();
-    assert_eq!(first_action(client.infer(&state([1.0, 0.0]))), 1.0);
+    let start = Instant::now();
+    for byte in frame.chunks(1) {
+        client.socket.get_mut().write_all(byte).unwrap();
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    assert!(start.elapsed() > Duration::from_millis(900), "three times an interval and a timeout");
+    assert_eq!(first_action(client.receive()), 1.0);
+    assert_eq!(server.metric("skillweld_timeouts_total"), 0.0);
+    drop(client);
+
+    let start = Instant::now();
+    let mut stuck = server.connect();
+    stuck.socket.get_mut().write_all(&frame[..10]).unwrap();
+    wait_until("the end of the one that got stuck", || server.metric("skillweld_timeouts_total") == 1.0);
+    assert!(start.elapsed() >= Duration::from_millis(300));
 }
 
 #[test]
@@ -162,7 +209,7 @@ fn a_full_queue_is_busy_and_a_client_that_left_makes_room() {
     wait_until("the end of the one that left", || server.metric("skillweld_clients") == 2.0);
     envelope.send(&request);
     wait_until("the next in the queue", || {
-        server.metric("skillweld_requests_total{protocol=\"starvla\"}") == 2.0
+        server.metric("skillweld_requests_total{protocol=\"starvla\",kind=\"infer\"}") == 2.0
     });
     gate.open();
     assert_eq!(first_action(running.receive()), 1.0);

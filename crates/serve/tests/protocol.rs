@@ -5,7 +5,8 @@ mod harness;
 
 use harness::{Running, array, floats, libero, map, numbers, small, state, with};
 use skillweld_serve::{
-    Array, Dtype, InferError, Metadata, Observation, Options, Policy, Reply, Routing, Value, ZeroCost,
+    Array, Dtype, InferError, Metadata, Observation, Options, Policy, Reason, Reply, Routing, Scores, Value,
+    ZeroCost,
 };
 
 /// Answers with what it saw.
@@ -34,6 +35,11 @@ impl Policy for Mirror {
         });
         let delay = seen.inference_delay.map_or(-1.0, |steps| steps as f32);
         let left = seen.prev_chunk_left_over.map_or(-1.0, |array| array.len() as f32);
+        if seen.prompt == "abstain" {
+            return Err(InferError::Abstained { message: "not sure".into(), scores: scores() });
+        }
+        let reason = if seen.task.is_some() { Reason::Requested } else { Reason::Routed };
+        let asked = seen.task.is_none() && *count == 1;
         let task = seen.task.unwrap_or_else(|| self.0.tasks.first().cloned().unwrap_or_default());
         Ok(Reply {
             actions: row(&seen.state),
@@ -44,14 +50,14 @@ impl Policy for Mirror {
                     row(&[*count as f32, delay, left, seen.prompt.len() as f32, seen.extra.len() as f32]),
                 ),
             ],
-            routing: Some(Routing {
-                task,
-                scores: vec![("pick".into(), 0.75), ("push".into(), 0.25)],
-                margin: 0.5,
-            }),
+            routing: Some(Routing { task, reason, scores: Some(scores()), asked }),
             timing_ms: vec![("vision".into(), 1.5)],
         })
     }
+}
+
+fn scores() -> Scores {
+    Scores { candidates: vec![("pick".into(), 0.75), ("push".into(), 0.25)], margin: 0.5 }
 }
 
 fn mirror(images: usize, state_dim: usize) -> Running {
@@ -88,7 +94,7 @@ fn a_libero_client_gets_metadata_and_actions() {
         let timing = answer.get("server_timing").unwrap();
         assert_eq!(timing.get("prev_total_ms").is_some(), round > 0);
     }
-    assert_eq!(server.metric("skillweld_requests_total{protocol=\"openpi\"}"), 3.0);
+    assert_eq!(server.metric("skillweld_requests_total{protocol=\"openpi\",kind=\"infer\"}"), 3.0);
     assert_eq!(server.metric("skillweld_inference_seconds_count"), 3.0);
     assert_eq!(server.metric("skillweld_clients"), 1.0);
 }
@@ -180,11 +186,11 @@ fn requests_may_carry_more_than_an_observation() {
 
     let mut request = with(&plain, "task", Some("push".into()));
     request = with(&request, "inference_delay", Some(Value::Int(3)));
-    let left: Value = Array::from_f32(&[4, 2], &[0.0; 8]).unwrap().into();
+    let left: Value = Array::from_f32(&[3, 2], &[0.0; 6]).unwrap().into();
     request = with(&request, "prev_chunk_left_over", Some(left));
     request = with(&request, "mood", Some("fine".into()));
     let answer = client.infer(&request).unwrap();
-    assert_eq!(numbers(&answer, "facts").1, [2.0, 3.0, 8.0, 2.0, 1.0]);
+    assert_eq!(numbers(&answer, "facts").1, [2.0, 3.0, 6.0, 2.0, 1.0]);
     assert_eq!(answer.get("routing").unwrap().get("task"), Some(&"push".into()));
 
     // Alone, `reset` is answered without inference; with an observation, it comes first.
@@ -196,11 +202,86 @@ fn requests_may_carry_more_than_an_observation() {
     assert_eq!(numbers(&answer, "facts").1[0], 1.0);
     // Another connection has its own session.
     assert_eq!(numbers(&server.connect().infer(&plain).unwrap(), "facts").1[0], 1.0);
+}
 
-    let routed: Vec<_> = server.events().into_iter().filter(|event| event.contains("task")).collect();
-    assert_eq!(routed[0], "client 1: task pick (margin 0.500; pick 0.750 push 0.250)");
-    assert!(routed[1].contains("task push"), "{routed:?}");
-    assert_eq!(server.metric("skillweld_routed_total{task=\"push\"}"), 1.0);
+/// What clients, the log and the metrics are told of tasks: every reply, every decision, abstentions too.
+#[test]
+fn every_decision_is_told() {
+    let server = mirror(0, 2);
+    let mut client = server.connect();
+    let plain = with(&state([1.0, 2.0]), "prompt", Some("go".into()));
+    let ask = |client: &mut harness::Client, request: &Value| client.infer(request).unwrap();
+    let routing = |answer: &Value, key: &str| answer.get("routing").unwrap().get(key).unwrap().clone();
+    for _ in 0..3 {
+        assert_eq!(routing(&ask(&mut client, &plain), "reason"), "routed".into());
+    }
+    let push = with(&plain, "task", Some("push".into()));
+    let answer = ask(&mut client, &push);
+    assert_eq!((routing(&answer, "task"), routing(&answer, "reason")), ("push".into(), "requested".into()));
+    let reset = map(vec![("reset", true.into())]);
+    ask(&mut client, &reset);
+    // Nothing has been asked for since: this is still the second episode.
+    ask(&mut client, &with(&plain, "reset", Some(true.into())));
+    let message = client.infer(&with(&plain, "prompt", Some("abstain".into()))).unwrap_err().message;
+    assert_eq!(message, "not sure");
+
+    let told: Vec<_> = server.events().into_iter().filter(|event| event.contains("chunk")).collect();
+    let scores = "margin 0.500; pick 0.750 push 0.250";
+    let expected = [
+        format!("client 1: episode 1, chunk 1: task pick (routed; {scores})"),
+        // Nothing new in the second and third.
+        format!("client 1: episode 1, chunk 4: task push (requested; {scores})"),
+        format!("client 1: episode 2, chunk 1: task pick (routed; {scores})"),
+        format!("client 1: episode 2, chunk 2: no task (abstained; {scores})"),
+    ];
+    assert_eq!(told, expected);
+    for (line, count) in [
+        ("skillweld_answers_total{task=\"pick\",reason=\"routed\"}", 4.0),
+        ("skillweld_answers_total{task=\"push\",reason=\"requested\"}", 1.0),
+        ("skillweld_decisions_total{task=\"pick\",outcome=\"routed\"}", 2.0),
+        ("skillweld_decisions_total{task=\"\",outcome=\"abstained\"}", 1.0),
+        ("skillweld_errors_total{kind=\"abstained\"}", 1.0),
+        ("skillweld_requests_total{protocol=\"openpi\",kind=\"reset\"}", 1.0),
+        ("skillweld_requests_total{protocol=\"openpi\",kind=\"infer\"}", 6.0),
+    ] {
+        assert_eq!(server.metric(line), count, "{line}");
+    }
+}
+
+/// Without scores there is no margin, but there is a task and a reason.
+#[test]
+fn a_fixed_task_is_told_as_well() {
+    let server = Running::start(ZeroCost::new(small()), Options::default());
+    let mut client = server.connect();
+    for (request, task, reason) in [
+        (state([0.0; 2]), "pick", "fixed"),
+        (with(&state([0.0; 2]), "task", Some("push".into())), "push", "requested"),
+    ] {
+        let expected = map(vec![
+            ("task", task.into()),
+            ("reason", reason.into()),
+            ("scores", map(vec![])),
+            ("margin", Value::Nil),
+        ]);
+        assert_eq!(client.infer(&request).unwrap().get("routing"), Some(&expected));
+    }
+}
+
+/// A log that fails must not stop a robot.
+#[test]
+fn a_log_that_panics_stops_nobody() {
+    let options = Options { on_event: std::sync::Arc::new(|_| panic!("no log")), ..Options::default() };
+    let address = ([127, 0, 0, 1], 0).into();
+    let server =
+        skillweld_serve::Server::bind(ZeroCost::new(small()), Options { address, ..options }).unwrap();
+    let (address, handle) = (server.address(), server.handle());
+    let running = std::thread::spawn(move || server.run());
+    let mut client = harness::Client::connect(address).unwrap();
+    for _ in 0..3 {
+        client.infer(&state([0.0; 2])).unwrap();
+    }
+    handle.stop();
+    running.join().unwrap().unwrap();
 }
 
 #[test]

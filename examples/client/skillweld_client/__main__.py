@@ -82,9 +82,11 @@ def _ask(client: Client, requests: int, prompt: str, task: Optional[str]) -> Dic
 def _print(report: Dict[str, Any]) -> None:
     metadata, routing, latency = report["metadata"], report["routing"], report["latency_ms"]
     print(f"{report['server']}: {metadata['policy']}, tasks {', '.join(metadata['tasks'])}")
-    if routing:
+    if routing and routing["scores"]:
         scores = ", ".join(f"{task} {score:.2f}" for task, score in routing["scores"].items())
-        print(f"routed to {routing['task']} (margin {routing['margin']:.3f}; {scores})")
+        print(f"task {routing['task']} ({routing['reason']}; margin {routing['margin']:.3f}; {scores})")
+    elif routing:
+        print(f"task {routing['task']} ({routing['reason']})")
     print(f"a chunk of {len(report['actions'])} actions of {len(report['actions'][0])} numbers; the first:")
     print("  " + "  ".join(f"{number:.4f}" for number in report["actions"][0]))
     print("latency " + ", ".join(f"{name} {value:.1f} ms" for name, value in latency.items()))

@@ -64,7 +64,8 @@ class Client:
 
         Returns:
             ``actions`` (action_horizon × action_dim, float32, in the robot's units), ``policy_timing`` and ``server_timing``
-            (milliseconds) and, where a router chose, ``routing`` (``task``, ``scores``, ``margin``).
+            (milliseconds) and ``routing``: the ``task`` that ran, the ``reason`` for it (``fixed``, ``requested``, ``routed``,
+            ``fallback`` or ``kept``), and where a router chose, its ``scores`` and ``margin`` (else ``{}`` and ``None``).
 
         Raises:
             RequestError: the server refused the observation; the connection has ended.

@@ -1,6 +1,8 @@
 //! Runs the program as a user would, on small checkpoints made on the spot.
 #![allow(dead_code, clippy::unwrap_used, reason = "included by tests, each of which uses its share")]
 
+pub(crate) mod served;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

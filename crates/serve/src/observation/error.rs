@@ -76,6 +76,22 @@ pub enum ObservationError {
         /// What is there.
         value: String,
     },
+    /// An image whose sides no camera has.
+    #[error(
+        "`{key}` is {height} × {width} pixels; at most {side} a side and {pixels} in all are taken: resize it"
+    )]
+    ImageSize {
+        /// Where.
+        key: String,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// The most rows, and the most columns.
+        side: usize,
+        /// The most pixels.
+        pixels: usize,
+    },
     /// An instruction of nothing.
     #[error("`{key}` is empty; it has to say what to do")]
     EmptyPrompt {
@@ -83,8 +99,10 @@ pub enum ObservationError {
         key: String,
     },
     /// An instruction that is too long.
-    #[error("the prompt has {bytes} bytes; at most {limit} are read")]
+    #[error("`{key}` has {bytes} bytes; at most {limit} are taken: say it in a sentence")]
     LongPrompt {
+        /// Where.
+        key: String,
         /// How long it is.
         bytes: usize,
         /// How long it may be.

@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use super::error::ObservationError;
 use crate::array::{Array, Dtype};
+use crate::options::Limits;
 use crate::policy::Image;
 use crate::value::Value;
 
@@ -9,7 +10,7 @@ use crate::value::Value;
 const ROUNDING: f32 = 1e-3;
 
 /// An image of height × width × 3 or 3 × height × width, uint8 or floats from 0 to 1; leading dimensions of 1 are dropped.
-pub(super) fn read(key: &str, value: &Value) -> Result<Image, ObservationError> {
+pub(super) fn read(key: &str, value: &Value, limits: &Limits) -> Result<Image, ObservationError> {
     let wrong = || {
         ObservationError::kind(key, "an image: an array of height × width × 3 or 3 × height × width", value)
     };
@@ -28,6 +29,11 @@ pub(super) fn read(key: &str, value: &Value) -> Result<Image, ObservationError> 
     if height == 0 || width == 0 {
         return Err(wrong());
     }
+    // Before anything is converted. The array is there, so its sides multiply without overflow.
+    let Limits { image_side: side, image_pixels: pixels, .. } = *limits;
+    if height > side || width > side || height * width > pixels {
+        return Err(ObservationError::ImageSize { key: key.into(), height, width, side, pixels });
+    }
     let pixels = match array.dtype() {
         Dtype::U8 => array.bytes().clone(),
         dtype if dtype.is_float() => quantised(key, array)?,
@@ -39,17 +45,21 @@ pub(super) fn read(key: &str, value: &Value) -> Result<Image, ObservationError> 
 
 /// 0 … 1 to 0 … 255, cut off as `(255 * image).astype(uint8)` does.
 fn quantised(key: &str, array: &Array) -> Result<Bytes, ObservationError> {
-    let values = array.to_f32();
-    let outside = values.iter().position(|value| !(-ROUNDING..=1.0 + ROUNDING).contains(value));
-    if let Some(index) = outside {
-        let value = values[index];
-        return Err(match value.is_finite() {
-            true => ObservationError::ImageRange { key: key.into(), index, value: value.to_string() },
-            false => ObservationError::NotFinite { key: key.into(), index },
-        });
-    }
-    // Casting cuts off and clips.
-    Ok(values.into_iter().map(|value| (255.0 * value) as u8).collect())
+    let mut pixels = Vec::with_capacity(array.len());
+    array.try_blocks(|start, values| {
+        let outside = values.iter().position(|value| !(-ROUNDING..=1.0 + ROUNDING).contains(value));
+        if let Some(index) = outside {
+            let (key, value, index) = (key.to_owned(), values[index], start + index);
+            return Err(match value.is_finite() {
+                true => ObservationError::ImageRange { key, index, value: value.to_string() },
+                false => ObservationError::NotFinite { key, index },
+            });
+        }
+        // Casting cuts off and clips.
+        pixels.extend(values.iter().map(|value| (255.0 * value) as u8));
+        Ok(())
+    })?;
+    Ok(pixels.into())
 }
 
 /// Three planes to three bytes a pixel.

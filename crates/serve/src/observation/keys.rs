@@ -1,5 +1,7 @@
 use super::error::ObservationError;
 use super::{finite, image};
+use crate::array::Array;
+use crate::options::Limits;
 use crate::policy::Image;
 use crate::value::Value;
 
@@ -78,7 +80,12 @@ impl KeySet {
         all.any(|known| *known == key || known.split_once('/').is_some_and(|(map, _)| map == key))
     }
 
-    pub(crate) fn images(&self, request: &Value, wanted: usize) -> Result<Vec<Image>, ObservationError> {
+    pub(crate) fn images(
+        &self,
+        request: &Value,
+        wanted: usize,
+        limits: &Limits,
+    ) -> Result<Vec<Image>, ObservationError> {
         let offered = self.images.len();
         if wanted > offered {
             return Err(ObservationError::Images { set: self.name, wanted, offered });
@@ -86,7 +93,7 @@ impl KeySet {
         self.images[..wanted]
             .iter()
             .map(|&key| match find(request, key) {
-                Some(value) => image::read(key, value),
+                Some(value) => image::read(key, value, limits),
                 None => Err(ObservationError::MissingKey { key: key.into(), expected: "an image" }),
             })
             .collect()
@@ -94,18 +101,31 @@ impl KeySet {
 
     pub(crate) fn state(&self, request: &Value, dim: usize) -> Result<Vec<f32>, ObservationError> {
         let mut state = Vec::with_capacity(dim);
+        let wrong_length = |found| {
+            let keys = self.state.join(", ");
+            Err(ObservationError::StateLength { keys, expected: dim, found })
+        };
         for &key in self.state {
             let expected = "the robot's state, a vector of numbers";
             let Some(value) = find(request, key) else {
                 return Err(ObservationError::MissingKey { key: key.into(), expected });
             };
+            // Before anything is converted: an array of millions is as easily sent as one of eight.
+            let length = match value {
+                Value::Array(array) => array.len(),
+                Value::List(values) => values.len(),
+                _ => 1,
+            };
+            let one_dimension = !matches!(value, Value::Array(array) if dimensions(array) > 1);
+            if one_dimension && state.len() + length > dim {
+                return wrong_length(state.len() + length);
+            }
             let part = vector(value).ok_or_else(|| ObservationError::kind(key, expected, value))?;
             finite(key, &part)?;
             state.extend(part);
         }
         if state.len() != dim {
-            let keys = self.state.join(", ");
-            return Err(ObservationError::StateLength { keys, expected: dim, found: state.len() });
+            return wrong_length(state.len());
         }
         Ok(state)
     }
@@ -122,6 +142,11 @@ fn find<'a>(request: &'a Value, key: &str) -> Option<&'a Value> {
     })
 }
 
+/// Dimensions of other lengths than 1.
+fn dimensions(array: &Array) -> usize {
+    array.shape().iter().filter(|&&length| length != 1).count()
+}
+
 /// Numbers in one dimension: an array (whose further dimensions are 1), a list or a single number.
 fn vector(value: &Value) -> Option<Vec<f32>> {
     let number = |value: &Value| match value {
@@ -131,9 +156,7 @@ fn vector(value: &Value) -> Option<Vec<f32>> {
         _ => None,
     };
     match value {
-        Value::Array(array) if array.shape().iter().filter(|&&length| length != 1).count() <= 1 => {
-            Some(array.to_f32())
-        }
+        Value::Array(array) if dimensions(array) <= 1 => Some(array.to_f32()),
         Value::List(values) => values.iter().map(number).collect(),
         other => number(other).map(|number| vec![number]),
     }
