@@ -1,18 +1,21 @@
 //! `ties`: trim, elect a sign, merge those that agree.
 
+use std::cell::RefCell;
+
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws, vectorize};
 
-use crate::join::{Join, Thin, for_each_tile, merge, sum_of_signs, weigh};
+use crate::join::{Join, TILE, Thin, for_each_tile, merge, sum_of_signs, weigh};
 use crate::rescale;
-use crate::trim::{self, Scope};
+use crate::trim::{self, AMONG_EQUALS, Scope, Threshold};
 
 /// TIES-Merging. `density` of each expert's largest entries are kept; each element takes the sign of the weighted sum;
 /// the entries of that sign are averaged, or summed without `normalize`. With `rescale` the entries kept of each expert
 /// are first scaled back to its Σ|τ|, as in mergekit.
 ///
 /// `scope` says over what the threshold, the norm and the majority sign are taken: each tensor by itself (as mergekit does) or
-/// the whole task vector (as the paper does). Entries equal to the threshold are all kept; mergekit keeps exactly
-/// ⌊density · n⌋ and picks among equals as an unstable sort of the whole tensor happens to leave them.
+/// the whole task vector (as the paper does). The difference of two bf16 weights has few magnitudes, so that many entries equal
+/// the threshold. `tensor` keeps as many of them as the density asks for, chosen at random by their place; mergekit keeps
+/// those that an unstable sort leaves in front. `global` keeps them all, as the paper's code does.
 pub struct Ties;
 
 impl MergeMethod for Ties {
@@ -142,19 +145,32 @@ fn weights(block: &Block<'_>) -> Vec<f32> {
     }
 }
 
-/// Keeps entries of at least the expert's threshold.
+/// Keeps entries above the expert's threshold, and of those that equal it as many as there is room for.
 struct Trim<'a> {
     block: &'a Block<'a>,
     weights: Vec<f32>,
     /// `None`: keep everything.
-    thresholds: Vec<Option<f32>>,
+    thresholds: Vec<Option<Threshold>>,
+    /// Start of the tile thinned last, and the random numbers of its elements: all experts take the same.
+    among_equals: RefCell<Option<(usize, [u32; TILE])>>,
 }
 
 impl<'a> Trim<'a> {
     fn new(block: &'a Block<'a>, weights: Vec<f32>) -> Result<Self> {
         let threshold = |k| if trims(block) { trim::threshold(block, scope(block), k) } else { Ok(None) };
         let thresholds = (0..block.experts()).map(threshold).collect::<Result<_>>()?;
-        Ok(Self { block, weights, thresholds })
+        Ok(Self { block, weights, thresholds, among_equals: RefCell::new(None) })
+    }
+
+    /// Calls `work` with the random numbers of the tile that starts at element `start` of the block.
+    fn with_numbers(&self, start: usize, work: impl FnOnce(&[u32; TILE])) {
+        let mut tile = self.among_equals.borrow_mut();
+        let (filled, numbers) = tile.get_or_insert((usize::MAX, [0; TILE]));
+        if *filled != start {
+            AMONG_EQUALS.fill(self.block.offset() + start as u64, numbers);
+            *filled = start;
+        }
+        work(numbers);
     }
 }
 
@@ -162,7 +178,12 @@ impl Thin for Trim<'_> {
     fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
         let (expert, weight) = (&self.block.expert(k)[start..], self.weights[k]);
         match self.thresholds[k] {
-            Some(threshold) => weigh_large(values, expert, weight, threshold),
+            Some(Threshold { magnitude, equal_below: Some(below) }) => self.with_numbers(start, |numbers| {
+                weigh_some(values, expert, weight, magnitude, numbers, below);
+            }),
+            Some(Threshold { magnitude, equal_below: None }) => {
+                weigh_large(values, expert, weight, magnitude)
+            }
             None => weigh(values, expert, weight),
         }
     }
@@ -172,6 +193,15 @@ vectorize! {
     fn weigh_large(values: &mut [f32], expert: &[f32], weight: f32, threshold: f32) {
         for (value, expert) in values.iter_mut().zip(expert) {
             *value = if expert.abs() >= threshold { weight * expert } else { 0.0 };
+        }
+    }
+
+    /// As `weigh_large`, but of the entries equal to the threshold only those whose number is below `below`.
+    fn weigh_some(values: &mut [f32], expert: &[f32], weight: f32, threshold: f32, numbers: &[u32; TILE], below: u32) {
+        for ((value, expert), &number) in values.iter_mut().zip(expert).zip(numbers) {
+            let magnitude = expert.abs();
+            let keep = (magnitude > threshold) | ((magnitude == threshold) & (number < below));
+            *value = if keep { weight * expert } else { 0.0 };
         }
     }
 }

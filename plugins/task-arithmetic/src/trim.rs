@@ -1,10 +1,11 @@
-//! The exact trim threshold: the K-th largest |τ| of a task vector, by radix selection.
+//! The exact trim threshold: the K-th largest |τ| of a task vector, by radix selection, and which of the entries that
+//! equal it are among the K.
 //!
 //! Magnitudes compare like their bits. Three passes count the upper 11, the next 10 and the last 10 of the 31 bits, each
 //! only among the entries that share what the passes before have settled: tables this small stay in the first cache,
 //! and counts are whole numbers, which f64 adds exactly in any order.
 
-use skillweld_plugin_sdk::{Block, Result, pack_bits, vectorize};
+use skillweld_plugin_sdk::{Block, Random, Result, pack_bits, vectorize};
 
 /// Over what a threshold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,39 +33,69 @@ pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [
         }
         if pass == 0 {
             count_upper(block.expert(k), counts);
-        } else if let Some((settled, _)) = narrow(block, scope, k, pass)? {
-            count_within(block.expert(k), counts, shift, settled);
+        } else if let Some(settled) = narrow(block, scope, k, pass)? {
+            count_within(block.expert(k), counts, shift, settled.bits);
         }
     }
     Ok(())
 }
 
-/// Smallest magnitude that expert `k` keeps; `None` when it keeps everything.
-pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<f32>> {
+/// What a trimmed expert keeps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Threshold {
+    /// The smallest magnitude kept.
+    pub(crate) magnitude: f32,
+    /// Of the entries of that magnitude those are kept whose random number is below this; `None`: all.
+    pub(crate) equal_below: Option<u32>,
+}
+
+/// Decides which of equal entries are kept, by their place in the tensor alone: equal experts keep the same ones, and
+/// neither the order of the experts nor a seed matters.
+pub(crate) const AMONG_EQUALS: Random = Random::new(0, 0);
+
+/// What expert `k` keeps; `None` when it keeps everything.
+pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<Threshold>> {
     if block.expert_number("density", k) >= 1.0 {
         return Ok(None);
     }
-    // Nothing is at least NaN: density 0 keeps nothing.
-    Ok(Some(narrow(block, scope, k, PASSES)?.map_or(f32::NAN, |(bits, _)| f32::from_bits(bits))))
+    let Some(Narrowed { bits, rank, count }) = narrow(block, scope, k, PASSES)? else {
+        // Nothing is at least NaN: density 0 keeps nothing.
+        return Ok(Some(Threshold { magnitude: f32::NAN, equal_below: None }));
+    };
+    // A random choice does not favour the first rows of a matrix, as the first of all equals would.
+    let some = scope == Scope::Tensor && rank < count;
+    let equal_below = some.then_some((rank / count * 4_294_967_296.0) as u32);
+    Ok(Some(Threshold { magnitude: f32::from_bits(bits), equal_below }))
 }
 
-/// What the first `passes` passes settle: the upper bits of the threshold, lower ones zero, and its rank from above
-/// among the entries with these bits. `None` when nothing is kept.
-fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Result<Option<(u32, f64)>> {
+/// What some passes settle of an expert's threshold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Narrowed {
+    /// Its upper bits, lower ones zero.
+    bits: u32,
+    /// Its rank from above among the entries with these bits: so many of them are kept.
+    rank: f64,
+    /// How many entries have these bits.
+    count: f64,
+}
+
+/// What the first `passes` passes settle. `None` when nothing is kept.
+fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Result<Option<Narrowed>> {
     let mut totals = block.totals();
-    let mut settled = (0, 0.0);
+    let mut settled = Narrowed::default();
     for (pass, (shift, bins)) in DIGITS.into_iter().enumerate().take(passes) {
         let (tables, later) = totals.split_at(bins * block.experts());
         totals = later;
         let groups = group_sums(&tables[k * bins..][..bins]);
         if pass == 0 {
             match rank(groups.iter().sum(), block.expert_number("density", k), scope) {
-                Some(rank) => settled.1 = rank,
+                Some(rank) => settled.rank = rank,
                 None => return Ok(None),
             }
         }
-        let found = select(&groups, settled.1).and_then(|(group, rank)| {
-            let (bin, rank) = select(&tables[k * bins + group * GROUP..][..GROUP], rank)?;
+        let counts = &tables[k * bins..][..bins];
+        let found = select(&groups, settled.rank).and_then(|(group, rank)| {
+            let (bin, rank) = select(&counts[group * GROUP..][..GROUP], rank)?;
             Some((group * GROUP + bin, rank))
         });
         let Some((bin, rank)) = found else {
@@ -74,7 +105,7 @@ fn narrow(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Result<Op
             )
             .into());
         };
-        settled = (settled.0 | (bin as u32) << shift, rank);
+        settled = Narrowed { bits: settled.bits | (bin as u32) << shift, rank, count: counts[bin] };
     }
     Ok(Some(settled))
 }

@@ -28,12 +28,36 @@ fn trial_of<M: skillweld_plugin_sdk::export::Exported>(tensors: &Tensors) -> Tri
     })
 }
 
-/// What `count` entries of the largest magnitude leave: those at least as large as the `count`-th.
-fn keep_largest(values: &[f32], count: usize) -> Vec<f32> {
+/// The `count`-th largest magnitude.
+fn threshold(values: &[f32], count: usize) -> f32 {
     let mut sorted: Vec<f32> = values.iter().map(|x| x.abs()).collect();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    let threshold = if count == 0 { f32::INFINITY } else { sorted[count - 1] };
+    if count == 0 { f32::INFINITY } else { sorted[count - 1] }
+}
+
+/// Entries at least as large as the `count`-th.
+fn keep_largest(values: &[f32], count: usize) -> Vec<f32> {
+    let threshold = threshold(values, count);
     values.iter().map(|&x| if x.abs() >= threshold { x } else { 0.0 }).collect()
+}
+
+/// Entries larger than the `count`-th, and of those as large as it each with the chance that makes `count` the mean.
+fn keep_about(values: &[f32], count: usize) -> Vec<f32> {
+    let threshold = threshold(values, count);
+    let larger = values.iter().filter(|x| x.abs() > threshold).count();
+    let equal = values.iter().filter(|x| x.abs() == threshold).count();
+    let below = (count - larger.min(count)) as f64 / equal as f64 * 2f64.powi(32);
+    let mut numbers = vec![0; values.len()];
+    Random::new(0, 0).fill(0, &mut numbers);
+    let keep = |(&x, number): (&f32, u32)| {
+        let keep = x.abs() > threshold || (x.abs() == threshold && f64::from(number) < below.floor());
+        if keep { x } else { 0.0 }
+    };
+    if larger + equal == count {
+        keep_largest(values, count)
+    } else {
+        values.iter().zip(numbers).map(keep).collect()
+    }
 }
 
 /// What scales the thinned vector back to the norm of the whole one.
@@ -119,7 +143,7 @@ proptest! {
                     0.0 => 0,
                     density => ((density * len as f64) as usize).max(1),
                 };
-                keep_largest(&experts[k], count)
+                keep_about(&experts[k], count)
             };
             let trimmed = [trim(0), trim(1), trim(2)];
             let factors = [0, 1, 2].map(|k| if rescale { factor(experts[k].iter(), trimmed[k].iter()) } else { 1.0 });
@@ -239,6 +263,38 @@ fn values_that_mergekit_gives() {
         merged.iter().filter(|&&x| x != 0.0).count()
     };
     assert_eq!([0.0, 0.01, 0.3, 0.5, 1.0].map(kept), [0, 1, 4, 8, 16]);
+}
+
+/// Task vectors of bf16 weights: a fine-tune moves a weight by a few steps of its own, so that few magnitudes occur.
+#[test]
+fn ties_keeps_its_density_of_bf16_fine_tunes() {
+    let mut numbers = vec![0; 3 << 16];
+    Random::new(1, 0).fill(0, &mut numbers);
+    let bf16 = |x: f32| f32::from_bits((x.to_bits() + 0x8000) & 0xffff_0000);
+    let unit = |number: u32| (f64::from(number) / 2f64.powi(32)) as f32 - 0.5;
+    let tau: Vec<f32> = numbers
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .map(|&[weight, up, down]| {
+            let weight = bf16(0.04 * unit(weight));
+            bf16(weight + 2e-4 * (unit(up) + unit(down))) - weight
+        })
+        .collect();
+    let count = tau.len() / 5;
+    assert!(
+        keep_largest(&tau, count).iter().filter(|&&x| x != 0.0).count() > count * 11 / 10,
+        "no equals to choose from"
+    );
+    let kept = |tau: &[f32]| Trial::of::<Ties>().experts(&[tau]).set("density", 0.2).merge();
+    let merged = kept(&tau);
+    // One standard deviation of the number of equals kept is √(n/4) at most.
+    let spread = (tau.len() as f64 / 4.0).sqrt() as usize;
+    let found = merged.iter().filter(|&&x| x != 0.0).count();
+    assert!(found.abs_diff(count) < 5 * spread, "{found} instead of {count}");
+    // The first half is no better off than the second.
+    let first = merged[..tau.len() / 2].iter().filter(|&&x| x != 0.0).count();
+    assert!((2 * first).abs_diff(found) < 10 * spread, "{first} of {found}");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Report {
             "# Skillweld against mergekit 0.1.5\n\n\
              `cargo xtask bench --peer mergekit --rounds {}` at {}, {}, {} on {} cores.\n\n\
              Inputs: base and four dense fine-tunes of Qwen2.5-0.5B's shape, bf16, warm page cache. Every program runs the \
-             same recipe, in turns; medians over rounds, the highest memory seen. `f32` and `bf16` name the dtype that \
+             same recipe, in turns, floor and Skillweld before each of the peer's three; medians, the highest memory seen. `f32` and `bf16` name the dtype that \
              mergekit computes in (bf16 is what its users get from `dtype: bfloat16`); Skillweld always computes in f32. \
              mergekit runs on the CPU, with its defaults and with `--lazy-unpickle --async-write --write-threads 2 \
              --num-threads 2`, always with `--quiet --no-write-model-card`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
