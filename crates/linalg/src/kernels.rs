@@ -39,9 +39,10 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     const STEPS: usize;
     /// Rows that x is padded to: 1, or those of an AMX tile.
     const ROWS: usize;
-    /// Steps of k at once: so many that writing sums costs little, so few that the panels of a tile stay in an L1 cache
-    /// (24 KiB for AVX2, 32 for AMX) while rows of x stream past them.
-    const BLOCK_DEPTH: usize;
+    /// Steps of k at once. Vector kernels: so many that writing sums costs little, so few that the panels of a tile stay in an
+    /// L1 cache (24 or 32 KiB) while rows of x stream past them. AMX computes so much for each byte that reading sums back
+    /// would cost more than reading panels from an L2 cache, where 64 columns of so many steps still lie.
+    fn block_depth(kernel: Kernel) -> usize;
 
     #[doc(hidden)]
     fn routine(kernel: Kernel) -> Routine<Self>;
@@ -77,7 +78,10 @@ impl Element for f32 {
     const PER_WORD: usize = 1;
     const STEPS: usize = 1;
     const ROWS: usize = 1;
-    const BLOCK_DEPTH: usize = 384;
+
+    fn block_depth(_: Kernel) -> usize {
+        384
+    }
 
     fn routine(kernel: Kernel) -> Routine<Self> {
         match kernel.instruction_set() {
@@ -94,7 +98,10 @@ impl Element for bf16 {
     const PER_WORD: usize = 2;
     const STEPS: usize = 32;
     const ROWS: usize = 16;
-    const BLOCK_DEPTH: usize = 512;
+
+    fn block_depth(kernel: Kernel) -> usize {
+        if kernel.instruction_set() == InstructionSet::Amx { 8192 } else { 512 }
+    }
 
     fn routine(kernel: Kernel) -> Routine<Self> {
         match kernel.instruction_set() {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use skillweld_simd::vectorize;
 
 use self::right::Panelled;
 use crate::aligned::Aligned;
@@ -47,8 +48,8 @@ impl<'a> From<&'a PackedWeight> for Right<'a> {
 ///
 /// f32 against f32 multiplies and adds in f32. Against a bf16 weight, x is rounded to bf16 (to nearest, ties to even) and
 /// products, which are exact, are added in f32, as PyTorch's bf16 `linear` does but for its last rounding: here the
-/// result stays f32. The sum over k runs in blocks of 384 steps, or 512 where both sides are multiplied as bf16, each a chain
-/// from 0, the blocks added one after the other; which kernel runs decides about fusing and pairing. So the result
+/// result stays f32. The sum over k runs in blocks of 384 steps, or where both sides are multiplied as bf16 of 512 (8192 with AMX), each a
+/// chain from 0, the blocks added one after the other; which kernel runs decides about fusing and pairing. So the result
 /// depends on the kernel, but not on the number of threads nor on where in the matrix an element lies. AMX and AVX-512
 /// BF16 treat subnormal numbers as zero.
 ///
@@ -181,8 +182,9 @@ impl<'a> Product<'a> {
             let mut piece = pieces[index].lock().unwrap_or_else(PoisonError::into_inner);
             let Piece { row, column, out } = &mut *piece;
             let (rows, columns) = out.dim();
-            for start in (0..depth).step_by(T::BLOCK_DEPTH) {
-                let steps = start..depth.min(start + T::BLOCK_DEPTH);
+            let block_depth = T::block_depth(kernel);
+            for start in (0..depth).step_by(block_depth) {
+                let steps = start..depth.min(start + block_depth);
                 let (panels, stride) = right.panels(steps.clone(), *column..*column + columns, scratch);
                 for first in (0..rows).step_by(BLOCK_ROWS) {
                     let block = first..rows.min(first + BLOCK_ROWS);
@@ -207,12 +209,19 @@ impl<'a> Product<'a> {
             // Contiguous: checked by `write`.
             let Some(values) = values.as_slice_mut() else { continue };
             if let Some(bias) = bias {
-                values.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+                add(values, bias);
             }
             if let Some(then) = self.then {
                 then(first_row + row, column, values);
             }
         }
+    }
+}
+
+vectorize! {
+    /// values += x.
+    fn add(values: &mut [f32], x: &[f32]) {
+        values.iter_mut().zip(x).for_each(|(value, x)| *value += x);
     }
 }
 

@@ -43,11 +43,12 @@ fn assert_product(out: &Array2<f32>, x: &ArrayView2<'_, f32>, b: &ArrayView2<'_,
     }
 }
 
-/// Shapes around the kernels' tiles, around blocks of k (384, 512) and rows (192), and around pieces of columns (64).
+/// Shapes around the kernels' tiles, around blocks of k (384, 512; AMX takes 8192) and rows (192), and around pieces of columns (64).
 fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![
         (0..40usize, 0..80usize, 0..150usize),
         (1..20usize, 500..530usize, 1..20usize),
+        (1..4usize, 8185..8200usize, 1..4usize),
         (180..210usize, 380..390usize, 50..140usize),
     ]
 }

@@ -67,16 +67,17 @@ pub(super) unsafe fn block(block: &Block<bf16>) {
 pub(super) unsafe fn tiles(block: &Block<bf16>, tile: unsafe fn(&Tile)) {
     const WIDE: usize = 2 * COLUMNS;
     let mut beside = [0.0f32; 2 * TILE_ROWS * WIDE];
-    for first in (0..block.columns).step_by(WIDE) {
-        let columns = WIDE.min(block.columns - first);
-        // SAFETY: panels are stored in twos.
-        let panels = unsafe {
-            let left = block.panels.add(first / COLUMNS * block.panel_stride);
-            [left, left.add(block.panel_stride)]
-        };
-        for row in (0..block.rows).step_by(2 * TILE_ROWS) {
-            let rows = (2 * TILE_ROWS).min(block.rows - row);
-            let tall = rows > TILE_ROWS;
+    // Rows outside: 32 of them stay in the first cache for the columns beside one another, whose panels stay in the second.
+    for row in (0..block.rows).step_by(2 * TILE_ROWS) {
+        let rows = (2 * TILE_ROWS).min(block.rows - row);
+        let tall = rows > TILE_ROWS;
+        for first in (0..block.columns).step_by(WIDE) {
+            let columns = WIDE.min(block.columns - first);
+            // SAFETY: panels are stored in twos.
+            let panels = unsafe {
+                let left = block.panels.add(first / COLUMNS * block.panel_stride);
+                [left, left.add(block.panel_stride)]
+            };
             let whole = columns == WIDE && (rows == 2 * TILE_ROWS || rows == TILE_ROWS);
             // SAFETY: the row exists and first < columns.
             let out = unsafe { block.out.add(row * block.out_stride + first) };
