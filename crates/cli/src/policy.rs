@@ -125,7 +125,7 @@ pub(crate) fn decision_json(policy: &Policy, decision: &Decision) -> Value {
         .collect();
     let outcome = match decision.outcome {
         Outcome::Routed(_) => "routed",
-        Outcome::FellBack(_) => "fell_back",
+        Outcome::FellBack(_) => "fallback",
         Outcome::Abstained => "abstained",
     };
     json!({

@@ -140,7 +140,7 @@ fn the_router_chooses_and_its_choice_runs() {
     let other = candidates[1 - best]["task"].as_str().unwrap();
     assert_eq!(route(&["--candidates", other]).succeeded().json()["task"], other);
     let fallback = route(&["--min-probability", "1", "--fallback", other]).succeeded().json();
-    assert_eq!((&fallback["task"], &fallback["outcome"]), (&other.into(), &"fell_back".into()));
+    assert_eq!((&fallback["task"], &fallback["outcome"]), (&other.into(), &"fallback".into()));
     let abstained = route(&["--min-probability", "1"]);
     assert_eq!((abstained.code, &abstained.json()["task"]), (Some(1), &Value::Null));
     let output = bench.join("none.safetensors");

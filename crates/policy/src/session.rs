@@ -45,13 +45,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// For logs and replies: `fixed`, `requested`, `routed`, `fell_back`, `kept`.
+    /// For logs and replies: `fixed`, `requested`, `routed`, `fallback`, `kept`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
             Self::Requested => "requested",
             Self::Routed => "routed",
-            Self::FellBack => "fell_back",
+            Self::FellBack => "fallback",
             Self::Kept => "kept",
         }
     }
