@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) adapter: Option<BoundAdapter>,
     /// What lies beside the weights, or beside the adapter's folder.
     pub(crate) files: SideFiles,
+    /// Parts that lie beside a model that is named as a file: they may belong to anyone, and are not opened.
+    pub(crate) ignored: Vec<PathBuf>,
 }
 
 /// An adapter on its base.
@@ -61,6 +63,16 @@ impl BoundAdapter {
 }
 
 impl SideFiles {
+    /// Action head and projectors: what each is, the prefix of its keys in the output, and its tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, &'static str, &Checkpoint)> {
+        let parts = [
+            ("action head", "", &self.action_head),
+            ("proprio projector", "proprio_projector.", &self.proprio_projector),
+            ("noisy action projector", "noisy_action_projector.", &self.noisy_action_projector),
+        ];
+        parts.into_iter().filter_map(|(name, prefix, part)| Some((name, prefix, part.as_ref()?)))
+    }
+
     /// A model that is one file has no others: what lies beside it may belong to anyone.
     fn open(dir: &Path) -> Result<Self, StoreError> {
         if !dir.is_dir() {
@@ -93,7 +105,8 @@ impl Models {
             let adapter =
                 found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
             let files = SideFiles::open(&found.side_files)?;
-            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files });
+            let ignored = parts_beside(&found.side_files);
+            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files, ignored });
         }
         let base = &all[recipe.base.unwrap_or(0)];
         let family = Family::detect(base.weights.keys());
@@ -177,6 +190,13 @@ impl Found {
         let Some(base) = base else { return Err(MergeError::AdapterWithoutBase { path: adapter }) };
         Ok(Self { weights: base.to_owned(), adapter: Some(adapter), side_files: path.clone(), path })
     }
+}
+
+/// Action head and projectors in the folder of a model that is one file.
+fn parts_beside(file: &Path) -> Vec<PathBuf> {
+    let folder = file.parent().filter(|_| file.is_file());
+    let found = folder.and_then(|folder| ExpertFiles::discover(folder).ok());
+    found.iter().flat_map(ExpertFiles::parts).map(|(_, path)| path.to_owned()).collect()
 }
 
 /// True when a folder holds a model's weights, not only an adapter and action heads.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{Models, Plan, RunOptions};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_merge::{Control, Models, Plan, RunOptions};
+use skillweld_plugin_host::Registry;
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 use support::{control, data, files, tensor};
@@ -38,7 +38,7 @@ fn merge(root: &Path, method: &str, models: &str, mask: &str) -> PathBuf {
     let recipe = Recipe::read(&file).unwrap();
     let opened = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[root.join("plugins")]).unwrap();
-    let plan = Plan::new(&recipe, &opened, &registry, HostHooks::SILENT).unwrap();
+    let plan = Plan::new(&recipe, &opened, &registry, &Control::SILENT).unwrap();
     let [one, three] = [1, 3].map(|threads| {
         let out = root.join(format!("{method}{threads}"));
         plan.run(&out, RunOptions { force: true, ..RunOptions::default() }, &control(threads)).unwrap();
