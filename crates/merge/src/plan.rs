@@ -19,6 +19,7 @@ use crate::recipe::Recipe;
 use crate::source::Source;
 
 pub(crate) use action_expert::ExpertPlan;
+pub(crate) use keys::is_vocabulary;
 pub use group::{ActionKind, Part, TensorGroup};
 pub use summary::{PlanLine, PlanSummary, Total};
 

@@ -103,3 +103,22 @@ fn compare_masks(expected: &Path, actual: &Path) {
     }
     assert!(set > 50_000 && f64::from(differ) <= 1e-5 * f64::from(set), "{differ} of {set}");
 }
+
+#[test]
+fn what_is_no_matrix_is_averaged_without_a_method() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    std::fs::create_dir(root.join("plugins")).unwrap();
+    build(&root.join("plugins"));
+    for (name, values) in [("base", [0.0, 9.0]), ("a", [1.0, 2.0]), ("b", [3.0, 6.0])] {
+        let matrix = [values[0]; 4];
+        support::checkpoint(root, name, &[("norm", &[2], &values), ("w", &[2, 2], &matrix)]);
+    }
+    for mask in ["", "mask: positive\n"] {
+        let out = merge(root, "whole", "  - {model: a}\n  - {model: b}\n", mask);
+        let of = |stem: &str| Checkpoint::open(out.join(format!("{stem}.safetensors"))).unwrap();
+        assert_eq!(tensor(&of("model"), "norm").as_slice(), Some(&[2.0, 4.0][..]));
+        let of_w = if mask.is_empty() { "model" } else { "task_vector" };
+        assert_eq!(tensor(&of(of_w), "w").as_slice(), Some(&[4.0; 4][..]));
+    }
+}

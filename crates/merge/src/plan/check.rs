@@ -1,5 +1,7 @@
 //! What must hold before tensors can be merged.
 
+use skillweld_plugin_host::flags;
+
 use super::build::Context;
 use super::{Action, Plan, PlannedTensor};
 use crate::MergeError;
@@ -80,10 +82,17 @@ impl Context<'_> {
         let averaged = one_sided("averaged, because the base has no such tensor", &|tensor| {
             matches!(tensor.action, Action::Average(_)) && !in_base(&tensor.key)
         });
+        let no_matrix = one_sided(
+            &format!("averaged, because `{}` merges matrices alone", self.method.id()),
+            &|tensor| {
+                let averaged = matches!(tensor.action, Action::Average(_)) && in_base(&tensor.key);
+                averaged && self.method.has(flags::MATRIX) && tensor.shape.len() != 2
+            },
+        );
         let copied = one_sided("copied from the base, because no expert has it", &|tensor| {
             matches!(tensor.action, Action::Copy(_)) && in_base(&tensor.key) && !in_experts(&tensor.key)
         });
-        Ok(averaged.into_iter().chain(copied).collect())
+        Ok([averaged, no_matrix, copied].into_iter().flatten().collect())
     }
 }
 

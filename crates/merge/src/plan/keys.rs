@@ -155,7 +155,7 @@ fn is_embedding(key: &str) -> bool {
 }
 
 /// The key has a row for each token.
-pub(super) fn is_vocabulary(key: &str) -> bool {
+pub(crate) fn is_vocabulary(key: &str) -> bool {
     is_embedding(key) || key.contains("lm_head")
 }
 

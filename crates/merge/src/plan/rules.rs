@@ -51,7 +51,7 @@ impl<'a> Context<'a> {
         let stored = base.as_ref().unwrap_or(any).stored();
         let (shape, stored_dtype) = (stored.shape(), stored.dtype());
         if let Some(first) = &output.tied_to {
-            return Ok(planned(stored_dtype, shape, Action::LeaveOut(tied(first))));
+            return Ok(planned(stored_dtype, shape, Action::LeaveOut(tied(key, first))));
         }
         let dtype = match self.recipe.out_dtype.or(self.recipe.dtype) {
             Some(dtype) if stored_dtype.is_computable() => dtype,
@@ -135,8 +135,9 @@ impl<'a> Context<'a> {
 }
 
 /// Why the second name of a tied weight has no tensor of its own.
-fn tied(first: &str) -> String {
-    format!("the same weights as `{first}`, which are merged once; config.json says that they are tied")
+fn tied(key: &str, first: &str) -> String {
+    let config = if is_vocabulary(key) { "; config.json will say that they are tied" } else { "" };
+    format!("the same weights as `{first}`, which are merged once{config}")
 }
 
 /// A guess at why shapes differ: embeddings and output heads differ in their rows when tokens were added.
