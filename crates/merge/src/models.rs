@@ -9,7 +9,7 @@ use skillweld_merged::layout::STATISTICS;
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
 
 use crate::MergeError;
-use crate::recipe::Recipe;
+use crate::recipe::{Place, Recipe, RecipeError};
 use crate::source::Source;
 
 /// Every model that a recipe names, in its order.
@@ -96,9 +96,11 @@ impl Models {
     pub fn open(recipe: &Recipe) -> Result<Self, MergeError> {
         let mut opened = Opened::default();
         let base_path = recipe.base.map(|base| recipe.locate(base)).transpose()?.map(|(path, _)| path);
-        let mut all = Vec::with_capacity(recipe.models.len());
+        let mut all: Vec<Model> = Vec::with_capacity(recipe.models.len());
+        let mut places = Places::default();
         for (i, model) in recipe.models.iter().enumerate() {
             let (path, adapter) = recipe.locate(i)?;
+            places.refuse_second((&path, adapter.as_deref()), &model.place, &all)?;
             refuse_masked(&path)?;
             let found = Found::at(path, adapter, base_path.as_deref())?;
             let weights = opened.open(&found.weights)?;
@@ -135,6 +137,33 @@ fn refuse_masked(path: &Path) -> Result<(), MergeError> {
         return Err(MergeError::Unfit { path: path.to_owned(), problem: problem.to_owned() });
     }
     Ok(())
+}
+
+/// Where the models seen so far really lie.
+#[derive(Default)]
+struct Places(Vec<(PathBuf, Option<PathBuf>)>);
+
+impl Places {
+    /// Refuses a model that is there under another spelling of its path: the base would count as a task of its own.
+    fn refuse_second(
+        &mut self,
+        (path, adapter): (&Path, Option<&Path>),
+        place: &Place,
+        before: &[Model],
+    ) -> Result<(), RecipeError> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = (real(path), adapter.map(real));
+        if let Some(first) = self.0.iter().position(|other| *other == own) {
+            let problem = format!(
+                "is the same model as {} by another path ({}); write the path alike in both places",
+                before[first].name,
+                own.0.display()
+            );
+            return Err(RecipeError::Conflict { place: place.clone(), problem });
+        }
+        self.0.push(own);
+        Ok(())
+    }
 }
 
 /// Checkpoints by real path.

@@ -19,8 +19,8 @@ use crate::recipe::Recipe;
 use crate::source::Source;
 
 pub(crate) use action_expert::ExpertPlan;
-pub(crate) use keys::is_vocabulary;
 pub use group::{ActionKind, Part, TensorGroup};
+pub(crate) use keys::is_vocabulary;
 pub use summary::{PlanLine, PlanSummary, Total};
 
 /// The whole merge: one entry for every tensor of the output, and one for every tensor that is refused.

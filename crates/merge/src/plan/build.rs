@@ -7,7 +7,7 @@ use skillweld_plugin_host::{Bound, HostHooks, Level, Method, ParamKind, ParamSpe
 use super::keys::OutputKey;
 use super::{Plan, PlannedTensor, action_expert, left_out, statistics};
 use crate::models::Models;
-use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe};
+use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Place, Recipe};
 use crate::{Control, MergeError};
 
 /// What the rules need to know.
@@ -58,10 +58,17 @@ impl<'a> Plan<'a> {
         let tasks = recipe.tasks().collect();
         let context = Context { recipe, models, method, mask, hooks, tasks };
         context.check_models()?;
+        recipe.check_tokenizers()?;
         let mut tensors = context.plan_keys(control)?;
         let mut notes = context.check_names(&tensors)?;
         let expert = action_expert::plan(&context, mask.is_some(), &mut tensors)?;
         left_out::plan(&context, &mut tensors, &mut notes);
+        if recipe.allow_non_finite {
+            notes.push(
+                "`allow_non_finite`: no NaN or infinity is looked for; a method that trims or elects may make a finite value of one, so nothing in the output need show it"
+                    .to_owned(),
+            );
+        }
         statistics::check(&tensors)?;
         Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
     }
@@ -69,13 +76,24 @@ impl<'a> Plan<'a> {
 
 /// Says which parameters of the recipe the method takes and does nothing with.
 fn warn_of_no_effect(recipe: &Recipe, method: &Method, hooks: &HostHooks<'_>) {
-    for parameter in method.params().iter().filter(|parameter| parameter.no_effect) {
-        let places = recipe.places_of(&parameter.name);
-        let Some((first, others)) = places.split_first() else { continue };
+    let warn = |places: &[&Place], text: &dyn Fn() -> String| {
+        let Some((first, others)) = places.split_first() else { return };
         let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        (hooks.log)(Level::Warning, &format!("{first}{more}: {}", text()));
+    };
+    for parameter in method.params() {
         let (name, id) = (&parameter.name, method.id());
-        let text = format!("{first}{more}: `{name}` has no effect on `{id}`; {}", parameter.description);
-        (hooks.log)(Level::Warning, &text);
+        if parameter.no_effect {
+            let why = || format!("`{name}` has no effect on `{id}`; {}", parameter.description);
+            warn(&recipe.places_of(name), &why);
+        } else if !parameter.per_expert {
+            let why = || {
+                format!(
+                    "`{name}` of `{id}` applies to the whole merge and has no effect on one model; set it in the top-level `parameters` or a slice's"
+                )
+            };
+            warn(&recipe.places_on_models(name), &why);
+        }
     }
 }
 
