@@ -193,13 +193,8 @@ pub enum MergeError {
 pub enum Mixed {
     /// One has statistics of its own.
     Scopes,
-    /// Other models, or the same in another order.
-    Models {
-        /// Those of the first tensor.
-        first: Vec<String>,
-        /// Those of the other one.
-        other: Vec<String>,
-    },
+    /// Other models, or the same in another order: those of the first tensor, and those of the other one.
+    Models(Box<[Vec<String>; 2]>),
     /// Other values of the method's parameters.
     Parameters,
 }
@@ -210,10 +205,10 @@ impl Mixed {
             Self::Scopes => format!(
                 "and so for all or for none; the parameters of tensor `{key}` ask for statistics of its own, unlike those of `{first}`; give all tensors one `scope`, without filters"
             ),
-            Self::Models { first: ours, other } => format!(
+            Self::Models(models) => format!(
                 "which needs the same models for each of them; tensor `{key}` is merged from {}, `{first}` from {}; list the same models in every slice, or use a method with statistics by tensor",
-                other.join(", "),
-                ours.join(", ")
+                models[1].join(", "),
+                models[0].join(", ")
             ),
             Self::Parameters => format!(
                 "which needs the same parameters for each of them, also those that would change nothing; tensor `{key}` has others than `{first}`; use the same for both, or statistics by tensor (`scope: tensor`, where the method has it)"

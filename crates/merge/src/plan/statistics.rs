@@ -32,7 +32,7 @@ fn agree<'a>(
         let mixed = if !is_global(found) {
             Mixed::Scopes
         } else if other.inputs.iter().map(|input| input.model).ne(merge.inputs.iter().map(|i| i.model)) {
-            Mixed::Models { first: models(merge), other: models(other) }
+            Mixed::Models(Box::new([models(merge), models(other)]))
         } else if !expected.same_parameters(found) {
             Mixed::Parameters
         } else {
