@@ -14,7 +14,7 @@ use super::yaml::{Node, Yaml};
 pub enum Tokenizer {
     /// The base model's; the first model's where there is no base.
     Base,
-    /// All models', which must be one and the same: see [`Recipe::check_tokenizers`].
+    /// All models', which must be one and the same: a plan is refused otherwise.
     Union {
         /// Where it stands.
         place: Place,
