@@ -10,7 +10,7 @@ use anyhow::ensure;
 use clap::ValueEnum;
 use serde_json::json;
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{BaseMode, Control, Models, Plan, RunOptions};
+use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, RunOptions};
 use skillweld_plugin_host::HostHooks;
 
 use crate::Outcome;
@@ -113,9 +113,14 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let recipe = Recipe::read(&args.recipe)?;
     let registry = args.search.discover(console, args.quiet)?;
     let models = Models::open(&recipe)?;
-    let plan = Plan::new(&recipe, &models, &registry, hooks)?;
+    let threads = args.threads.get();
+    let control = Control { threads, hooks, advance: &|elements| progress.advance(elements) };
+    progress.wait("comparing tensors that may be the same");
+    let plan = Plan::new(&recipe, &models, &registry, &control);
+    progress.finish();
+    let plan = plan?;
     let summary = plan.summary();
-    let refused = summary.tensors.iter().any(|tensor| tensor.reason.is_some());
+    let refused = summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused);
 
     let options = RunOptions { force: args.force, base: args.base.into() };
     if args.dry_run {
@@ -135,9 +140,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     }
     ensure!(!interrupt::requested(), "stopped");
 
-    let threads = args.threads.get();
     progress.start(plan.work(), plan_page::bytes_per_element(&summary));
-    let control = Control { threads, hooks, advance: &|elements| progress.advance(elements) };
     let result = plan.run(&args.out, options, &control);
     progress.finish();
     let report = result?;

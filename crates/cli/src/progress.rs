@@ -24,6 +24,15 @@ impl Progress {
         Self { bar: ProgressBar::with_draw_target(None, target) }
     }
 
+    /// Says what is being waited for, until [`finish`](Self::finish).
+    pub(crate) fn wait(&self, what: &'static str) {
+        if let Ok(style) = ProgressStyle::with_template("  {spinner:.green} {msg}") {
+            self.bar.set_style(style);
+        }
+        self.bar.set_message(what);
+        self.bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    }
+
     /// Shows the bar for so many elements of so many bytes each.
     pub(crate) fn start(&self, elements: u64, bytes_per_element: f64) {
         let of_elements = move |elements: u64| figures::bytes(elements as f64 * bytes_per_element);
@@ -41,6 +50,7 @@ impl Progress {
                 false => write!(out, "{} left", figures::duration(state.eta())),
             };
         };
+        self.bar.reset();
         self.bar.set_length(elements);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             let style = style.with_key("done", done).with_key("rate", rate).with_key("left", left);

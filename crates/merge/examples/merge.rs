@@ -7,7 +7,7 @@ use std::path::Path;
 use skillweld_linalg::Threads;
 use skillweld_merge::recipe::Recipe;
 use skillweld_merge::{Control, MergeError, Models, Plan, RunOptions};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_plugin_host::Registry;
 
 fn main() -> Result<(), MergeError> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -15,8 +15,8 @@ fn main() -> Result<(), MergeError> {
     let recipe = Recipe::read(Path::new(recipe))?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    let plan = Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?;
-    let control = Control { threads: Threads::available(), hooks: HostHooks::SILENT, advance: &|_| {} };
+    let control = Control { threads: Threads::available(), ..Control::SILENT };
+    let plan = Plan::new(&recipe, &models, &registry, &control)?;
     plan.run(Path::new(out), RunOptions { force: true, ..RunOptions::default() }, &control)?;
     Ok(())
 }

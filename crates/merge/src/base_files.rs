@@ -186,7 +186,7 @@ impl<'a> Plan<'a> {
     fn is_beside_base(&self, tensor: &PlannedTensor<'a>) -> bool {
         let stored = match &tensor.action {
             Action::Merge(merge) => merge.base.is_some(),
-            Action::Refuse(_) => false,
+            Action::Refuse(_) | Action::LeaveOut(_) => false,
             _ => true,
         };
         stored && tensor.part == Part::Model && self.in_base(tensor).is_none()
@@ -195,7 +195,7 @@ impl<'a> Plan<'a> {
     /// A key of the base model that the output would gain if it took the base model whole.
     fn unplanned_base_key(&self) -> Option<&'a str> {
         let planned: std::collections::BTreeSet<&str> =
-            self.tensors.iter().filter(|t| t.part == Part::Model).map(|t| t.key.as_str()).collect();
+            self.tensors.iter().filter(|t| t.is_of_model()).map(|t| t.key.as_str()).collect();
         self.base()?.keys().find(|key| !planned.contains(key))
     }
 

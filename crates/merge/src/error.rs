@@ -140,9 +140,7 @@ pub enum MergeError {
         path: PathBuf,
     },
     /// Parameters that must agree over all tensors do not.
-    #[error(
-        "`{method}` takes statistics over all tensors together, which needs the same parameters for each of them, also those that would change nothing; tensor `{key}` has others than `{first}`; use the same for both, or statistics by tensor (`scope: tensor`, where the method has it)"
-    )]
+    #[error("`{method}` takes statistics over all tensors together, {}", mixed.text(first, key))]
     MixedStatistics {
         /// The method.
         method: String,
@@ -150,6 +148,17 @@ pub enum MergeError {
         first: String,
         /// Another one.
         key: String,
+        /// In what they differ.
+        mixed: Mixed,
+    },
+    /// The recipe lists no model besides the base.
+    #[error(
+        "there is no expert: the recipe lists only the base model {}; list the models to merge under `models`",
+        base.display()
+    )]
+    NoExperts {
+        /// The base model.
+        base: PathBuf,
     },
     /// The pretrained weights cannot be kept as asked.
     #[error("`--base {mode}` {problem}")]
@@ -176,6 +185,36 @@ pub enum MergeError {
     /// The user asked to stop.
     #[error("stopped; nothing was written")]
     Cancelled,
+}
+
+/// In what two tensors differ that add to the same statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mixed {
+    /// One has statistics of its own.
+    Scopes,
+    /// Other models, or the same in another order: those of the first tensor, and those of the other one.
+    Models(Box<[Vec<String>; 2]>),
+    /// Other values of the method's parameters.
+    Parameters,
+}
+
+impl Mixed {
+    fn text(&self, first: &str, key: &str) -> String {
+        match self {
+            Self::Scopes => format!(
+                "and so for all or for none; the parameters of tensor `{key}` ask for statistics of its own, unlike those of `{first}`; give all tensors one `scope`, without filters"
+            ),
+            Self::Models(models) => format!(
+                "which needs the same models for each of them; tensor `{key}` is merged from {}, `{first}` from {}; list the same models in every slice, or use a method with statistics by tensor",
+                models[1].join(", "),
+                models[0].join(", ")
+            ),
+            Self::Parameters => format!(
+                "which needs the same parameters for each of them, also those that would change nothing; tensor `{key}` has others than `{first}`; use the same for both, or statistics by tensor (`scope: tensor`, where the method has it)"
+            ),
+        }
+    }
 }
 
 impl MergeError {

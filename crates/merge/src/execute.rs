@@ -43,6 +43,9 @@ pub struct Control<'a> {
 }
 
 impl Control<'_> {
+    /// One thread, and nobody watches.
+    pub const SILENT: Self = Self { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &|_| {} };
+
     /// Fails once the user has asked to stop.
     pub(crate) fn check(&self) -> Result<(), MergeError> {
         if (self.hooks.cancelled)() { Err(MergeError::Cancelled) } else { Ok(()) }
@@ -153,7 +156,6 @@ impl<'a> Executor<'a> {
         let Some(first) = all.first().filter(|work| work.merge.method.plan().scope == Scope::Global) else {
             return Ok(Vec::new());
         };
-        same_parameters(&all, |merge| Some(&merge.method))?;
         let units: Vec<_> = all
             .iter()
             .enumerate()
@@ -212,7 +214,6 @@ impl<'a> Executor<'a> {
         if plan.scope != Scope::Global {
             return Ok(Vec::new());
         }
-        same_parameters(&all, |merge| merge.mask.as_ref())?;
         let mut totals = Vec::with_capacity(plan.totals_len());
         for (pass, &len) in plan.sums_len.iter().enumerate() {
             let parts: Vec<Mutex<Vec<f64>>> = self.plan.tensors.iter().map(|_| Mutex::default()).collect();
@@ -276,28 +277,17 @@ impl<'a> Executor<'a> {
 
     /// One factor a task, for mask methods that rescale.
     fn rescalers(&self) -> Result<Option<Vec<f32>>, MergeError> {
-        let Some(mask) = self.all_worked().find_map(|work| work.merge.mask.as_ref()) else { return Ok(None) };
+        let masked = self.all_worked().find_map(|work| Some((work.merge, work.merge.mask.as_ref()?)));
+        let Some((merge, mask)) = masked else { return Ok(None) };
         if !mask.method().has(skillweld_plugin_host::flags::EMITS_MASKS) {
             return Ok(None);
         }
-        Ok(Some(mask.rescale(&self.mask_totals, &self.control.hooks)?))
-    }
-}
-
-/// A method with global statistics must take the same sums of every tensor. What its parameters do to them only the
-/// method knows, so all must be equal.
-fn same_parameters<'w>(
-    all: &'w [Worked<'w>],
-    bound: impl Fn(&'w crate::plan::Merge<'w>) -> Option<&'w Bound>,
-) -> Result<(), MergeError> {
-    let mut others = all.iter().filter_map(|work| Some((work, bound(work.merge)?)));
-    let Some((first, expected)) = others.next() else { return Ok(()) };
-    match others.find(|(_, other)| !expected.same_parameters(other)) {
-        None => Ok(()),
-        Some((work, _)) => Err(MergeError::MixedStatistics {
-            method: expected.method().id().to_owned(),
-            first: first.tensor.key.clone(),
-            key: work.tensor.key.clone(),
-        }),
+        // A task with no part in any of these tensors has empty masks, whose factor is of no account.
+        let mut rescalers = vec![1.0; self.plan.tasks().len()];
+        let factors = mask.rescale(&self.mask_totals, &self.control.hooks)?;
+        for (input, factor) in merge.inputs.iter().zip(factors) {
+            input.task.into_iter().for_each(|task| rescalers[task] = factor);
+        }
+        Ok(Some(rescalers))
     }
 }

@@ -31,7 +31,7 @@ mod side_files;
 mod source;
 
 pub use base_files::{BaseMode, KeptBase};
-pub use error::MergeError;
+pub use error::{MergeError, Mixed};
 pub use execute::Control;
 pub use inspect::{
     AdapterInfo, Alias, CheckpointKind, Inspection, MergedInfo, MergedTask, SideFile, TensorInfo, Totals,

@@ -35,6 +35,7 @@ impl MaskCounts {
         let mut twice = once.clone();
         masks.iter().for_each(|mask| tally(&mut once, &mut twice, mask));
         let (once, twice) = (count_ones(&once) as u64, count_ones(&twice) as u64);
+        debug_assert!(once <= len as u64, "bits past the end of a mask");
         Self { numel: len as u64, kept, both, selfish: once - twice, none: len as u64 - once }
     }
 

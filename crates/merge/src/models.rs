@@ -9,7 +9,7 @@ use skillweld_merged::layout::STATISTICS;
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
 
 use crate::MergeError;
-use crate::recipe::Recipe;
+use crate::recipe::{Place, Recipe, RecipeError};
 use crate::source::Source;
 
 /// Every model that a recipe names, in its order.
@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) adapter: Option<BoundAdapter>,
     /// What lies beside the weights, or beside the adapter's folder.
     pub(crate) files: SideFiles,
+    /// Parts that lie beside a model that is named as a file: they may belong to anyone, and are not opened.
+    pub(crate) ignored: Vec<PathBuf>,
 }
 
 /// An adapter on its base.
@@ -61,6 +63,16 @@ impl BoundAdapter {
 }
 
 impl SideFiles {
+    /// Action head and projectors: what each is, the prefix of its keys in the output, and its tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, &'static str, &Checkpoint)> {
+        let parts = [
+            ("action head", "", &self.action_head),
+            ("proprio projector", "proprio_projector.", &self.proprio_projector),
+            ("noisy action projector", "noisy_action_projector.", &self.noisy_action_projector),
+        ];
+        parts.into_iter().filter_map(|(name, prefix, part)| Some((name, prefix, part.as_ref()?)))
+    }
+
     /// A model that is one file has no others: what lies beside it may belong to anyone.
     fn open(dir: &Path) -> Result<Self, StoreError> {
         if !dir.is_dir() {
@@ -84,16 +96,19 @@ impl Models {
     pub fn open(recipe: &Recipe) -> Result<Self, MergeError> {
         let mut opened = Opened::default();
         let base_path = recipe.base.map(|base| recipe.locate(base)).transpose()?.map(|(path, _)| path);
-        let mut all = Vec::with_capacity(recipe.models.len());
+        let mut all: Vec<Model> = Vec::with_capacity(recipe.models.len());
+        let mut places = Places::default();
         for (i, model) in recipe.models.iter().enumerate() {
             let (path, adapter) = recipe.locate(i)?;
+            places.refuse_second((&path, adapter.as_deref()), &model.place, &all)?;
             refuse_masked(&path)?;
             let found = Found::at(path, adapter, base_path.as_deref())?;
             let weights = opened.open(&found.weights)?;
             let adapter =
                 found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
             let files = SideFiles::open(&found.side_files)?;
-            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files });
+            let ignored = parts_beside(&found.side_files);
+            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files, ignored });
         }
         let base = &all[recipe.base.unwrap_or(0)];
         let family = Family::detect(base.weights.keys());
@@ -122,6 +137,33 @@ fn refuse_masked(path: &Path) -> Result<(), MergeError> {
         return Err(MergeError::Unfit { path: path.to_owned(), problem: problem.to_owned() });
     }
     Ok(())
+}
+
+/// Where the models seen so far really lie.
+#[derive(Default)]
+struct Places(Vec<(PathBuf, Option<PathBuf>)>);
+
+impl Places {
+    /// Refuses a model that is there under another spelling of its path: the base would count as a task of its own.
+    fn refuse_second(
+        &mut self,
+        (path, adapter): (&Path, Option<&Path>),
+        place: &Place,
+        before: &[Model],
+    ) -> Result<(), RecipeError> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = (real(path), adapter.map(real));
+        if let Some(first) = self.0.iter().position(|other| *other == own) {
+            let problem = format!(
+                "is the same model as {} by another path ({}); write the path alike in both places",
+                before[first].name,
+                own.0.display()
+            );
+            return Err(RecipeError::Conflict { place: place.clone(), problem });
+        }
+        self.0.push(own);
+        Ok(())
+    }
 }
 
 /// Checkpoints by real path.
@@ -177,6 +219,13 @@ impl Found {
         let Some(base) = base else { return Err(MergeError::AdapterWithoutBase { path: adapter }) };
         Ok(Self { weights: base.to_owned(), adapter: Some(adapter), side_files: path.clone(), path })
     }
+}
+
+/// Action head and projectors in the folder of a model that is one file.
+fn parts_beside(file: &Path) -> Vec<PathBuf> {
+    let folder = file.parent().filter(|_| file.is_file());
+    let found = folder.and_then(|folder| ExpertFiles::discover(folder).ok());
+    found.iter().flat_map(ExpertFiles::parts).map(|(_, path)| path.to_owned()).collect()
 }
 
 /// True when a folder holds a model's weights, not only an adapter and action heads.

@@ -90,7 +90,7 @@ impl Layout {
         };
         let mut slots = Slots::default();
         match action {
-            Action::Refuse(_) => {}
+            Action::Refuse(_) | Action::LeaveOut(_) => {}
             Action::Merge(merge) if plan.masked => {
                 if let Some(base) = merge.base.filter(|_| written) {
                     slots.base = Some(self.add(stem, key.clone(), base.dtype(), shape));

@@ -5,6 +5,9 @@ mod build;
 mod check;
 mod group;
 mod keys;
+mod left_out;
+mod rules;
+mod statistics;
 mod summary;
 
 use skillweld_plugin_host::{Bound, Scope, flags};
@@ -17,6 +20,7 @@ use crate::source::Source;
 
 pub(crate) use action_expert::ExpertPlan;
 pub use group::{ActionKind, Part, TensorGroup};
+pub(crate) use keys::is_vocabulary;
 pub use summary::{PlanLine, PlanSummary, Total};
 
 /// The whole merge: one entry for every tensor of the output, and one for every tensor that is refused.
@@ -43,7 +47,7 @@ impl<'a> Plan<'a> {
     /// their dtype and however dear their method: a pass over a block costs about the same for each.
     pub fn work(&self) -> u64 {
         let passes = |tensor: &PlannedTensor<'_>| match &tensor.action {
-            Action::Refuse(_) => 0,
+            Action::Refuse(_) | Action::LeaveOut(_) => 0,
             Action::Merge(merge) => {
                 let mask = merge.mask.as_ref().map_or(0, |mask| mask.plan().passes());
                 let merges = merge.method.plan().passes();
@@ -77,6 +81,8 @@ pub(crate) struct PlannedTensor<'a> {
     pub(crate) modality: Modality,
     pub(crate) part: Part,
     pub(crate) action: Action<'a>,
+    /// Other tensors that are known to hold the same bits as the one that is copied.
+    pub(crate) copies: Vec<TensorView<'a>>,
 }
 
 /// What happens to a tensor.
@@ -86,10 +92,12 @@ pub(crate) enum Action<'a> {
     Copy(TensorView<'a>),
     /// A plugin merges it.
     Merge(Box<Merge<'a>>),
-    /// The plain mean of all experts, for parts without pretrained value.
-    Average(Vec<Source<'a>>),
+    /// The plain mean of all experts, for parts without pretrained value; with whose each one is.
+    Average(Vec<(&'a str, Source<'a>)>),
     /// Every task keeps its own.
     PerTask(Vec<TensorView<'a>>),
+    /// It is no part of the output, and why.
+    LeaveOut(String),
     /// It cannot be merged, and so nothing is.
     Refuse(String),
 }
@@ -99,15 +107,30 @@ pub(crate) enum Action<'a> {
 pub(crate) struct Merge<'a> {
     /// Θ₀, when the recipe has a base model.
     pub(crate) base: Option<TensorView<'a>>,
-    /// What is merged, in order, and whose it is (for error texts).
-    pub(crate) sources: Vec<(Source<'a>, &'a str)>,
+    /// What is merged, in the order in which the method sees it; task vectors in the order of tasks.
+    pub(crate) inputs: Vec<Input<'a>>,
     pub(crate) method: Bound,
     pub(crate) mask: Option<Bound>,
     /// Differs for every tensor and recipe seed.
     pub(crate) seed: u64,
 }
 
+/// One model's values of a tensor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) source: Source<'a>,
+    /// Whose they are.
+    pub(crate) model: &'a str,
+    /// Its place among the plan's tasks; `None` for the base, where that is merged like any model.
+    pub(crate) task: Option<usize>,
+}
+
 impl PlannedTensor<'_> {
+    /// It is a tensor of the model's own files in the output.
+    pub(crate) fn is_of_model(&self) -> bool {
+        self.part == Part::Model && !matches!(self.action, Action::LeaveOut(_) | Action::Refuse(_))
+    }
+
     /// Number of elements.
     pub(crate) fn numel(&self) -> usize {
         // Views check at construction that this does not overflow.

@@ -88,6 +88,11 @@ impl Plan<'_> {
         for (_, checkpoint) in self.input_checkpoints() {
             checkpoint.keys().filter_map(|key| checkpoint.get(key)).for_each(|view| book.register(&view));
         }
+        for tensor in &self.tensors {
+            if let Action::Copy(original) = &tensor.action {
+                tensor.copies.iter().for_each(|copy| book.equate(copy, original));
+            }
+        }
         book
     }
 

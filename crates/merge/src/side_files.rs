@@ -9,7 +9,7 @@ use skillweld_merged::read_json;
 use skillweld_store::{ExpertFiles, StoreError, copy_file};
 
 use crate::MergeError;
-use crate::plan::Plan;
+use crate::plan::{Action, Part, Plan, PlannedTensor, is_vocabulary};
 
 const CONFIG: &str = "config.json";
 
@@ -60,12 +60,16 @@ fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
     let layers: Option<usize> = plan.recipe.slices.iter().map(|slice| slice.layer_count()).sum();
     let dtype = plan.recipe.out_dtype.or(plan.recipe.dtype).filter(|_| !plan.masked);
     // A second name that is merged by itself is tied no longer.
-    let untied = plan.tensors.iter().any(|tensor| {
+    let is_left_out = |tensor: &&PlannedTensor<'_>| matches!(tensor.action, Action::LeaveOut(_));
+    let untied = plan.tensors.iter().filter(|tensor| !is_left_out(tensor)).any(|tensor| {
         plan.models.all.iter().any(|model| {
             model.weights.get(&tensor.key).is_none() && model.weights.resolve(&tensor.key).is_some()
         })
     });
-    if !path.is_file() || (layers.is_none() && dtype.is_none() && !untied) {
+    // A second name that only some models store is left out, and the output has it as theirs do.
+    let left_out = plan.tensors.iter().filter(is_left_out);
+    let tied = left_out.into_iter().any(|tensor| tensor.part == Part::Model && is_vocabulary(&tensor.key));
+    if !path.is_file() || (layers.is_none() && dtype.is_none() && !untied && !tied) {
         return Ok(());
     }
     let mut config = read_object(&path)?;
@@ -79,12 +83,12 @@ fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
         // One entry a layer, where the architecture lists them: stale after layers moved.
         holder.remove("layer_types");
     }
-    if untied {
+    if untied || tied {
         const TIED: &str = "tie_word_embeddings";
         if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
-            text.insert(TIED.to_owned(), false.into());
+            text.insert(TIED.to_owned(), tied.into());
         }
-        config.insert(TIED.to_owned(), false.into());
+        config.insert(TIED.to_owned(), tied.into());
     }
     if let Some(name) = dtype.and_then(torch_name) {
         for field in ["torch_dtype", "dtype"] {

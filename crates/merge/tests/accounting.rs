@@ -6,8 +6,11 @@ mod support;
 
 use std::path::Path;
 
-use skillweld_merge::MergeError;
+use skillweld_merge::recipe::Recipe;
+use skillweld_merge::{ActionKind, Control, MergeError, Models, Plan};
+use skillweld_plugin_host::Registry;
 use skillweld_store::Checkpoint;
+use skillweld_synth::{ExpertForm, PrismaticSpec};
 use support::{checkpoint, merge, tensor};
 
 const TASK_ARITHMETIC: &str =
@@ -128,4 +131,67 @@ fn weights_beside_an_adapter_are_ambiguous() {
     std::fs::write(dir.path().join("b/adapter_config.json"), "{}").unwrap();
     let text = merged(dir.path(), TASK_ARITHMETIC).unwrap_err().to_string();
     assert!(text.contains("both a model's weights and a LoRA adapter"), "{text}");
+}
+
+/// What the plan says about every key, and its notes.
+fn summary(root: &Path, recipe: &str) -> skillweld_merge::PlanSummary {
+    let file = root.join("recipe.yaml");
+    std::fs::write(&file, recipe).unwrap();
+    let recipe = Recipe::read(&file).unwrap();
+    let models = Models::open(&recipe).unwrap();
+    let registry = Registry::discover(&[]).unwrap();
+    Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap().summary()
+}
+
+#[test]
+fn a_second_name_that_only_the_base_stores_is_left_out_and_the_output_says_it_is_tied() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = "model.embed_tokens.weight";
+    let values = [1.0f32, 2.0];
+    let both = [(key, &[2usize][..], &values[..]), ("lm_head.weight", &[2], &values)];
+    let base = checkpoint(dir.path(), "base", &both);
+    std::fs::write(base.join("config.json"), r#"{"tie_word_embeddings": false}"#).unwrap();
+    checkpoint(dir.path(), "a", &[(key, &[2], &[2.0, 2.0])]);
+    checkpoint(dir.path(), "b", &[(key, &[2], &[1.0, 4.0])]);
+    let summary = summary(dir.path(), TASK_ARITHMETIC);
+    let line = summary.tensors.iter().find(|line| line.key == "lm_head.weight").unwrap();
+    assert_eq!(line.action, ActionKind::LeftOut);
+    assert!(line.reason.as_ref().unwrap().contains("the same weights as `model.embed_tokens.weight`"));
+    let out = merged(dir.path(), TASK_ARITHMETIC).unwrap();
+    // Whoever asks for the head finds it under its first name.
+    assert_eq!(out.resolve("lm_head.weight"), Some(key));
+    assert_eq!(tensor(&out, key).as_slice(), Some(&[2.0, 4.0][..]));
+    let config = std::fs::read_to_string(dir.path().join("merged/config.json")).unwrap();
+    assert!(config.contains("\"tie_word_embeddings\": true"), "{config}");
+}
+
+#[test]
+fn heads_and_projectors_that_are_not_merged_are_listed_and_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = PrismaticSpec::tiny().write_all(dir.path(), &[ExpertForm::Full; 2]).unwrap();
+    let of = |file: &str| -> String {
+        let line = |(name, path): &(String, std::path::PathBuf)| {
+            format!("  - {{name: {name}, model: {}{file}}}\n", path.display())
+        };
+        written.experts.iter().map(line).collect()
+    };
+    let head = format!("merge_method: task_arithmetic\nbase_model: {}\nmodels:\n", written.base.display());
+    let plain = summary(dir.path(), &format!("{head}{}", of("")));
+    let action = |key: &str| plain.tensors.iter().find(|line| line.key == key).map(|line| line.action);
+    assert_eq!(action("model.fc1.weight"), Some(ActionKind::LeftOut));
+    assert_eq!(action("proprio_projector.fc1.weight"), Some(ActionKind::LeftOut));
+    let noted = |notes: &[String], words: &[&str]| {
+        assert!(notes.iter().any(|note| words.iter().all(|word| note.contains(word))), "{notes:?}");
+    };
+    noted(
+        &plain.notes,
+        &["action head and proprio projector", "left out", "action_expert: {head_blocks: 1}"],
+    );
+    // A masked merge takes them, unless the models are named as files.
+    let masked = summary(dir.path(), &format!("{head}{}mask: tall\n", of("")));
+    assert!(masked.tensors.iter().all(|line| line.action != ActionKind::LeftOut), "{:?}", masked.notes);
+    let files = summary(dir.path(), &format!("{head}{}mask: tall\n", of("/model.safetensors.index.json")));
+    for (name, _) in &written.experts {
+        noted(&files.notes, &["action_head--", "proprio_projector--", &format!("{name} is named as a file")]);
+    }
 }

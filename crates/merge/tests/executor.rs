@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use skillweld_merge::MergeError;
+use skillweld_merge::{MergeError, Mixed};
 use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
 use skillweld_tensor::{Dtype, convert};
 use support::{merge, tensor};
@@ -53,7 +53,7 @@ fn a_density_that_varies_by_key_needs_statistics_by_tensor() {
     let out = dir.path().join("merged");
     let error = merge(dir.path(), &recipe(&format!("{varies}, scope: global")), &out, 1).unwrap_err();
     assert!(
-        matches!(&error, MergeError::MixedStatistics { method, first, key } if method == "ties" && first == "a" && key == "b"),
+        matches!(&error, MergeError::MixedStatistics { method, first, key, .. } if method == "ties" && first == "a" && key == "b"),
         "{error}"
     );
     assert!(error.to_string().contains("same parameters"), "{error}");
@@ -65,6 +65,19 @@ fn a_density_that_varies_by_key_needs_statistics_by_tensor() {
         let expected: Vec<f32> =
             x.iter().map(|&t| if t > 10.0 - kept as f32 { 1.0 + t } else { 1.0 }).collect();
         assert_eq!(tensor(&merged, key).into_raw_vec_and_offset().0, expected, "{key}");
+    }
+}
+
+#[test]
+fn one_merge_has_one_scope() {
+    for (first, other) in [("global", "tensor"), ("tensor", "global")] {
+        let dir = tempfile::tempdir().unwrap();
+        let x = std::array::from_fn(|i| i as f32);
+        models(dir.path(), [x, x]);
+        let scope = format!("scope: [{{filter: a, value: {first}}}, {{value: {other}}}], density: 0.5");
+        let error = merge(dir.path(), &recipe(&scope), &dir.path().join("merged"), 1).unwrap_err();
+        assert!(matches!(&error, MergeError::MixedStatistics { mixed: Mixed::Scopes, .. }), "{error}");
+        assert!(error.to_string().contains("give all tensors one `scope`"), "{error}");
     }
 }
 

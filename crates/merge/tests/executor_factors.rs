@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{Models, Plan, RunOptions};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_merge::{Control, Models, Plan, RunOptions};
+use skillweld_plugin_host::Registry;
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 use support::{control, data, files, tensor};
@@ -38,7 +38,7 @@ fn merge(root: &Path, method: &str, models: &str, mask: &str) -> PathBuf {
     let recipe = Recipe::read(&file).unwrap();
     let opened = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[root.join("plugins")]).unwrap();
-    let plan = Plan::new(&recipe, &opened, &registry, HostHooks::SILENT).unwrap();
+    let plan = Plan::new(&recipe, &opened, &registry, &Control::SILENT).unwrap();
     let [one, three] = [1, 3].map(|threads| {
         let out = root.join(format!("{method}{threads}"));
         plan.run(&out, RunOptions { force: true, ..RunOptions::default() }, &control(threads)).unwrap();
@@ -102,4 +102,23 @@ fn compare_masks(expected: &Path, actual: &Path) {
         set += e.bytes().iter().map(|byte| byte.count_ones()).sum::<u32>();
     }
     assert!(set > 50_000 && f64::from(differ) <= 1e-5 * f64::from(set), "{differ} of {set}");
+}
+
+#[test]
+fn what_is_no_matrix_is_averaged_without_a_method() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    std::fs::create_dir(root.join("plugins")).unwrap();
+    build(&root.join("plugins"));
+    for (name, values) in [("base", [0.0, 9.0]), ("a", [1.0, 2.0]), ("b", [3.0, 6.0])] {
+        let matrix = [values[0]; 4];
+        support::checkpoint(root, name, &[("norm", &[2], &values), ("w", &[2, 2], &matrix)]);
+    }
+    for mask in ["", "mask: positive\n"] {
+        let out = merge(root, "whole", "  - {model: a}\n  - {model: b}\n", mask);
+        let of = |stem: &str| Checkpoint::open(out.join(format!("{stem}.safetensors"))).unwrap();
+        assert_eq!(tensor(&of("model"), "norm").as_slice(), Some(&[2.0, 4.0][..]));
+        let of_w = if mask.is_empty() { "model" } else { "task_vector" };
+        assert_eq!(tensor(&of(of_w), "w").as_slice(), Some(&[4.0; 4][..]));
+    }
 }

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{MergeError, Models, Plan, Report, RunOptions};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_merge::{Control, MergeError, Models, Plan, Report, RunOptions};
+use skillweld_plugin_host::Registry;
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 use support::{control, files};
 
@@ -30,7 +30,7 @@ fn force(root: &Path, out: &str) -> Result<Report, MergeError> {
     let recipe = Recipe::read(&root.join("recipes/recipe.yaml"))?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(
+    Plan::new(&recipe, &models, &registry, &Control::SILENT)?.run(
         &root.join(out),
         RunOptions { force: true, ..RunOptions::default() },
         &control(2),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{Models, Plan, RunOptions};
+use skillweld_merge::{Control, Models, Plan, RunOptions};
 use skillweld_plugin_host::{HostHooks, Level, Registry};
 use skillweld_store::Checkpoint;
 use skillweld_tensor::Dtype;
@@ -28,7 +28,7 @@ fn run(name: &str) -> (Checkpoint, Checkpoint, Vec<String>) {
     let hooks = HostHooks { log: &log, ..HostHooks::SILENT };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("merged");
-    let plan = Plan::new(&recipe, &models, &registry, hooks).unwrap();
+    let plan = Plan::new(&recipe, &models, &registry, &Control { hooks, ..Control::SILENT }).unwrap();
     plan.run(&out, RunOptions::default(), &control(2)).unwrap();
     let expected = data("mergekit").join("expected").join(format!("{name}.safetensors"));
     let (merged, expected) = (open(&out), open(&expected));

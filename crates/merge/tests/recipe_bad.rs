@@ -141,10 +141,6 @@ fn messages_name_the_field_the_line_and_the_remedy() {
         ("dtype: int8", "dtype (line 6) is the text \"int8\", but must be a float type, such as bfloat16"),
         // What mergekit has and Skillweld does not.
         (
-            "tokenizer_source: union",
-            "tokenizer_source (line 6): `union` is not supported; it would resize the embeddings; write `base`",
-        ),
-        (
             "tokenizer: {source: base, pad_to_multiple_of: 8}",
             "tokenizer.pad_to_multiple_of (line 6): `pad_to_multiple_of` is not supported",
         ),
@@ -155,7 +151,7 @@ fn messages_name_the_field_the_line_and_the_remedy() {
         ("tokenizer: {}", "tokenizer (line 6) lacks `source`: write `source: base` or a model's path"),
         (
             "chat_template: chatml",
-            "chat_template (line 6): `chat_template` is not supported; the template comes with the tokenizer",
+            "chat_template (line 6): `chat_template` is not supported; the template comes with the tokenizer; write `auto`",
         ),
         // Contradictions.
         ("slices: []", "slices (line 6): give one of `models`, `slices` and `modules`, not several"),
@@ -218,16 +214,12 @@ fn whole_recipes_that_are_refused() {
             "unknown parameter `densty` of `ties` in models[0].parameters (line 5); did you mean `density`?",
         ),
         (
-            "merge_method: ties\nmodels:\n  - model: a\n    parameters:\n      normalize: true",
-            "`normalize` of `ties` applies to the whole merge, but models[0].parameters.normalize (line 5)",
+            "merge_method: ties\nmodels:\n  - model: a\n    parameters:\n      scope: global",
+            "`scope` of `ties` applies to the whole merge, but models[0].parameters.scope (line 5)",
         ),
         (
             "merge_method: ties\nmodels: [{model: a}]\nmask: tall",
             "mask (line 3): masks select entries of task vectors, so they need a `base_model`",
-        ),
-        (
-            "merge_method: ties\nmodels: [{model: a}]\ntokenizer_source: base",
-            "tokenizer_source (line 3): `base` needs a `base_model`",
         ),
         (
             "merge_method: ties\nslices: [{sources: [{model: a}]}]",
@@ -261,7 +253,10 @@ fn whole_recipes_that_are_refused() {
             "merge_method: ties\nslices: [{sources: [{model: a, layer_range: [0, 4]}], residual_weight: 1}]",
             "`residual_weight` is not supported; remove it",
         ),
-        ("merge_method: ties\nmerge_method: linear\nmodels: [{model: a}]", "merge_method"),
+        (
+            "merge_method: ties\nmerge_method: linear\nmodels: [{model: a}]",
+            "`merge_method` is written twice in one mapping, the second time in line 2; keep one of them",
+        ),
         (
             "merge_method: ties\nmodels: [{model: a}]\n---\nmerge_method: ties",
             "the recipe is not usable YAML",

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{ActionKind, Models, Plan};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_merge::{ActionKind, Control, Models, Plan};
+use skillweld_plugin_host::Registry;
 use skillweld_store::Checkpoint;
 use skillweld_synth::{ExpertForm, PrismaticSpec, Written};
 use skillweld_tensor::BitMask;
@@ -62,7 +62,7 @@ fn every_key_of_every_input_is_accounted_for() {
     let recipe = Recipe::read(&file).unwrap();
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
-    let summary = Plan::new(&recipe, &models, &registry, HostHooks::SILENT).unwrap().summary();
+    let summary = Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap().summary();
     let planned: std::collections::BTreeSet<&str> =
         summary.tensors.iter().map(|line| line.key.as_str()).collect();
     assert_eq!(planned.len(), summary.tensors.len(), "a key is planned twice");

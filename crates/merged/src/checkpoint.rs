@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
+use skillweld_spelling::nearest;
 use skillweld_store::Checkpoint;
 use skillweld_tensor::TensorView;
 
@@ -142,15 +143,12 @@ impl MergedCheckpoint {
         if let Some(index) = self.tasks.iter().position(|task| task == name) {
             return Ok(index);
         }
-        let nearest = self
-            .tasks
-            .iter()
-            .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        let hint = nearest.map(|task| format!("; did you mean `{task}`?")).unwrap_or_default();
-        Err(problem(
-            &self.dir,
-            format!("there is no task `{name}`{hint} Its tasks are {}", self.tasks.join(", ")),
-        ))
+        let hint = match nearest(name, self.tasks.iter().map(String::as_str)) {
+            Some(task) => format!("; did you mean `{task}`? Its"),
+            None => "; its".to_owned(),
+        };
+        let text = format!("there is no task `{name}`{hint} tasks are {}", self.tasks.join(", "));
+        Err(problem(&self.dir, text))
     }
 
     /// `skillweld.json` as it stands: recipe, hashes, versions, report. Null for the published code's layout.

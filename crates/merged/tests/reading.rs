@@ -180,6 +180,9 @@ fn unknown_tasks_are_answered_with_the_nearest() {
         "{error}"
     );
     assert_eq!(merged.task_index("place").unwrap(), 1);
+    // Nothing that is like it: no suggestion.
+    let error = merged.task_index("zzzzzz").unwrap_err().to_string();
+    assert!(error.ends_with("there is no task `zzzzzz`; its tasks are pick, place"), "{error}");
 }
 
 #[test]

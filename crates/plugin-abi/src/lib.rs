@@ -44,7 +44,7 @@ pub mod flags {
     /// Every element of the output depends on the same element of the inputs (and on totals): the host may cut
     /// tensors into blocks. Exactly one of this and [`MATRIX`] is set.
     pub const ELEMENTWISE: u64 = 1 << 2;
-    /// Wants whole tensors, never blocks.
+    /// Wants whole matrices, never blocks; a merge averages tensors of other than two dimensions.
     pub const MATRIX: u64 = 1 << 3;
     /// Accepts experts as factors B·A ([`Tensor::b`](crate::Tensor::b)). Without it the host multiplies them out.
     pub const LOW_RANK: u64 = 1 << 4;

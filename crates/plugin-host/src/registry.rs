@@ -2,6 +2,8 @@ use std::collections::HashSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
+use skillweld_spelling::nearest;
+
 use crate::{Kind, Method, Plugin, PluginError};
 
 /// All methods that were found, by kind and id.
@@ -149,7 +151,8 @@ impl Registry {
         self.find(kind, id).ok_or_else(|| {
             let of_kind = self.methods.iter().filter(|method| method.kind() == kind);
             let known: Vec<String> = of_kind.map(|method| method.id().to_owned()).collect();
-            PluginError::UnknownMethod { kind, id: id.into(), nearest: nearest(id, &known), known }
+            let nearest = nearest(id, known.iter().map(String::as_str)).map(str::to_owned);
+            PluginError::UnknownMethod { kind, id: id.into(), nearest, known }
         })
     }
 }
@@ -164,15 +167,6 @@ fn identity(file: &Path) -> (u64, u64) {
 #[cfg(not(unix))]
 fn identity(file: &Path) -> PathBuf {
     file.canonicalize().unwrap_or_else(|_| file.to_owned())
-}
-
-/// The known id that `id` most likely was meant to be.
-fn nearest(id: &str, known: &[String]) -> Option<String> {
-    /// Below this Jaro-Winkler similarity two words only share letters by chance.
-    const ALIKE: f64 = 0.75;
-    let similarity = |other: &str| strsim::jaro_winkler(id, other);
-    let best = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
-    (similarity(best) >= ALIKE).then(|| best.clone())
 }
 
 /// `path` itself when it is a file, else the plugins in that folder, in the order of their names.

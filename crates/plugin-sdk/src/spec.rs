@@ -84,7 +84,7 @@ impl Spec {
         self.flag(flags::NEEDS_BASE)
     }
 
-    /// Wants whole tensors instead of blocks.
+    /// Wants whole tensors instead of blocks, and matrices: the host averages tensors of other than two dimensions.
     pub const fn matrix(mut self) -> Self {
         self.flags &= !flags::ELEMENTWISE;
         self.flag(flags::MATRIX)

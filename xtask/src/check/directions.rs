@@ -7,22 +7,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-simd", &[]),
     ("skillweld-tensor", &["simd"]),
     ("skillweld-linalg", &["simd", "tensor"]),
-    ("skillweld-store", &["simd", "tensor"]),
+    ("skillweld-spelling", &[]),
+    ("skillweld-store", &["simd", "spelling", "tensor"]),
     ("skillweld-plugin-abi", &[]),
     ("skillweld-plugin-sdk", &["plugin-abi", "simd"]),
-    ("skillweld-plugin-host", &["plugin-abi", "tensor"]),
-    ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "tensor"]),
-    ("skillweld-merged", &["simd", "tensor", "linalg", "store"]),
+    ("skillweld-plugin-host", &["plugin-abi", "spelling", "tensor"]),
+    ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "spelling", "tensor"]),
+    ("skillweld-merged", &["simd", "spelling", "tensor", "linalg", "store"]),
     (
         "skillweld-merge",
-        &["simd", "tensor", "linalg", "store", "merged", "router", "plugin-abi", "plugin-host"],
+        &["simd", "spelling", "tensor", "linalg", "store", "merged", "router", "plugin-abi", "plugin-host"],
     ),
     ("skillweld-router", &["linalg"]),
     ("skillweld-serve", &[]),
-    ("skillweld-policy", &["simd", "tensor", "linalg", "store", "merged", "router"]),
+    ("skillweld-policy", &["simd", "spelling", "tensor", "linalg", "store", "merged", "router"]),
     (
         "skillweld-cli",
         &[
+            "spelling",
             "tensor",
             "linalg",
             "store",
@@ -35,9 +37,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "serve",
         ],
     ),
-    ("skillweld-synth", &["simd", "tensor", "store"]),
-    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "synth"]),
-    ("xtask", &["tensor", "store", "synth"]),
+    ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
+    ("skillweld-benches", &["simd", "spelling", "tensor", "linalg", "store", "plugin-host", "synth"]),
+    ("xtask", &["spelling", "tensor", "store", "synth"]),
 ];
 
 /// What a plugin sees of this workspace.

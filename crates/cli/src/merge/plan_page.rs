@@ -22,14 +22,16 @@ pub(crate) fn whole(summary: &PlanSummary, console: Console) -> Page {
     head(summary, &mut page);
     totals(summary, &mut page);
     all_keys(summary, &mut page);
+    left_out(summary, &mut page);
     refused(summary, &mut page);
     page
 }
 
 /// Mean size of a planned element in the output.
 pub(crate) fn bytes_per_element(summary: &PlanSummary) -> f64 {
-    let elements: u64 = summary.tensors.iter().map(elements).sum();
-    let bytes: u64 = summary.tensors.iter().map(bytes).sum();
+    let written = || summary.tensors.iter().filter(|line| line.action != ActionKind::LeftOut);
+    let elements: u64 = written().map(elements).sum();
+    let bytes: u64 = written().map(bytes).sum();
     if elements == 0 { 0.0 } else { bytes as f64 / elements as f64 }
 }
 
@@ -58,7 +60,7 @@ fn tone(action: ActionKind) -> Tone {
     match action {
         ActionKind::Merged => Tone::Good,
         ActionKind::Refused => Tone::Bad,
-        ActionKind::Copied => Tone::Faint,
+        ActionKind::Copied | ActionKind::LeftOut => Tone::Faint,
         _ => Tone::Plain,
     }
 }
@@ -111,17 +113,27 @@ fn all_keys(summary: &PlanSummary, page: &mut Page) {
     page.table_of_names(&headings, groups.iter().map(row).collect());
 }
 
+fn left_out(summary: &PlanSummary, page: &mut Page) {
+    let about = "no part of the output";
+    reasons(summary, ActionKind::LeftOut, ("Left out", about), page);
+}
+
 fn refused(summary: &PlanSummary, page: &mut Page) {
-    let refused =
-        summary.tensors.iter().filter_map(|line| Some((line.key.as_str(), line.reason.as_deref()?)));
-    let groups = keys::group(refused);
+    let about = "nothing can be merged until these are mended";
+    reasons(summary, ActionKind::Refused, ("Refused", about), page);
+}
+
+/// The tensors with this action, and why, if there are any.
+fn reasons(summary: &PlanSummary, action: ActionKind, (heading, about): (&str, &str), page: &mut Page) {
+    let lines = summary.tensors.iter().filter(|line| line.action == action);
+    let groups = keys::group(lines.filter_map(|line| Some((line.key.as_str(), line.reason.as_deref()?))));
     if groups.is_empty() {
         return;
     }
-    page.heading("Refused", "nothing can be merged until these are mended");
+    page.heading(heading, about);
     let mut table = table(["key", "tensors", "reason"]);
     for group in groups {
-        table.add_row([cell(Tone::Bad, &group), count(group.members), cell(Tone::Plain, group.common)]);
+        table.add_row([cell(tone(action), &group), count(group.members), cell(Tone::Plain, group.common)]);
     }
     page.table(table);
 }

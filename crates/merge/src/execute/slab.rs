@@ -20,7 +20,7 @@ impl Executor<'_> {
     pub(super) fn work_off(&self, index: usize, threads: Threads) -> Result<(), MergeError> {
         let tensor = &self.plan.tensors[index];
         match &tensor.action {
-            Action::Refuse(_) => Ok(()),
+            Action::Refuse(_) | Action::LeaveOut(_) => Ok(()),
             Action::Merge(_) => self.merge(index, threads),
             Action::Copy(view) => {
                 let slot = self.outputs.slots(index).value;
@@ -43,7 +43,8 @@ impl Executor<'_> {
                 })
             }
             Action::PerTask(views) => self.each_slab(tensor, threads, |buffers, slab| {
-                let sources: Vec<Source<'_>> = views.iter().map(|view| Source::Stored(*view)).collect();
+                let stored = views.iter().map(|view| Source::Stored(*view));
+                let sources: Vec<_> = self.plan.tasks().into_iter().zip(stored).collect();
                 if tensor.dtype.is_computable() {
                     let distances = self.load_experts(tensor, &sources, slab, buffers)?;
                     self.measures.add_distances(index, slab.start, distances);
@@ -128,14 +129,14 @@ impl Executor<'_> {
     fn load_experts(
         &self,
         tensor: &PlannedTensor<'_>,
-        sources: &[Source<'_>],
+        sources: &[(&str, Source<'_>)],
         slab: &Range<usize>,
         buffers: &mut Buffers,
     ) -> Result<Distances, MergeError> {
         let inputs = &mut buffers.inputs;
         inputs.experts.resize_with(sources.len().max(inputs.experts.len()), Vec::new);
         inputs.products.resize_with(1.max(inputs.products.len()), Vec::new);
-        for (k, (source, expert)) in sources.iter().zip(&mut inputs.experts).enumerate() {
+        for ((model, source), expert) in sources.iter().zip(&mut inputs.experts) {
             let (view, values) = (source.stored(), sized(expert, slab.len()));
             self.hashes.offer(&view, slab.start, slab.end);
             let mut finite =
@@ -147,7 +148,7 @@ impl Executor<'_> {
                 finite = convert::all_finite(values);
             }
             if !finite && !self.plan.recipe.allow_non_finite {
-                return Err(non_finite(&tensor.key, self.plan.tasks()[k], values, slab.start));
+                return Err(non_finite(&tensor.key, model, values, slab.start));
             }
         }
         let experts = inputs.experts.iter().take(sources.len()).map(|expert| &expert[..slab.len()]);
@@ -158,7 +159,7 @@ impl Executor<'_> {
     fn average(
         &self,
         tensor: &PlannedTensor<'_>,
-        sources: &[Source<'_>],
+        sources: &[(&str, Source<'_>)],
         slot: Slot,
         slab: &Range<usize>,
         buffers: &mut Buffers,
@@ -207,7 +208,11 @@ impl Executor<'_> {
         let tasks = slots.masks.len();
         outputs.bytes.resize(byte_range(slab, slab.start, dtype.bits()).len(), 0);
         outputs.masks.resize_with(tasks.max(outputs.masks.len()), Vec::new);
-        outputs.masks.iter_mut().for_each(|mask| mask.resize(BitMask::byte_len(slab.len()), 0));
+        for mask in &mut outputs.masks {
+            // A task that this tensor is not merged from keeps nothing of it.
+            mask.clear();
+            mask.resize(BitMask::byte_len(slab.len()), 0);
+        }
         work.load_slab(slab, inputs)?;
         for block in self.cut().blocks(slab, work.whole()) {
             work.load_block(slab, &block, inputs)?;

@@ -30,7 +30,7 @@ fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
     let recipe = Recipe::read(recipe).unwrap();
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
-    let plan = Plan::new(&recipe, &models, &registry, HostHooks::SILENT).unwrap();
+    let plan = Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap();
     let mut hashes = HashBook::default();
     hashes.cut = cut;
     let checkpoints: Vec<_> = models.all.iter().map(|model| &model.weights).collect();
@@ -137,7 +137,7 @@ fn a_panic_of_a_worker_comes_out() {
     let recipe = Recipe::read(&recipe).unwrap();
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
-    let plan = Plan::new(&recipe, &models, &registry, HostHooks::SILENT).unwrap();
+    let plan = Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap();
     let (outputs, _) = Outputs::create(dir.path(), &plan, &BaseFiles::written()).unwrap();
     let advance = |_| panic!("a mistake in the caller's progress bar");
     let control = Control { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &advance };

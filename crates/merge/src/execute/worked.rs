@@ -9,7 +9,7 @@ use skillweld_tensor::{TensorView, convert};
 use super::buffers::{Inputs, Outputs, sized};
 use super::hashing::HashBook;
 use crate::MergeError;
-use crate::plan::{Merge, PlannedTensor};
+use crate::plan::{Input, Merge, PlannedTensor};
 use crate::source::{Source, product_block};
 
 /// A tensor that a plugin merges.
@@ -40,17 +40,17 @@ impl Worked<'_> {
     /// Decodes the adapters of a tensor and multiplies them out for one slab; comes before its blocks.
     pub(crate) fn load_slab(&self, slab: &Range<usize>, inputs: &mut Inputs) -> Result<(), MergeError> {
         let Inputs { experts, products, rows, factors, .. } = inputs;
-        let count = self.merge.sources.len();
+        let count = self.merge.inputs.len();
         experts.resize_with(count.max(experts.len()), Vec::new);
         products.resize_with(count.max(products.len()), Vec::new);
         if factors.as_ref().is_none_or(|(key, _)| *key != self.tensor.key) {
             let decoded: Result<_, _> =
-                self.merge.sources.iter().map(|(source, _)| source.factors()).collect();
+                self.merge.inputs.iter().map(|input| input.source.factors()).collect();
             *factors = Some((self.tensor.key.clone(), decoded?));
         }
         let factors = factors.iter().flat_map(|(_, factors)| factors);
-        for (((source, _), product), factors) in self.merge.sources.iter().zip(products).zip(factors) {
-            if let Some(factors) = factors.as_ref().filter(|_| !self.passes_factors(source)) {
+        for ((input, product), factors) in self.merge.inputs.iter().zip(products).zip(factors) {
+            if let Some(factors) = factors.as_ref().filter(|_| !self.passes_factors(&input.source)) {
                 product_block(factors, slab.start, sized(product, slab.len()), rows);
             }
         }
@@ -69,7 +69,7 @@ impl Worked<'_> {
             self.decode(view, BASE, block, sized(base, block.len()))?;
         }
         let base = &base[..base.len().min(block.len())];
-        for (k, (source, model)) in self.merge.sources.iter().enumerate() {
+        for (k, Input { source, model, .. }) in self.merge.inputs.iter().enumerate() {
             if self.passes_factors(source) {
                 continue;
             }
@@ -156,13 +156,13 @@ impl Worked<'_> {
         call: impl FnOnce(&BlockInputs<'_>) -> T,
     ) -> T {
         let factors = inputs.factors.iter().flat_map(|(_, factors)| factors);
-        let experts = self.merge.sources.iter().zip(&inputs.experts).zip(factors).map(
-            |(((source, _), values), factors)| match factors.as_ref().filter(|_| self.passes_factors(source))
-            {
+        let experts = self.merge.inputs.iter().zip(&inputs.experts).zip(factors);
+        let experts = experts.map(|((input, values), factors)| {
+            match factors.as_ref().filter(|_| self.passes_factors(&input.source)) {
                 Some(factors) => ExpertBlock::LowRank(factors),
                 None => ExpertBlock::Dense(&values[..block.len()]),
-            },
-        );
+            }
+        });
         call(&BlockInputs {
             key: &self.tensor.key,
             shape: self.tensor.shape,
@@ -219,7 +219,8 @@ impl Worked<'_> {
         Ok(self.with_block(block, inputs, merged, |call| mask.observe(call, pass, totals, sums, scratch))?)
     }
 
-    /// Makes the masks of a block that has just been merged, at `place` (bytes) of `outputs.masks`.
+    /// Makes the masks of a block that has just been merged, each at `place` (bytes) of its task's of `outputs.masks`.
+    /// Those of other tasks stay as they are.
     pub(crate) fn run_mask(
         &self,
         mask: &Bound,
@@ -231,8 +232,9 @@ impl Worked<'_> {
     ) -> Result<(), MergeError> {
         let Outputs { merged, scratch, masks, .. } = outputs;
         let scratch = sized(scratch, mask.plan().scratch_per_element * block.len());
-        let masks = masks.iter_mut().take(self.merge.sources.len());
-        let mut bits: Vec<&mut [u8]> = masks.map(|mask| &mut mask[place.clone()]).collect();
+        let mut places: Vec<_> = masks.iter_mut().map(|mask| Some(&mut mask[place.clone()])).collect();
+        let tasks = self.merge.inputs.iter().filter_map(|input| input.task);
+        let mut bits: Vec<&mut [u8]> = tasks.filter_map(|task| places[task].take()).collect();
         let merged = Some(&merged[..block.len()]);
         Ok(self.with_block(block, inputs, merged, |call| mask.run_mask(call, totals, &mut bits, scratch))?)
     }

@@ -43,17 +43,10 @@ pub(super) fn plan<'a>(
     context: &Context<'a>,
     masked: bool,
     tensors: &mut Vec<PlannedTensor<'a>>,
-    notes: &mut Vec<String>,
 ) -> Result<Option<ExpertPlan>, MergeError> {
     let experts: Vec<&'a Model> = context.experts().into_iter().map(|i| &context.models.all[i]).collect();
     let spec = context.recipe.action_expert;
-    let with_head = experts.iter().filter(|model| model.files.action_head.is_some()).count();
     if spec.is_none() && !masked {
-        if with_head > 0 {
-            notes.push(
-                "action heads are left out; write `action_expert: {head_blocks: 1}` to merge them".to_owned(),
-            );
-        }
         return Ok(None);
     }
     let Some(heads) =
@@ -170,10 +163,10 @@ fn add<'a>(
             Action::Refuse(format!(
                 "{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"
             ))
-        } else if identical(&sources) {
+        } else if identical(&named(&sources)) {
             Action::Copy(*first)
         } else if first.dtype().is_computable() {
-            Action::Average(sources)
+            Action::Average(named(&sources))
         } else {
             Action::Refuse(format!(
                 "{} tensors are copied, never averaged, and this one differs",
@@ -193,5 +186,6 @@ fn planned<'a>(key: String, view: &TensorView<'a>, action: Action<'a>) -> Planne
         modality: Modality::Action,
         part: Part::ActionExpert,
         action,
+        copies: Vec::new(),
     }
 }

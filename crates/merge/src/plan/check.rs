@@ -1,5 +1,7 @@
 //! What must hold before tensors can be merged.
 
+use skillweld_plugin_host::flags;
+
 use super::build::Context;
 use super::{Action, Plan, PlannedTensor};
 use crate::MergeError;
@@ -22,6 +24,19 @@ impl Plan<'_> {
 }
 
 impl Context<'_> {
+    /// Fails when there is nothing to merge.
+    ///
+    /// # Errors
+    /// [`MergeError::NoExperts`] when the recipe lists the base alone.
+    pub(super) fn check_models(&self) -> Result<(), MergeError> {
+        match self.recipe.base {
+            Some(base) if self.tasks.is_empty() && self.method.takes_task_vectors() => {
+                Err(MergeError::NoExperts { base: self.models.all[base].path.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Compares the names in base and experts; gives notes on those that only one side has.
     ///
     /// # Errors
@@ -50,6 +65,7 @@ impl Context<'_> {
             }
         }
         if !self.recipe.slices.iter().any(|slice| slice.layer_count().is_some())
+            && !experts.is_empty()
             && !base.weights.is_empty()
             && !base.weights.keys().any(in_experts)
         {
@@ -66,10 +82,17 @@ impl Context<'_> {
         let averaged = one_sided("averaged, because the base has no such tensor", &|tensor| {
             matches!(tensor.action, Action::Average(_)) && !in_base(&tensor.key)
         });
+        let no_matrix = one_sided(
+            &format!("averaged, because `{}` merges matrices alone", self.method.id()),
+            &|tensor| {
+                let averaged = matches!(tensor.action, Action::Average(_)) && in_base(&tensor.key);
+                averaged && self.method.has(flags::MATRIX) && tensor.shape.len() != 2
+            },
+        );
         let copied = one_sided("copied from the base, because no expert has it", &|tensor| {
             matches!(tensor.action, Action::Copy(_)) && in_base(&tensor.key) && !in_experts(&tensor.key)
         });
-        Ok(averaged.into_iter().chain(copied).collect())
+        Ok([averaged, no_matrix, copied].into_iter().flatten().collect())
     }
 }
 
@@ -86,15 +109,11 @@ pub(super) fn agree_in_shape(sources: &[Named<'_, '_>]) -> Result<(), String> {
             None => shapes.push((source.shape(), vec![name])),
         }
     }
-    let [(first, _), (other, _), ..] = shapes[..] else { return Ok(()) };
-    let differ: Vec<usize> = (0..first.len()).filter(|&i| other.get(i) != first.get(i)).collect();
-    // Embeddings and output heads differ in their rows when tokens were added.
-    let hint = match (first.len() == other.len(), &differ[..]) {
-        (true, [0]) => " (a different vocabulary? resize the embeddings of all models to one size first)",
-        _ => "",
-    };
+    if shapes.len() < 2 {
+        return Ok(());
+    }
     let has = |(shape, names): &(&[usize], Vec<&str>)| format!("{} {shape:?}", subject(names, "has", "have"));
-    Err(format!("shapes differ: {}{hint}", shapes.iter().map(has).collect::<Vec<_>>().join(", ")))
+    Err(format!("shapes differ: {}", shapes.iter().map(has).collect::<Vec<_>>().join(", ")))
 }
 
 /// Names as the subject of a sentence, with the verb for one or for several: `a has`, `a and b have`.
@@ -107,11 +126,11 @@ pub(super) fn subject(names: &[&str], one: &str, several: &str) -> String {
 }
 
 /// True when every source holds the same bits. Stops at the first difference, so it costs little unless true.
-pub(super) fn identical(sources: &[Source<'_>]) -> bool {
-    let Some((first, others)) = sources.split_first() else { return true };
+pub(super) fn identical(sources: &[Named<'_, '_>]) -> bool {
+    let Some(((_, first), others)) = sources.split_first() else { return true };
     let stored = first.stored();
     !first.is_adapted()
-        && others.iter().all(|other| {
+        && others.iter().all(|(_, other)| {
             let view = other.stored();
             !other.is_adapted()
                 && view.dtype() == stored.dtype()

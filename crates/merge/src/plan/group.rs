@@ -26,6 +26,9 @@ pub enum ActionKind {
     /// Every model has the same bits: they are copied.
     #[serde(rename = "copied")]
     Copied,
+    /// It is no part of the output.
+    #[serde(rename = "left out")]
+    LeftOut,
     /// The merge method joins it.
     #[serde(rename = "merged")]
     Merged,
@@ -52,7 +55,8 @@ impl Part {
 }
 
 impl ActionKind {
-    const ALL: [Self; 5] = [Self::Averaged, Self::Copied, Self::Merged, Self::PerTask, Self::Refused];
+    const ALL: [Self; 6] =
+        [Self::Averaged, Self::Copied, Self::LeftOut, Self::Merged, Self::PerTask, Self::Refused];
 }
 
 impl fmt::Display for Part {
@@ -69,6 +73,7 @@ impl fmt::Display for ActionKind {
         f.write_str(match self {
             ActionKind::Averaged => "averaged",
             ActionKind::Copied => "copied",
+            ActionKind::LeftOut => "left out",
             ActionKind::Merged => "merged",
             ActionKind::PerTask => "per task",
             ActionKind::Refused => "refused",
@@ -117,6 +122,7 @@ impl Action<'_> {
             Action::Merge(_) => ActionKind::Merged,
             Action::Average(_) => ActionKind::Averaged,
             Action::PerTask(_) => ActionKind::PerTask,
+            Action::LeaveOut(_) => ActionKind::LeftOut,
             Action::Refuse(_) => ActionKind::Refused,
         }
     }
@@ -145,7 +151,7 @@ mod tests {
         }
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.starts_with(r#"{"action_expert: averaged":0,"action_expert: copied":1,"#), "{json}");
-        assert!(json.ends_with(r#""model: per task":8,"model: refused":9}"#), "{json}");
+        assert!(json.ends_with(r#""model: per task":10,"model: refused":11}"#), "{json}");
         assert_eq!(serde_json::from_str::<BTreeMap<TensorGroup, usize>>(&json).unwrap(), all);
         assert!(serde_json::from_str::<TensorGroup>(r#""model: lost""#).is_err());
     }

@@ -17,6 +17,8 @@ pub(super) struct OutputKey<'a> {
     /// See [`layer_fraction`].
     pub(super) layer_fraction: f64,
     pub(super) sources: &'a Slice,
+    /// The first name of the weights, where this is a second one.
+    pub(super) tied_to: Option<String>,
 }
 
 impl<'a> Context<'a> {
@@ -42,8 +44,7 @@ impl<'a> Context<'a> {
         let mut union: BTreeSet<&str> = BTreeSet::new();
         for source in &slice.sources {
             let model = &self.models.all[source.model];
-            // A tied weight that one model stores under its other name is the same key.
-            union.extend(model.keys().into_iter().filter(|key| !self.is_alias(slice, key)));
+            union.extend(model.keys());
         }
         let mut layer_counts: BTreeMap<&str, usize> = BTreeMap::new();
         for layer in union.iter().filter_map(|key| LayerKey::parse(key)) {
@@ -60,26 +61,29 @@ impl<'a> Context<'a> {
             source_keys: vec![(*key).to_owned(); slice.sources.len()],
             layer_fraction: fraction(key),
             sources: slice,
+            tied_to: self.alias_of(slice, key),
         };
         union.iter().map(output).collect()
     }
 
-    /// True when `key` is nothing but a second name, in every model that stores it, of a weight that all models find
-    /// under its first name: then it need not be merged twice. A head that was untied and trained is no second name.
-    fn is_alias(&self, slice: &Slice, key: &str) -> bool {
+    /// The first name of `key`, where that is nothing but a second name, in every model that stores it, of a weight that
+    /// all models find under its first name: then it need not be merged twice. A head that was untied and trained is
+    /// no second name.
+    fn alias_of(&self, slice: &Slice, key: &str) -> Option<String> {
         let weights = |source: &recipe::Source| &self.models.all[source.model].weights;
         let canonical = slice.sources.iter().find_map(|source| {
             weights(source).aliases().find(|(alias, _)| *alias == key).map(|(_, canonical)| canonical)
         });
-        let Some(canonical) = canonical else { return false };
+        let canonical = canonical?;
         let is_second_name =
             |source: &recipe::Source| match (weights(source).get(key), weights(source).get(canonical)) {
                 (Some(own), Some(first)) => own.bytes() == first.bytes(),
                 (own, _) => own.is_none(),
             };
-        slice.sources.iter().any(|source| weights(source).get(key).is_none())
+        let is_alias = slice.sources.iter().any(|source| weights(source).get(key).is_none())
             && slice.sources.iter().all(|source| weights(source).resolve(canonical).is_some())
-            && slice.sources.iter().all(is_second_name)
+            && slice.sources.iter().all(is_second_name);
+        is_alias.then(|| canonical.to_owned())
     }
 
     /// The layers of a slice, renumbered; with the embeddings for the first slice, with the rest for the last. A key
@@ -99,9 +103,10 @@ impl<'a> Context<'a> {
             let mut stacks = BTreeSet::new();
             for key in model.keys() {
                 let Some(layer) = LayerKey::parse(key) else {
-                    let is_embedding = key.contains("embed") || key.contains("wte") || key.contains("wpe");
-                    if if is_embedding { first } else { last } && !self.is_alias(slice, key) {
-                        let new = || OutputKey::outside_layers(key, index, slice);
+                    let is_embedding = is_embedding(key);
+                    if if is_embedding { first } else { last } {
+                        let tied_to = self.alias_of(slice, key);
+                        let new = || OutputKey { tied_to, ..OutputKey::outside_layers(key, index, slice) };
                         keys.entry(key.to_owned()).or_insert_with(new).source_keys[j] = key.to_owned();
                     }
                     continue;
@@ -119,6 +124,7 @@ impl<'a> Context<'a> {
                     source_keys: slice.sources.iter().map(name_in).collect(),
                     layer_fraction: layer_fraction(in_slice, range.len()),
                     sources: slice,
+                    tied_to: None,
                 });
             }
             let fail = |problem: String| {
@@ -144,9 +150,18 @@ impl<'a> Context<'a> {
     }
 }
 
+fn is_embedding(key: &str) -> bool {
+    ["embed", "wte", "wpe"].iter().any(|part| key.contains(part))
+}
+
+/// The key has a row for each token.
+pub(crate) fn is_vocabulary(key: &str) -> bool {
+    is_embedding(key) || key.contains("lm_head")
+}
+
 impl<'a> OutputKey<'a> {
     fn outside_layers(key: &str, slice: usize, sources: &'a Slice) -> Self {
         let source_keys = vec![key.to_owned(); sources.sources.len()];
-        Self { key: key.to_owned(), slice, source_keys, layer_fraction: 0.0, sources }
+        Self { key: key.to_owned(), slice, source_keys, layer_fraction: 0.0, sources, tied_to: None }
     }
 }

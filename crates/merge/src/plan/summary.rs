@@ -21,7 +21,7 @@ pub struct PlanLine {
     pub part: Part,
     /// What happens to it.
     pub action: ActionKind,
-    /// Why it is refused.
+    /// Why it is refused or left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -68,7 +68,7 @@ impl Plan<'_> {
             total.tensors += 1;
             total.elements += tensor.numel() as u64;
             let reason = match &tensor.action {
-                Action::Refuse(reason) => Some(reason.clone()),
+                Action::Refuse(reason) | Action::LeaveOut(reason) => Some(reason.clone()),
                 _ => None,
             };
             if let Action::Merge(merge) = &tensor.action {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use skillweld_spelling::nearest;
+
 /// Where in a recipe something stands: the path of fields and, when known, the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -30,7 +32,10 @@ pub struct Allowed {
 
 impl Allowed {
     pub(crate) fn instead_of<'k>(name: &str, all: impl Iterator<Item = &'k str> + Clone) -> Box<Allowed> {
-        Box::new(Allowed { nearest: nearest(name, all.clone()), all: all.map(str::to_owned).collect() })
+        Box::new(Allowed {
+            nearest: nearest(name, all.clone()).map(str::to_owned),
+            all: all.map(str::to_owned).collect(),
+        })
     }
 }
 
@@ -151,6 +156,20 @@ pub enum RecipeError {
         /// What to do instead.
         remedy: &'static str,
     },
+    /// Vocabularies that would have to be joined.
+    #[error(
+        "{place}: the vocabularies of {first} and {other} differ, and embeddings are never resized; {remedy}"
+    )]
+    Vocabularies {
+        /// Where it is asked for.
+        place: Place,
+        /// A model.
+        first: String,
+        /// One with another vocabulary.
+        other: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
     /// Fields that contradict one another.
     #[error("{place}: {problem}")]
     Conflict {
@@ -185,19 +204,4 @@ pub enum RecipeError {
 
 fn tried_list(tried: &[PathBuf]) -> String {
     tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and ")
-}
-
-/// The word of `known` nearest to `name`, if it is near enough to be what was meant.
-pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
-    // Bounded work for absurdly long names: nothing that long resembles a field.
-    if name.len() > 64 {
-        return None;
-    }
-    let folded = name.to_lowercase().replace('-', "_");
-    known
-        .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(&folded, word), word))
-        .min()
-        .filter(|(distance, word)| *distance <= 1 + word.len().min(folded.len()) / 4)
-        .map(|(_, word)| word.to_owned())
 }

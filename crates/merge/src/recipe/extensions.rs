@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use skillweld_spelling::nearest;
 
-use super::error::{Place, RecipeError, nearest};
+use super::error::{Place, RecipeError};
 use super::fields::{Fields, join};
 use super::parameters::{self, Parameters};
 use super::yaml::{Node, Yaml};

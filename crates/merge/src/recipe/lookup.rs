@@ -33,6 +33,9 @@ pub struct Lookup<'k> {
     pub modality: Option<Modality>,
 }
 
+/// Parameters of the whole merge that mergekit has, and passes over where they are set on one model.
+const PASSED_OVER_ON_ONE_MODEL: [&str; 4] = ["normalize", "rescale", "lambda", "t"];
+
 /// Accepted everywhere and without effect: mergekit's switch for smaller masks.
 const INT8_MASK: KnownParameter<'static> =
     KnownParameter { name: "int8_mask", kind: ParameterKind::Boolean, per_model: true };
@@ -91,6 +94,12 @@ impl Recipe {
         levels.filter_map(|level| level.get(parameter)).map(|setting| &setting.place).collect()
     }
 
+    /// The places that set this parameter for one model.
+    pub(crate) fn places_on_models(&self, parameter: &str) -> Vec<&Place> {
+        let sources = self.slices.iter().flat_map(|slice| &slice.sources);
+        sources.filter_map(|source| source.parameters.get(parameter)).map(|setting| &setting.place).collect()
+    }
+
     /// Checks the parameters under `mask` against the mask method's own.
     pub fn check_mask_parameters(&self, known: &[KnownParameter<'_>]) -> Result<(), RecipeError> {
         self.mask.spec().into_iter().try_for_each(|mask| check(&mask.parameters, &mask.method, known, false))
@@ -129,7 +138,8 @@ fn check(
                 allowed: Allowed::instead_of(name, known.iter().map(|parameter| parameter.name)),
             });
         };
-        if at_one_model && !parameter.per_model {
+        let passed_over = || PASSED_OVER_ON_ONE_MODEL.contains(&name.as_str());
+        if at_one_model && !parameter.per_model && !passed_over() {
             return Err(RecipeError::NotPerModel {
                 place: setting.place.clone(),
                 name: name.clone(),

@@ -22,7 +22,8 @@
 //! of the whole merge its name in the *output*: they differ where slices renumber layers.
 //!
 //! **Levels**, strongest first: source (or model), slice, module, global. (Ours asks `groups` between slice and
-//! module.) mergekit ignores a parameter of the whole merge that is set on one model; here it is refused.
+//! module.) mergekit ignores a parameter of the whole merge that is set on one model; so it is here, with a warning, for
+//! those that mergekit has (`normalize`, `rescale`, `lambda`, `t`), and refused for our own.
 //!
 //! **Types.** `true` counts as 1 and `"0.5"` as 0.5 for a number; 0, 1, `yes`, `no`, `on`, `off`, `true`, `false` as
 //! text count as booleans. An empty list counts as no value there and is refused here, as is NaN.
@@ -143,7 +144,8 @@ pub struct Recipe {
     pub router: Option<RouterSpec>,
     /// Seed of every random number of the merge.
     pub seed: u64,
-    /// Merge NaN and infinite weights instead of refusing them.
+    /// Merge NaN and infinite weights instead of refusing them. What becomes of one is the method's affair: a sum keeps
+    /// it, `ties` may pass over it, so that a finite entry stands where an expert had none.
     pub allow_non_finite: bool,
     /// The recipe file's folder.
     pub(crate) folder: Option<PathBuf>,
@@ -163,10 +165,7 @@ impl Recipe {
     pub fn parse(text: &str) -> Result<Recipe, RecipeError> {
         let root = Node::parse(text)?;
         let top = Fields::open(&root, "", FIELDS)?;
-        top.refuse(
-            "chat_template",
-            "the template comes with the tokenizer; edit the output's tokenizer_config.json",
-        )?;
+        tokenizer::check_chat_template(&top)?;
         let (method, path) = top.require("merge_method", "name one, such as `merge_method: linear`")?;
         let method = method.text(&path)?.to_owned();
 
@@ -203,7 +202,7 @@ impl Recipe {
                 .map_or_else(|| Ok(BTreeMap::new()), |(node, path)| extensions::parse_groups(node, &path))?,
             dtype: parse_dtype(&top, "dtype")?,
             out_dtype: parse_dtype(&top, "out_dtype")?,
-            tokenizer: tokenizer::parse(&top, base.is_some())?,
+            tokenizer: tokenizer::parse(&top)?,
             mask,
             action_expert: top
                 .get("action_expert")
@@ -241,7 +240,9 @@ impl Recipe {
     pub fn locate_tokenizer(&self) -> Result<PathBuf, RecipeError> {
         match &self.tokenizer {
             Some(Tokenizer::Model { path, place }) => models::locate(path, self.folder.as_deref(), place),
-            Some(Tokenizer::Base) | None => self.locate(self.base.unwrap_or(0)).map(|(path, _)| path),
+            Some(Tokenizer::Base | Tokenizer::Union { .. }) | None => {
+                self.locate(self.base.unwrap_or(0)).map(|(path, _)| path)
+            }
         }
     }
 

@@ -70,6 +70,14 @@ impl Reference {
         Ok(Reference { path: literal_path(model, &model_path)?, adapter })
     }
 
+    /// Both name the same, but for `./` here and there. Links are followed when models are opened.
+    fn is(&self, other: &Self) -> bool {
+        let plain =
+            |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+        let adapters = [self, other].map(|reference| reference.adapter.as_deref().map(plain));
+        plain(&self.path) == plain(&other.path) && adapters[0] == adapters[1]
+    }
+
     /// The last folder's name, made safe: the adapter's where there is one, since it is what makes the task.
     fn default_name(&self) -> String {
         let path = self.adapter.as_ref().unwrap_or(&self.path);
@@ -140,7 +148,7 @@ pub(crate) struct ModelTable {
 impl ModelTable {
     /// The model's index, adding it if it is new.
     pub(crate) fn intern(&mut self, reference: Reference, place: Place) -> usize {
-        if let Some(index) = self.entries.iter().position(|(known, ..)| *known == reference) {
+        if let Some(index) = self.entries.iter().position(|(known, ..)| known.is(&reference)) {
             return index;
         }
         self.entries.push((reference, None, place));

@@ -60,6 +60,8 @@ impl Node {
             non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
             // `y`, `no` and `on` are folders and words here; parameters that are booleans read them as such.
             strict_booleans: true,
+            // Ours to refuse, in our own words.
+            duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options(text, options)
@@ -195,7 +197,7 @@ impl<'de> Visitor<'de> for YamlVisitor {
             let key_line = line_of(&key);
             if map.iter().any(|entry| entry.key == key.value) {
                 return Err(A::Error::custom(format_args!(
-                    "`{}` is written twice (line {key_line})",
+                    "`{}` is written twice in one mapping, the second time in line {key_line}; keep one of them",
                     key.value
                 )));
             }

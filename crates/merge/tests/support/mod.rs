@@ -42,7 +42,7 @@ pub fn merge_with(
     let recipe = Recipe::read(&file)?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.run(out, options, &control(threads))
+    Plan::new(&recipe, &models, &registry, &control(threads))?.run(out, options, &control(threads))
 }
 
 /// Test data that comes with the crate.

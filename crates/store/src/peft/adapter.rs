@@ -158,7 +158,7 @@ impl Adapter {
         let wrong_target = || AdapterProblem::WrongTarget {
             target: key.to_owned(),
             base: base.path().to_owned(),
-            nearest: nearest(key, base.keys()),
+            nearest: skillweld_spelling::nearest(key, base.keys()).map(str::to_owned),
         };
         let stored = base.resolve(key).ok_or_else(wrong_target)?;
         let weight = base.get(stored).ok_or_else(wrong_target)?;
@@ -196,13 +196,6 @@ fn matrix(view: &TensorView<'_>) -> Result<Array2<f32>, skillweld_tensor::Tensor
         actual: view.shape().to_vec(),
     };
     view.to_f32()?.into_dimensionality::<Ix2>().map_err(mismatch)
-}
-
-/// The base key most like `key`, if any is much alike.
-fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a str>) -> Option<String> {
-    let scored = keys.map(|other| (strsim::normalized_levenshtein(key, other), other));
-    let (score, best) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (score > 0.6).then(|| best.to_owned())
 }
 
 /// Sorts the adapter's tensors by the base key that they change, and checks that factors come in fitting pairs.
