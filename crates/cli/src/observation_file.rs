@@ -36,8 +36,8 @@ fn prepared(file: &Checkpoint) -> Result<Observation> {
 
 fn raw(file: &Checkpoint) -> Result<Observation> {
     let mut images = Vec::new();
-    while let Some(view) = file.get(&format!("image_{}", images.len())) {
-        let name = format!("image_{}", images.len());
+    for name in image_names(file)? {
+        let view = tensor(file, &name)?;
         let &[height, width, 3] = view.shape() else {
             bail!("{name}: shape {:?}, expected height × width × 3", view.shape());
         };
@@ -49,6 +49,17 @@ fn raw(file: &Checkpoint) -> Result<Observation> {
     let instruction =
         file.metadata().get("prompt").context("its metadata lacks `prompt`, the instruction")?;
     Ok(Observation::Raw { images, state, instruction: instruction.clone() })
+}
+
+/// `image_0`, `image_1`, … as many as there are, without a gap.
+fn image_names(file: &Checkpoint) -> Result<Vec<String>> {
+    let count = file.keys().filter(|key| key.starts_with("image_")).count();
+    let names: Vec<String> = (0..count).map(|index| format!("image_{index}")).collect();
+    if let Some(missing) = names.iter().find(|name| file.get(name).is_none()) {
+        let there = file.keys().filter(|key| key.starts_with("image_")).collect::<Vec<_>>().join(", ");
+        bail!("lacks `{missing}`: images are numbered from 0 without a gap, there are {there}");
+    }
+    Ok(names)
 }
 
 fn tensor<'a>(file: &'a Checkpoint, name: &str) -> Result<TensorView<'a>> {

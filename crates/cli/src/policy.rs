@@ -1,7 +1,7 @@
 //! What `predict`, `route` and `serve` share: opening a policy, and saying which task runs.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -42,6 +42,8 @@ enum PrecisionName {
 enum RopeName {
     /// Computed in f64 and rounded once, whatever the experts were trained with.
     Exact,
+    /// Each step rounded to f16.
+    F16,
     /// Each step rounded to f32, as PyTorch computes in f32.
     F32,
     /// Frequencies, positions and angles rounded to bf16, as in published bf16 checkpoints.
@@ -49,18 +51,26 @@ enum RopeName {
 }
 
 impl Opening {
-    pub(crate) fn open(&self, path: &std::path::Path, active_tasks: NonZeroUsize) -> Result<Policy> {
+    /// `images` an observation, and `active_tasks` in memory at once.
+    pub(crate) fn open(
+        &self,
+        path: &Path,
+        images: NonZeroUsize,
+        active_tasks: NonZeroUsize,
+    ) -> Result<Policy> {
         let precision = match self.precision {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,
         };
         let rope = self.rope.map(|rope| match rope {
             RopeName::Exact => RopePrecision::Exact,
+            RopeName::F16 => RopePrecision::F16,
             RopeName::F32 => RopePrecision::F32,
             RopeName::Bf16 => RopePrecision::Bf16,
         });
         let model = ModelOptions { base: self.base.clone(), precision, rope, threads: self.threads.get() };
-        Ok(Policy::open_with(path, &PolicyOptions { model, dataset: self.dataset.clone(), active_tasks })?)
+        let dataset = self.dataset.clone();
+        Ok(Policy::open_with(path, &PolicyOptions { model, dataset, images, active_tasks })?)
     }
 }
 
@@ -124,10 +134,11 @@ pub(crate) fn decision_json(policy: &Policy, decision: &Decision) -> Value {
 }
 
 /// Where a step's time went, by name, in milliseconds.
-pub(crate) fn stages(latency: &StepLatency) -> [(&'static str, f64); 8] {
+pub(crate) fn stages(latency: &StepLatency) -> [(&'static str, f64); 9] {
     let model = &latency.model;
     [
         ("preprocess_ms", latency.preprocess_ms),
+        ("wait_ms", latency.wait_ms),
         ("switch_ms", latency.switch_ms),
         ("routing_ms", latency.routing_ms),
         ("vision_ms", model.vision_ms),

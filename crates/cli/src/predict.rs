@@ -43,6 +43,9 @@ pub(crate) struct Args {
     task: Option<String>,
     #[command(flatten)]
     rule: RuleArguments,
+    /// Images of an observation that the experts were trained with; another number is refused.
+    #[arg(long, value_name = "N", default_value = "2")]
+    images: NonZeroUsize,
     /// Also write what the model saw on the way.
     #[arg(long)]
     dump: bool,
@@ -61,7 +64,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let observation = observation_file::read(&args.inputs)?;
-    let policy = args.opening.open(&args.policy, NonZeroUsize::MIN)?;
+    let policy = args.opening.open(&args.policy, args.images, NonZeroUsize::MIN)?;
     let rule = args.rule.rule(&policy)?;
     let mut session = policy.session_with(routing(&policy, args.task.as_deref(), rule)?);
     let (step, latency) = step(&mut session, &observation, args.repeat)?;
@@ -70,6 +73,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         print_json(&json!({
             "output": args.output,
             "task": policy.tasks()[step.task],
+            "reason": step.reason.name(),
             "routing": step.decision.as_ref().map(|decision| decision_json(&policy, decision)),
             "actions": rows(&step.actions),
             "normalized_actions": rows(&step.normalized_actions),

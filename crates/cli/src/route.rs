@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// The observation, in either form that `predict` takes.
     #[arg(long, value_name = "IN.safetensors")]
     inputs: PathBuf,
+    /// Images of an observation that the experts were trained with; another number is refused.
+    #[arg(long, value_name = "N", default_value = "2")]
+    images: NonZeroUsize,
     #[command(flatten)]
     rule: RuleArguments,
     #[command(flatten)]
@@ -42,7 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let observation = observation_file::read(&args.inputs)?;
-    let policy = args.opening.open(&args.policy, NonZeroUsize::MIN)?;
+    let policy = args.opening.open(&args.policy, args.images, NonZeroUsize::MIN)?;
     ensure!(
         policy.routes(),
         "{} has nothing to route: it holds {}",

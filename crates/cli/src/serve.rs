@@ -67,7 +67,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
-    let policy = args.opening.open(&args.policy, args.active_tasks)?;
+    let policy = args.opening.open(&args.policy, args.images, args.active_tasks)?;
     ensure!(
         !args.route || policy.routes(),
         "{} has no router; name a task with --task",

@@ -1,11 +1,11 @@
 //! The test-time task router's subspaces (MergeVLA, arXiv 2511.18810, section on routing; training-free).
 //!
-//! For every task, the top right singular vectors of the two value projections of the last merged block: at run time
-//! the task whose subspace holds most of the hidden states' norm is routed to.
+//! For every task, the top right singular vectors of the two value projections of the last merged block (or of its key
+//! projections, or of all four): at run time the task whose subspaces hold most of the hidden states' norm is routed to.
 
 use ndarray::{Array2, Ix2};
 use skillweld_linalg::Threads;
-use skillweld_merged::layout::BLOCKS;
+use skillweld_merged::layout::{BLOCKS, PROJECTIONS, ROUTER_PAIRS};
 use skillweld_router::{SubspaceError, top_right_singular_vectors};
 use skillweld_tensor::TensorView;
 use std::sync::{Mutex, PoisonError};
@@ -14,20 +14,17 @@ use crate::MergeError;
 use crate::plan::{ExpertPlan, Plan};
 use crate::recipe::RouterSubspace;
 
-/// One tensor of `router.safetensors`: `<task>/adapter` or `<task>/task`, rank × d, orthonormal rows.
+/// One tensor of `router.safetensors`, such as `<task>/adapter`: rank × d, orthonormal rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Subspace {
     pub(crate) name: String,
     pub(crate) rows: Array2<f32>,
 }
 
-/// Value projection of the action-query tokens (h_a) and of the task tokens (h_t), by the router's name for them.
-const PROJECTIONS: [(&str, &str); 2] = [("adapter", "v_adapter"), ("task", "v_task")];
-
 /// Takes the subspaces of every task's expert.
 ///
 /// # Errors
-/// A value projection is missing, is no matrix, or has fewer singular vectors than `router.rank`.
+/// A projection is missing, is no matrix, or has fewer singular vectors than `router.rank`.
 pub(crate) fn subspaces(
     plan: &Plan<'_>,
     expert: &ExpertPlan,
@@ -36,7 +33,10 @@ pub(crate) fn subspaces(
     let (Some(spec), Some(block)) = (expert.router, expert.router_block()) else { return Ok(Vec::new()) };
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
     let mut jobs = Vec::new();
-    for (suffix, projection) in PROJECTIONS {
+    let pairs = ROUTER_PAIRS.iter().zip(&PROJECTIONS).zip(spec.projections.pairs());
+    let wanted =
+        pairs.filter(|(_, wanted)| *wanted).flat_map(|((names, layers), _)| names.iter().zip(layers));
+    for (suffix, projection) in wanted {
         let key = format!("{BLOCKS}{block}.{projection}.weight");
         let mut matrices = Vec::with_capacity(experts.len());
         for model in &experts {
@@ -96,7 +96,7 @@ pub(crate) fn subspaces(
 fn matrix(key: &str, view: &TensorView<'_>) -> Result<Array2<f64>, MergeError> {
     let values = view.to_f32().map_err(MergeError::tensor(key))?;
     let matrix = values.into_dimensionality::<Ix2>().map_err(|_| {
-        MergeError::Expert(format!("`{key}` has shape {:?}; a value projection is a matrix", view.shape()))
+        MergeError::Expert(format!("`{key}` has shape {:?}; a projection is a matrix", view.shape()))
     })?;
     Ok(matrix.mapv(f64::from))
 }

@@ -55,7 +55,7 @@ fn merged() -> tempfile::TempDir {
     write_other(&projector, &dir.path().join("expert1").join(PROJECTOR));
     let base = data("merge-tiny").join("base.safetensors");
     let recipe = format!(
-        "merge_method: task_arithmetic\nbase_model: {}\nmodels: [{{model: expert0}}, {{model: expert1}}]\nmask: tall\naction_expert: {{head_blocks: 1}}\nrouter: {{rank: 4}}\n",
+        "merge_method: task_arithmetic\nbase_model: {}\nmodels: [{{model: expert0}}, {{model: expert1}}]\nmask: tall\naction_expert: {{head_blocks: 1}}\n{router}",
         base.display()
     );
     merge(dir.path(), &recipe, &dir.path().join("merged"), 2).unwrap();
@@ -131,6 +131,49 @@ fn router_subspaces_are_the_published_ones_up_to_sign() {
                 assert!(ours.iter().zip(published).all(|(a, b)| (a - sign * b).abs() <= 1e-5), "{key}");
             }
         }
+    }
+}
+
+/// The paper's ablation: subspaces of keys, of values, of both, under names of their own.
+#[test]
+fn subspaces_are_those_of_the_projections_that_the_recipe_names() {
+    let fixture = merged_support::data("head-tiny");
+    for (projections, layers) in [
+        ("v", vec![("adapter", "v_adapter"), ("task", "v_task")]),
+        ("k", vec![("adapter_k", "k_adapter"), ("task_k", "k_task")]),
+        (
+            "kv",
+            vec![
+                ("adapter", "v_adapter"),
+                ("task", "v_task"),
+                ("adapter_k", "k_adapter"),
+                ("task_k", "k_task"),
+            ],
+        ),
+    ] {
+        let dir = merged_with(&format!("router: {{rank: 4, projections: {projections}}}\n"));
+        let ours = Checkpoint::open(dir.path().join("merged/router.safetensors")).unwrap();
+        assert_eq!(ours.keys().count(), 2 * layers.len(), "{projections}");
+        for expert in 0..2 {
+            let head = fixture.join(format!("expert{expert}--action_head--checkpoint.pt"));
+            let head = Checkpoint::open(head).unwrap();
+            for (suffix, layer) in &layers {
+                let matrix = |checkpoint: &Checkpoint, key: &str| -> Array2<f32> {
+                    tensor(checkpoint, key).into_dimensionality::<Ix2>().unwrap()
+                };
+                let rows = matrix(&ours, &format!("expert{expert}/{suffix}"));
+                let layer = matrix(&head, &format!("model.mlp_resnet_blocks.22.{layer}.weight"));
+                let singular = skillweld_linalg::thin_svd(&layer.view()).unwrap().vt;
+                for (row, singular) in rows.rows().into_iter().zip(singular.rows()) {
+                    assert!(
+                        (row.dot(&singular).abs() - 1.0).abs() < 1e-5,
+                        "{projections}: {suffix} of {expert}"
+                    );
+                }
+            }
+        }
+        let merged = skillweld_merged::MergedCheckpoint::open(dir.path().join("merged")).unwrap();
+        assert_eq!(merged.router(1).len(), layers.len() / 2);
     }
 }
 

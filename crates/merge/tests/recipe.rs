@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use skillweld_merge::recipe::{
     KnownParameter, LayerKey, Lookup, MaskChoice, Modality, ParamValue, ParameterKind, Recipe, RecipeError,
-    RouterSubspace, Tokenizer, layer_fraction,
+    RouterProjections, RouterSubspace, Tokenizer, layer_fraction,
 };
 use skillweld_tensor::Dtype;
 
@@ -121,7 +121,9 @@ fn mergevla_example() {
     recipe.check_mask_parameters(&[LAMBDA]).unwrap();
     assert_eq!(recipe.mask_parameter(&LAMBDA, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
     assert_eq!(recipe.action_expert.unwrap().head_blocks, 1);
-    assert_eq!((recipe.router.unwrap().rank, recipe.router.unwrap().subspace), (8, RouterSubspace::PerTask));
+    let router = recipe.router.unwrap();
+    assert_eq!((router.rank, router.subspace), (8, RouterSubspace::PerTask));
+    assert_eq!(router.projections, RouterProjections::Values);
     let density = |modality| number(&recipe, DENSITY, Lookup { modality, ..at(0, Some(1), "x", 0.0) });
     assert_eq!(density(Some(Modality::Vision)), Some(0.9));
     assert_eq!(density(Some(Modality::Language)), Some(1.0));

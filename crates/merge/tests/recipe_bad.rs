@@ -133,6 +133,10 @@ fn messages_name_the_field_the_line_and_the_remedy() {
         ("router: {rank: 0}", "router.rank (line 6) is 0, but must be a whole number from 1 to 4096"),
         ("router: {rank: 5000}", "router.rank (line 6) is 5000, but must be a whole number from 1 to 4096"),
         ("router: {subspace: per-task}", "but must be `per_task` or `merged`; did you mean `per_task`?"),
+        (
+            "router: {projections: vk}",
+            "router.projections (line 6) is the text \"vk\", but must be `v`, `k` or `kv`",
+        ),
         ("seed: -1", "seed (line 6) is -1, but must be a whole number from 0 to 18446744073709551615"),
         ("dtype: int8", "dtype (line 6) is the text \"int8\", but must be a float type, such as bfloat16"),
         // What mergekit has and Skillweld does not.

@@ -1,5 +1,6 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 use skillweld_store::Checkpoint;
@@ -36,7 +37,23 @@ pub(crate) enum Vector {
     /// As it is, under the keys that masks apply to.
     Stored(Checkpoint),
     /// As a whole model, by the published code.
-    Official { merged: Checkpoint, form: OfficialForm },
+    Official { merged: Checkpoint, form: OfficialForm, zeros: Zeros },
+}
+
+/// Which tensors of a published checkpoint hold nothing but zeros: found out when first asked for, once a key, because
+/// that reads the whole tensor.
+#[derive(Debug)]
+pub(crate) struct Zeros(BTreeMap<String, OnceLock<bool>>);
+
+impl Zeros {
+    pub(crate) fn of(merged: &Checkpoint) -> Self {
+        Self(merged.keys().map(|key| (key.to_owned(), OnceLock::new())).collect())
+    }
+
+    fn is_zero(&self, key: &str, stored: &TensorView<'_>) -> bool {
+        let look = || stored.bytes().iter().all(|&byte| byte == 0);
+        self.0.get(key).map_or_else(look, |known| *known.get_or_init(look))
+    }
 }
 
 impl Vector {
@@ -191,7 +208,7 @@ impl MergedCheckpoint {
     pub fn weight(&self, key: &str) -> Result<Weight<'_>, MergedError> {
         let base = self.base(key);
         let missing = || problem(&self.dir, format!("there is no tensor `{key}`"));
-        let (merged, form) = match &self.vector {
+        let (merged, form, zeros) = match &self.vector {
             Vector::None => return base.map(Weight::Shared).ok_or_else(missing),
             Vector::Stored(vector) => {
                 let base = base.ok_or_else(missing)?;
@@ -201,7 +218,7 @@ impl MergedCheckpoint {
                 });
             }
             Vector::Official { form: OfficialForm::Unknown, .. } => return Err(self.base_needed()),
-            Vector::Official { merged, form } => (merged, *form),
+            Vector::Official { merged, form, zeros } => (merged, *form, zeros),
         };
         let masked = !self.tasks.is_empty() && self.mask(0, key).is_some();
         Ok(match (merged.get(key), base) {
@@ -213,7 +230,7 @@ impl MergedCheckpoint {
                 (OfficialForm::Dense, true) => {
                     Weight::Masked { base, vector: TaskVector::Difference(stored) }
                 }
-                (_, false) if stored.bytes().iter().all(|&byte| byte == 0) => Weight::Shared(base),
+                (_, false) if zeros.is_zero(key, &stored) => Weight::Shared(base),
                 // The published loader adds whatever is stored without a mask to every task.
                 _ => Weight::Masked { base, vector: TaskVector::Stored(stored) },
             },
@@ -233,6 +250,18 @@ impl MergedCheckpoint {
             mask: self.mask(task, key),
             rescaler: self.rescalers[task],
         })
+    }
+
+    /// True when tasks differ in the weight `key`: it has masks, or a τ without masks that each task's own rescaler scales.
+    ///
+    /// # Errors
+    /// As [`MergedCheckpoint::weight`].
+    pub fn depends_on_task(&self, key: &str) -> Result<bool, MergedError> {
+        if matches!(self.weight(key)?, Weight::Shared(_)) {
+            return Ok(false);
+        }
+        let rescaled = self.rescalers.windows(2).any(|pair| pair[0].to_bits() != pair[1].to_bits());
+        Ok(rescaled || (0..self.tasks.len()).any(|task| self.mask(task, key).is_some()))
     }
 
     /// The mask of a task over `key`; `None` for keys that every task shares.
@@ -272,11 +301,11 @@ impl MergedCheckpoint {
         self.parts.own(part, task)
     }
 
-    /// The router's subspaces of a task, if the checkpoint has a router.
+    /// The router's pairs of subspaces of a task, those of values before those of keys; empty without a router.
     ///
     /// # Panics
     /// When `task` is no index into [`MergedCheckpoint::tasks`].
-    pub fn router(&self, task: usize) -> Option<RouterSubspace<'_>> {
+    pub fn router(&self, task: usize) -> Vec<RouterSubspace<'_>> {
         self.parts.router(task)
     }
 

@@ -35,9 +35,16 @@ pub mod stem {
     pub const MASKS: &str = "masks";
     /// Shared tensors by published name, `experts/<task>/<name>` for those of one task.
     pub const ACTION_EXPERT: &str = "action_expert";
-    /// `<task>/adapter` and `<task>/task`, rank × d.
+    /// `<task>/<name>` for the names of [`ROUTER_PAIRS`](super::ROUTER_PAIRS), rank × d.
     pub const ROUTER: &str = "router";
 }
+
+/// Names of the router's subspaces, after `<task>/`: of action-query tokens and of task tokens, for each kind of projection
+/// (see [`PROJECTIONS`]).
+pub const ROUTER_PAIRS: [[&str; 2]; 2] = [["adapter", "task"], ["adapter_k", "task_k"]];
+
+/// The layers of an action expert's block whose right singular vectors [`ROUTER_PAIRS`] hold: values, then keys.
+pub const PROJECTIONS: [[&str; 2]; 2] = [["v_adapter", "v_task"], ["k_adapter", "k_task"]];
 
 /// True for the files that describe one output and mean nothing in another.
 pub fn is_provenance(name: &str) -> bool {

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use skillweld_store::{Checkpoint, ExpertFiles, PickleValue, TorchFile};
 
-use crate::checkpoint::{ACTION_QUERIES, Masks, OfficialForm, Vector};
+use crate::checkpoint::{ACTION_QUERIES, Masks, OfficialForm, Vector, Zeros};
 use crate::error::problem;
 use crate::layout::{BLOCKS, STATISTICS, block_index};
 use crate::own::read_json;
@@ -35,7 +35,8 @@ pub(crate) fn open(dir: &Path, base: Option<&Path>) -> Result<MergedCheckpoint, 
         let form = weights.first().map_or(OfficialForm::Unknown, |base| form(&merged, base));
         let rescalers = rescalers(&masks_path, &tasks)?;
         let masks = Masks { file: Checkpoint::open(&masks_path)?, packed: false };
-        (weights, Vector::Official { merged, form }, Some(masks), rescalers)
+        let zeros = Zeros::of(&merged);
+        (weights, Vector::Official { merged, form, zeros }, Some(masks), rescalers)
     } else {
         if base.is_some() {
             return Err(problem(dir, "this checkpoint holds all its weights; leave `--base` out"));
@@ -169,7 +170,7 @@ fn add_action_head(head: Checkpoint, tasks: &[String], parts: &mut Parts) -> Res
                     parts.add_own(ExpertPart::ActionHead, expert, &name, (file, key, Some(expert)));
                 }
             }
-            HeadKey::Router { expert, which } => parts.add_router(expert, which, (file, key)),
+            HeadKey::Router { expert, which } => parts.add_router(expert, [0, which], (file, key)),
             HeadKey::Bookkeeping => {}
             HeadKey::Unknown => return Err(refuse("is not known in a merged action head")),
         }
@@ -191,7 +192,7 @@ enum HeadKey {
     OneEach {
         name: String,
     },
-    /// A subspace; 0 for adapter, 1 for task tokens.
+    /// A subspace of values; 0 for adapter, 1 for task tokens.
     Router {
         expert: usize,
         which: usize,

@@ -8,7 +8,7 @@ use skillweld_store::Checkpoint;
 
 use crate::checkpoint::{Masks, Vector};
 use crate::error::problem;
-use crate::layout::{FORMAT_VERSION, PROVENANCE, RESCALER, STATISTICS, stem};
+use crate::layout::{FORMAT_VERSION, PROVENANCE, RESCALER, ROUTER_PAIRS, STATISTICS, stem};
 use crate::parts::Parts;
 use crate::{ExpertPart, MergedCheckpoint, MergedError, Role};
 
@@ -187,11 +187,12 @@ fn add_router(dir: &Path, tasks: &[String], parts: &mut Parts) -> Result<(), Mer
     let file = parts.add_file(Role::Router, checkpoint);
     for key in &keys {
         let (task, name) = split_task(tasks, key).ok_or_else(|| unknown_task(&path, key))?;
-        let which = ["adapter", "task"].iter().position(|known| *known == name);
-        let which = which.ok_or_else(|| {
-            problem(&path, format!("`{key}` is neither `<task>/adapter` nor `<task>/task`; merge again"))
+        let known = ROUTER_PAIRS.as_flattened();
+        let place = known.iter().position(|known| *known == name).ok_or_else(|| {
+            let names = known.join(", ");
+            problem(&path, format!("`{key}` is none of the subspaces {names} of a task; merge again"))
         })?;
-        parts.add_router(task, which, (file, key));
+        parts.add_router(task, [place / 2, place % 2], (file, key));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use skillweld_store::Checkpoint;
 use skillweld_tensor::TensorView;
 
 use crate::error::problem;
+use crate::layout::ROUTER_PAIRS;
 use crate::{MergedError, Role};
 
 /// A part of an expert that lies beside its vision-language model.
@@ -41,14 +42,18 @@ impl ExpertPart {
     }
 }
 
-/// The router's subspaces of one task: P_k of both value projections, each rank × d with orthonormal rows.
+/// A pair of the router's subspaces of one task, each rank × d with orthonormal rows: of both value projections, or of
+/// both key projections.
 #[derive(Debug, Clone, Copy)]
 pub struct RouterSubspace<'a> {
-    /// Of the projection of action-query tokens (`v_adapter`).
+    /// Of the projection of action-query tokens (`v_adapter` or `k_adapter`).
     pub adapter: TensorView<'a>,
-    /// Of the projection of task tokens (`v_task`).
+    /// Of the projection of task tokens (`v_task` or `k_task`).
     pub task: TensorView<'a>,
 }
+
+/// Where a router's pairs of subspaces lie, in the order of [`ROUTER_PAIRS`].
+type RouterPlaces = [[Option<Place>; 2]; ROUTER_PAIRS.len()];
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
@@ -71,8 +76,8 @@ struct PartTensors {
 pub(crate) struct Parts {
     files: Vec<(Role, Checkpoint)>,
     tensors: [PartTensors; ExpertPart::ALL.len()],
-    /// Adapter and task subspace of each task.
-    router: Vec<[Option<Place>; 2]>,
+    /// One a task.
+    router: Vec<RouterPlaces>,
 }
 
 impl Parts {
@@ -82,7 +87,7 @@ impl Parts {
             own: (0..tasks).map(|_| BTreeMap::new()).collect(),
             ..PartTensors::default()
         });
-        Self { files: Vec::new(), tensors, router: vec![[None, None]; tasks] }
+        Self { files: Vec::new(), tensors, router: vec![RouterPlaces::default(); tasks] }
     }
 
     /// Takes a file; its places are then made with the number returned.
@@ -107,9 +112,9 @@ impl Parts {
         self.tensors[part as usize].own[task].insert(name.to_owned(), place);
     }
 
-    /// `which`: 0 for the adapter subspace, 1 for the task subspace.
-    pub(crate) fn add_router(&mut self, task: usize, which: usize, (file, key): (usize, &str)) {
-        self.router[task][which] = Some(Place { file, key: key.to_owned(), element: None });
+    /// `pair` and `which` as [`ROUTER_PAIRS`] counts.
+    pub(crate) fn add_router(&mut self, task: usize, [pair, which]: [usize; 2], (file, key): (usize, &str)) {
+        self.router[task][pair][which] = Some(Place { file, key: key.to_owned(), element: None });
     }
 
     fn view(&self, place: &Place) -> Option<TensorView<'_>> {
@@ -135,9 +140,12 @@ impl Parts {
         self.views(&self.tensors[part as usize].own[task])
     }
 
-    pub(crate) fn router(&self, task: usize) -> Option<RouterSubspace<'_>> {
-        let [adapter, task] = &self.router[task];
-        Some(RouterSubspace { adapter: self.view(adapter.as_ref()?)?, task: self.view(task.as_ref()?)? })
+    pub(crate) fn router(&self, task: usize) -> Vec<RouterSubspace<'_>> {
+        let view = |place: &Option<Place>| self.view(place.as_ref()?);
+        let pair = |[adapter, task]: &[Option<Place>; 2]| {
+            Some(RouterSubspace { adapter: view(adapter)?, task: view(task)? })
+        };
+        self.router[task].iter().filter_map(pair).collect()
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = (Role, &Checkpoint)> {
@@ -165,21 +173,29 @@ impl Parts {
                 }
             }
         }
-        let complete = self.router.iter().filter(|both| both.iter().all(Option::is_some)).count();
-        let empty = self.router.iter().filter(|both| both.iter().all(Option::is_none)).count();
-        if empty < tasks.len() && complete < tasks.len() {
-            let lacks = self.router.iter().position(|both| both.iter().any(Option::is_none)).unwrap_or(0);
-            let text = format!("the router lacks a subspace of task `{}`; merge again", tasks[lacks]);
-            return Err(problem(dir, text));
+        self.check_router(dir, tasks)
+    }
+
+    /// Every task has the same pairs of subspaces, both of each, all of one shape.
+    fn check_router(&self, dir: &Path, tasks: &[String]) -> Result<(), MergedError> {
+        for pair in 0..ROUTER_PAIRS.len() {
+            let lacks = |which: &usize| self.router.iter().position(|router| router[pair][*which].is_none());
+            let there = self.router.iter().any(|router| router[pair].iter().any(Option::is_some));
+            if let Some(which) = (0..2).find(|which| there && lacks(which).is_some()) {
+                let (task, name) = (lacks(&which).map_or("", |task| &tasks[task]), ROUTER_PAIRS[pair][which]);
+                let text =
+                    format!("the router lacks a subspace of task `{task}`, `{task}/{name}`; merge again");
+                return Err(problem(dir, text));
+            }
         }
         let mut shape = None;
-        for (task, name) in tasks.iter().enumerate() {
-            let Some(RouterSubspace { adapter, task }) = self.router(task) else { continue };
-            for (which, view) in [("adapter", adapter), ("task", task)] {
+        for (task, router) in tasks.iter().zip(&self.router) {
+            for (place, which) in router.iter().flatten().zip(ROUTER_PAIRS.as_flattened()) {
+                let Some(view) = place.as_ref().and_then(|place| self.view(place)) else { continue };
                 let expected = *shape.get_or_insert(view.shape());
                 if view.shape() != expected || view.shape().len() != 2 || !view.dtype().is_computable() {
                     let text = format!(
-                        "the router's `{name}/{which}` has shape {:?} and dtype {}, expected rank × width as {expected:?}; \
+                        "the router's `{task}/{which}` has shape {:?} and dtype {}, expected rank × width as {expected:?}; \
                          merge again",
                         view.shape(),
                         view.dtype()

@@ -45,7 +45,7 @@ fn heads_shared_blocks_and_router_are_found_under_their_published_names() {
                 "{name} of {task}"
             );
         }
-        let router = merged.router(task).unwrap();
+        let [router] = merged.router(task)[..] else { panic!("values alone") };
         for (subspace, projection) in [(router.adapter, "v_adapter"), (router.task, "v_task")] {
             let rows: Array2<f32> = subspace.to_f32().unwrap().into_dimensionality::<Ix2>().unwrap();
             let orthonormal = rows.dot(&rows.t()) - Array2::<f32>::eye(rows.nrows());

@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::time::Instant;
+
 use serde_json::json;
 use skillweld_merged::{ExpertPart, MergedCheckpoint, Weight};
+use skillweld_store::Checkpoint;
 use skillweld_tensor::{Dtype, TensorView};
 use support::{Files, data};
 
@@ -31,7 +34,7 @@ fn everything_written_is_found() {
     assert_eq!(names(merged.shared_part(ExpertPart::ActionHead)), ["model.fc1.bias"]);
     assert_eq!(names(merged.own_part(ExpertPart::ActionHead, 1)), ["model.fc2.bias"]);
     assert_eq!(names(merged.shared_part(ExpertPart::ProprioProjector)), ["fc1.bias"]);
-    assert_eq!(merged.router(1).unwrap().adapter.to_f32().unwrap().into_raw_vec_and_offset().0, [0.0, 1.0]);
+    assert_eq!(merged.router(1)[0].adapter.to_f32().unwrap().into_raw_vec_and_offset().0, [0.0, 1.0]);
     assert_eq!(merged.statistics(0).unwrap()["pick"]["action"]["mean"], json!([0.5]));
     assert_eq!(merged.document()["format_version"], 1);
 }
@@ -191,7 +194,7 @@ fn the_published_layout_opens_without_base_but_has_no_weights_then() {
     assert_eq!(merged.masked_keys().count(), 2);
     let error = merged.weight(key).unwrap_err().to_string();
     assert!(error.contains("`--base PATH`"), "{error}");
-    assert_eq!(merged.router(1).unwrap().task.shape(), [2, 4]);
+    assert_eq!(merged.router(1)[0].task.shape(), [2, 4]);
     let own = names(merged.own_part(ExpertPart::ActionHead, 0));
     assert!(
         own.contains(&"model.mlp_resnet_blocks.2.gating_factor") && own.contains(&"model.fc2.weight"),
@@ -199,4 +202,38 @@ fn the_published_layout_opens_without_base_but_has_no_weights_then() {
     );
     assert_eq!(names(merged.shared_part(ExpertPart::ProprioProjector)), ["fc1.weight"]);
     assert_eq!(merged.statistics(1).unwrap()["libero_object_no_noops"]["action"]["mean"], json!([1.0]));
+}
+
+#[test]
+fn zeros_of_the_published_layout_are_looked_for_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, official) = (dir.path().join("base"), dir.path().join("merged"));
+    let files = |value: f32| {
+        let mut files = Files { tensors: [].into(), json: [].into() };
+        files.put("model", "large", Dtype::F32, &[1 << 23], &vec![value; 1 << 23]);
+        files
+    };
+    files(1.0).write(&base);
+    let mut merged = files(0.0);
+    // The masks of the small checkpoint, and the tensors that they are over.
+    let published = Checkpoint::open(data("merged-official/merged/model.safetensors")).unwrap();
+    for key in published.keys() {
+        let view = published.get(key).unwrap();
+        let tensor = (view.dtype(), view.shape().to_vec(), view.bytes().to_vec());
+        merged.tensors.get_mut("model").unwrap().insert(key.to_owned(), tensor);
+    }
+    merged.write(&official);
+    for name in ["tall_masks.pt", "task2idx.pt"] {
+        std::fs::copy(data("merged-official/merged").join(name), official.join(name)).unwrap();
+    }
+    let merged = MergedCheckpoint::open_with_base(&official, Some(&base)).unwrap();
+    let clock = || {
+        let started = Instant::now();
+        assert!(matches!(merged.weight("large").unwrap(), Weight::Shared(view) if view.numel() == 1 << 23));
+        started.elapsed()
+    };
+    let first = clock();
+    let later = (0..100).map(|_| clock()).min().unwrap();
+    assert!(later * 10 < first, "{later:?} after {first:?}");
+    assert!(!merged.depends_on_task("large").unwrap());
 }

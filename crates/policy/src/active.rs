@@ -17,11 +17,18 @@ use crate::forward::{Model, ModelOptions};
 use crate::policy::PolicyOptions;
 use crate::task_source::TaskSource;
 
-/// P_k of one task's two value projections, rank × d each.
-#[derive(Debug, Clone)]
-pub(crate) struct Subspaces {
-    pub(crate) adapter: Array2<f32>,
-    pub(crate) task: Array2<f32>,
+/// P_k of one task, rank × d each: of action-query tokens and of task tokens, a pair for each kind of projection.
+pub(crate) type Subspaces = Vec<[Array2<f32>; 2]>;
+
+/// Stages of the model in which no task differs from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommonStages {
+    /// None.
+    None,
+    /// The vision towers.
+    Vision,
+    /// The towers and the projector after them.
+    VisionAndProjector,
 }
 
 /// Models in memory, most recently used last, each with the weights of one task.
@@ -42,8 +49,8 @@ struct Merged {
     checkpoint: MergedCheckpoint,
     config: Config,
     options: ModelOptions,
-    /// Keys that differ between tasks.
-    masked: BTreeSet<String>,
+    /// Keys of the model in which tasks differ.
+    own: BTreeSet<String>,
     /// One a task; none without a router.
     subspaces: Vec<Subspaces>,
     /// Blocks of the action expert that all tasks share.
@@ -62,19 +69,25 @@ impl ActiveTasks {
         config: Config,
         options: &PolicyOptions,
     ) -> Result<Self> {
-        let masked = checkpoint.masked_keys().map(str::to_owned).collect();
         let subspaces = subspaces(&checkpoint)?;
         let names: BTreeSet<&str> =
             checkpoint.shared_part(ExpertPart::ActionHead).map(|(name, _)| name).collect();
         let block =
             |index: &usize| names.contains(format!("model.mlp_resnet_blocks.{index}.o_proj.weight").as_str());
         let shared_blocks = (0..).take_while(block).count();
-        let merged =
-            Merged { checkpoint, config, options: options.model.clone(), masked, subspaces, shared_blocks };
-        let model = merged.load(0)?;
+        let own = BTreeSet::new();
+        let mut merged =
+            Merged { checkpoint, config, options: options.model.clone(), own, subspaces, shared_blocks };
+        let mut model = merged.load(0)?;
+        merged.own = merged.own_keys(&mut model)?;
         merged.check_subspaces(&model)?;
         let slots = vec![Slot { task: Some(0), model }];
         Ok(Self { slots, capacity: options.active_tasks, merged: Some(merged) })
+    }
+
+    /// Tasks whose weights are in memory, most recently used last.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().filter_map(|slot| slot.task)
     }
 
     /// The model used last.
@@ -112,11 +125,11 @@ impl ActiveTasks {
         }
         // The one used longest ago. It stays in its place until it is whole again.
         let slot = &mut self.slots[0];
-        if !merged.masked.is_empty() || slot.task.is_none() {
+        if !merged.own.is_empty() || slot.task.is_none() {
             slot.task = None;
             let (weights, backend) = slot.model.weights_mut();
             let source = TaskSource::new(&merged.checkpoint, task);
-            weights.rewrite(backend, &source, |key| merged.masked.contains(key))?;
+            weights.rewrite(backend, &source, |key| merged.own.contains(key))?;
         }
         slot.task = Some(task);
         Ok(self.slots.remove(0))
@@ -125,6 +138,17 @@ impl ActiveTasks {
     /// The router's subspaces of a task.
     pub(crate) fn subspaces(&self, task: usize) -> Option<&Subspaces> {
         self.merged.as_ref()?.subspaces.get(task)
+    }
+
+    /// What one forward may take from another task's.
+    pub(crate) fn common_stages(&self) -> CommonStages {
+        let Some(merged) = &self.merged else { return CommonStages::VisionAndProjector };
+        let differs = |prefix: &str| merged.own.iter().any(|key| key.starts_with(prefix));
+        match (differs("vision_backbone."), differs("projector.")) {
+            (true, _) => CommonStages::None,
+            (false, true) => CommonStages::Vision,
+            (false, false) => CommonStages::VisionAndProjector,
+        }
     }
 
     /// The depth that feeds the first block of the expert head: block l reads depth l + 1.
@@ -147,15 +171,26 @@ impl Merged {
         Model::load(Cpu::new(threads, precision), self.config.clone(), &source, expert)
     }
 
+    /// Keys of the model in which tasks differ. The action expert's are not among them: heads of all tasks are in memory.
+    fn own_keys(&self, model: &mut Model<Cpu>) -> Result<BTreeSet<String>> {
+        let (weights, _) = model.weights_mut();
+        let mut own = BTreeSet::new();
+        for key in weights.keys().filter(|key| !is_of_expert(key)) {
+            if self.checkpoint.depends_on_task(key)? {
+                own.insert(key.to_owned());
+            }
+        }
+        Ok(own)
+    }
+
     /// Subspaces must be of the width of the hidden states, at a depth that there is.
     fn check_subspaces(&self, model: &Model<Cpu>) -> Result<()> {
         let fail = |problem| Err(PolicyError::Checkpoint { path: self.checkpoint.dir().to_owned(), problem });
         let (width, depth) = (model.expert().width(), model.expert().depth());
         for (task, subspaces) in self.checkpoint.tasks().iter().zip(&self.subspaces) {
-            let widths = [subspaces.adapter.ncols(), subspaces.task.ncols()];
-            if widths != [width; 2] {
+            if let Some(other) = subspaces.iter().flatten().map(Array2::ncols).find(|&found| found != width) {
                 return fail(format!(
-                    "the router's subspaces of `{task}` are {widths:?} wide, the model's hidden states {width}"
+                    "the router's subspaces of `{task}` are {other} wide, the model's hidden states {width}"
                 ));
             }
         }
@@ -164,6 +199,11 @@ impl Merged {
         }
         Ok(())
     }
+}
+
+/// True for the action expert's keys, as a [`TaskSource`] names them.
+fn is_of_expert(key: &str) -> bool {
+    ["experts/", "action_head.", "proprio_projector."].iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
@@ -177,8 +217,10 @@ fn subspaces(checkpoint: &MergedCheckpoint) -> Result<Vec<Subspaces>> {
     };
     let mut found = Vec::new();
     for (index, task) in checkpoint.tasks().iter().enumerate() {
-        let Some(router) = checkpoint.router(index) else { return Ok(Vec::new()) };
-        found.push(Subspaces { adapter: matrix(task, router.adapter)?, task: matrix(task, router.task)? });
+        let pairs = checkpoint.router(index).into_iter();
+        let pairs = pairs.map(|pair| Ok([matrix(task, pair.adapter)?, matrix(task, pair.task)?]));
+        found.push(pairs.collect::<Result<Subspaces>>()?);
     }
-    Ok(found)
+    // A checkpoint has the same projections of every task.
+    Ok(if found.iter().all(Vec::is_empty) { Vec::new() } else { found })
 }

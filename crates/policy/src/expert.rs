@@ -8,6 +8,18 @@
 //! | VLA-Adapter (arXiv 2509.09372), pro | one, RoPE | actions, action tokens, task tokens | tanh |
 //! | VLA-Adapter, plain | one | the same three through one projection | tanh |
 //!
+//! Where its sizes come from:
+//!
+//! | size | from |
+//! |---|---|
+//! | width, values of an action | `fc2.weight` |
+//! | values of the robot's state | `proprio_projector.fc1.weight` |
+//! | blocks, expert heads | which tensors there are |
+//! | action queries | `action_queries.weight`, as long as the model's table of them |
+//! | actions of a chunk | `num_actions_chunk` of `config.json`. No tensor's shape has it: the trunk starts from the same row for every action. Without it, the published code's number for the robots that it knows by their dimensions; other robots are refused until the config says it |
+//! | attention heads | 8, fixed in the published code and in no file |
+//! | base of the rotary embedding | 10⁴, fixed in the published code and in no file |
+//!
 //! Block l reads the hidden states of depth l + 1. A merged expert has one copy of its first blocks and an *expert head*
 //! a task: the last blocks, `layer_norm2` and `fc2`.
 
@@ -65,7 +77,7 @@ struct Trunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExpertOptions {
     /// Actions of a chunk. Not in any tensor's shape; without it, the value that the published code has for a robot with
-    /// these dimensions: 25 for ALOHA (14 joints), 5 for Bridge (7-dimensional state), 8 for LIBERO.
+    /// these dimensions: 25 for ALOHA (14 values an action), 5 for Bridge (7, and 7 of state), 8 for LIBERO (7 and 8).
     pub chunk_len: Option<usize>,
     /// Precision of the rotary embedding's table; without it, that of the dtype that the expert is stored in.
     pub rope: Option<RopePrecision>,
@@ -93,11 +105,19 @@ impl<M: Matrix> ActionExpert<M> {
         let stored = ExpertPlan { plan, expert: 0 }.dtype("fc2");
         let precision = options.rope.unwrap_or(match stored {
             Some(Dtype::BF16) => RopePrecision::Bf16,
+            Some(Dtype::F16) => RopePrecision::F16,
             _ => RopePrecision::F32,
         });
         let rope = Rope { head_dim: width / HEADS, theta: ROPE_THETA, precision };
         let rope = RopeCache::new(rope);
-        let chunk_len = options.chunk_len.unwrap_or(published_chunk_len(action_dim, proprio_dim));
+        let chunk_len = options.chunk_len.or_else(|| published_chunk_len(action_dim, proprio_dim));
+        let chunk_len = chunk_len.ok_or_else(|| {
+            plan.problem(format!(
+                "no file says how many actions a chunk has, and no published robot has {action_dim} values an action and \
+                 {proprio_dim} of state; write the number that the experts were trained with into config.json as \
+                 `num_actions_chunk`"
+            ))
+        })?;
         Ok(Self { proprio1, proprio2, proprio_dim, trunks, rope, chunk_len, action_dim, width })
     }
 
@@ -192,10 +212,11 @@ fn start(plan: &ExpertPlan<'_, '_>, width: usize) -> Result<Vec<f32>> {
 }
 
 /// The published code's chunk lengths, by robot.
-fn published_chunk_len(action_dim: usize, proprio_dim: usize) -> usize {
+fn published_chunk_len(action_dim: usize, proprio_dim: usize) -> Option<usize> {
     match (action_dim, proprio_dim) {
-        (14, _) => 25,
-        (7, 7) => 5,
-        _ => 8,
+        (14, _) => Some(25),
+        (7, 7) => Some(5),
+        (7, 8) => Some(8),
+        _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! The whole model: images, prompt and robot state in, a chunk of normalised actions out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ndarray::{Array2, Array3, ArrayView3, Axis, s};
@@ -14,6 +15,7 @@ use crate::expert::{ActionExpert, ExpertOptions, HiddenState};
 use crate::language::{LanguageModel, Slices};
 use crate::projector::Projector;
 use crate::source::ExpertSource;
+use crate::text::MAX_PROMPT_TOKENS;
 use crate::vision::{CHANNELS, VisionTower};
 use crate::weights::{Device, Plan, Source, WeightId, Weights};
 use crate::{PolicyError, RopePrecision};
@@ -64,14 +66,30 @@ pub struct Inputs<'a> {
 /// What the vision-language model makes of images and prompt: all that router and action expert read.
 #[derive(Debug)]
 pub struct Perception<M> {
-    /// Patches of all images × width of all towers.
-    pub vision_features: M,
+    /// Patches of all images × width of all towers. Shared with other tasks' perceptions where their weights agree so far.
+    pub vision_features: Arc<M>,
     /// Patches × width of the language model.
-    pub projected: M,
+    pub projected: Arc<M>,
     /// One state a depth: the embeddings, then every layer's output, the last after the final norm.
     pub hidden: Vec<HiddenState<M>>,
     /// How long it took.
     pub latency: Latency,
+}
+
+/// What the stages before the language model make of images.
+#[derive(Debug)]
+pub(crate) struct Seen<M> {
+    vision_features: Arc<M>,
+    projected: Arc<M>,
+    /// Of these stages alone.
+    latency: Latency,
+}
+
+impl<M> Clone for Seen<M> {
+    fn clone(&self) -> Self {
+        let [vision_features, projected] = [&self.vision_features, &self.projected].map(Arc::clone);
+        Self { vision_features, projected, latency: self.latency }
+    }
 }
 
 /// One forward's result and what led to it.
@@ -219,16 +237,46 @@ impl<B: Backend> Model<B> {
         pixel_values: &ArrayView3<'_, f32>,
         input_ids: &[u32],
     ) -> Result<Perception<B::Matrix>> {
+        self.check(pixel_values, input_ids)?;
+        self.understand(self.see(pixel_values)?, input_ids)
+    }
+
+    /// Refuses images and prompts that the stages below cannot take.
+    pub(crate) fn check(&self, pixel_values: &ArrayView3<'_, f32>, input_ids: &[u32]) -> Result<()> {
         let images = self.check_images(pixel_values)?;
         let patches = images * self.towers[0].patches();
-        let slices = Slices::new(patches, input_ids.len(), self.queries);
-        self.check_prompt(input_ids, slices.sequence_len())?;
-        let mut latency = Latency::default();
+        self.check_prompt(input_ids, Slices::new(patches, input_ids.len(), self.queries).sequence_len())
+    }
+
+    /// Images through towers and projector; checked before.
+    pub(crate) fn see(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<Seen<B::Matrix>> {
         let mut clock = Instant::now();
-        let vision_features = self.see(pixel_values)?;
-        latency.vision_ms = self.lap(&mut clock)?;
-        let projected = self.projector.forward(self.device(), &vision_features)?;
-        latency.projector_ms = self.lap(&mut clock)?;
+        let vision_features = Arc::new(self.look(pixel_values)?);
+        let vision_ms = self.lap(&mut clock)?;
+        self.project(vision_features, vision_ms)
+    }
+
+    /// As [`Model::see`], with another model's towers where both have the same weights in them.
+    pub(crate) fn see_again(&self, seen: &Seen<B::Matrix>) -> Result<Seen<B::Matrix>> {
+        self.project(Arc::clone(&seen.vision_features), seen.latency.vision_ms)
+    }
+
+    fn project(&self, vision_features: Arc<B::Matrix>, vision_ms: f64) -> Result<Seen<B::Matrix>> {
+        let mut clock = Instant::now();
+        let projected = Arc::new(self.projector.forward(self.device(), &vision_features)?);
+        let latency = Latency { vision_ms, projector_ms: self.lap(&mut clock)?, ..Latency::default() };
+        Ok(Seen { vision_features, projected, latency })
+    }
+
+    /// What was seen, and a prompt, through the language model; checked before.
+    pub(crate) fn understand(
+        &self,
+        seen: Seen<B::Matrix>,
+        input_ids: &[u32],
+    ) -> Result<Perception<B::Matrix>> {
+        let Seen { vision_features, projected, mut latency } = seen;
+        let mut clock = Instant::now();
+        let slices = Slices::new(projected.rows(), input_ids.len(), self.queries);
         let sequence = self.assemble(&projected, input_ids)?;
         let mut hidden = Vec::with_capacity(self.language.depth() + 1);
         self.language.forward(self.device(), sequence, |state| {
@@ -267,7 +315,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Features of all towers side by side.
-    fn see(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<B::Matrix> {
+    fn look(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<B::Matrix> {
         let (channels, height, width) = pixel_values.dim();
         let pixel_values = pixel_values.as_standard_layout();
         let pixels =
@@ -314,6 +362,12 @@ impl<B: Backend> Model<B> {
         let fail = |problem| Err(PolicyError::Observation(format!("input_ids: {problem}")));
         if input_ids.is_empty() {
             return fail("the prompt is empty; it has at least one token".to_owned());
+        }
+        if input_ids.len() > MAX_PROMPT_TOKENS {
+            let tokens = input_ids.len();
+            return fail(format!(
+                "a prompt of {tokens} tokens, but {MAX_PROMPT_TOKENS} are the most that is taken; shorten the instruction"
+            ));
         }
         let vocabulary = self.language.vocabulary();
         if let Some(id) = input_ids.iter().find(|&&id| id as usize >= vocabulary) {

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
-use ::image::{ImageError, ImageReader};
+use ::image::{ImageError, ImageReader, Limits};
 use ndarray::{Array3, ArrayRef3, ArrayView3};
 use skillweld_store::StoreError;
 
@@ -27,6 +27,13 @@ pub use resample::resize_lanczos3;
 
 /// Channels of an image: red, green, blue.
 const RGB: usize = 3;
+
+/// Longest side of an image that is taken, in pixels: an 8K camera's is 7680. The vision towers see 224, so a larger
+/// image is a mistake, and time and memory grow with it.
+pub const MAX_SIDE: usize = 8192;
+
+/// Most pixels of an image that is taken: just above 8K's 7680 × 4320.
+pub const MAX_PIXELS: usize = 1 << 25;
 
 /// Prepares camera images for the vision towers of one model.
 ///
@@ -71,7 +78,8 @@ impl Preprocessor {
     /// (3 · towers · images) × `size` × `size`: image after image, in each tower after tower, in each R, G, B.
     ///
     /// # Errors
-    /// [`PolicyError::Observation`] for an image that is empty or not H × W × 3; it is named by its place, from 0.
+    /// [`PolicyError::Observation`] for an image that is empty, not H × W × 3, or larger than [`MAX_SIDE`] and
+    /// [`MAX_PIXELS`] allow; it is named by its place, from 0.
     pub fn pixel_values(&self, images: &[ArrayView3<'_, u8>]) -> Result<Array3<f32>, PolicyError> {
         let plane = self.size * self.size;
         let channels = RGB * self.normalizations.len();
@@ -79,7 +87,7 @@ impl Preprocessor {
         for (index, image) in images.iter().enumerate() {
             let prepared = self.prepare(image).map_err(|error| match error {
                 PolicyError::Observation(problem) => {
-                    PolicyError::Observation(format!("image {index}: {problem}"))
+                    PolicyError::Observation(format!("image_{index}: {problem}"))
                 }
                 other => other,
             })?;
@@ -133,9 +141,16 @@ fn decode(reader: impl BufRead + Seek) -> Result<Array3<u8>, String> {
         ImageError::Unsupported(_) => {
             "neither PNG nor JPEG, or of a kind that is not read; save it as an 8-bit RGB PNG".to_owned()
         }
+        ImageError::Limits(_) => {
+            format!("larger than {MAX_SIDE} × {MAX_SIDE} pixels or than fits in memory; reduce it")
+        }
         other => other.to_string(),
     };
-    let reader = ImageReader::new(reader).with_guessed_format().map_err(|error| error.to_string())?;
+    let mut reader = ImageReader::new(reader).with_guessed_format().map_err(|error| error.to_string())?;
+    // A few bytes of a file can claim any size: no room is made for more than would be taken.
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE as u32), Some(MAX_SIDE as u32));
+    reader.limits(limits);
     let image = reader.decode().map_err(describe)?.into_rgb8();
     let shape = (image.height() as usize, image.width() as usize, RGB);
     Array3::from_shape_vec(shape, image.into_raw()).map_err(|error| error.to_string())
@@ -147,6 +162,12 @@ fn checked(image: &ArrayRef3<u8>) -> Result<(usize, usize, Cow<'_, [u8]>), Polic
     if height == 0 || width == 0 || channels != RGB {
         return Err(PolicyError::Observation(format!(
             "shape {height} × {width} × {channels} is no image; give height × width × 3, RGB"
+        )));
+    }
+    if height.max(width) > MAX_SIDE || height.saturating_mul(width) > MAX_PIXELS {
+        return Err(PolicyError::Observation(format!(
+            "{height} × {width} pixels are too many: a side may have {MAX_SIDE}, the whole {MAX_PIXELS}; reduce it before \
+             it is sent"
         )));
     }
     let pixels = image.as_slice().map_or_else(|| image.iter().copied().collect(), Cow::Borrowed);

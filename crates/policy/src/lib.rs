@@ -43,7 +43,7 @@ pub use observation::Observation;
 pub use policy::{Policy, PolicyOptions, Shape};
 pub use projector::Projector;
 pub use rope::{Rope, RopePrecision};
-pub use session::{Routing, Session, Step, StepLatency};
+pub use session::{Forwards, Reason, Routing, Session, Step, StepLatency};
 pub use skillweld_router::{Candidate, Decision, Outcome, Rule};
 pub use source::ExpertSource;
 pub use task_source::TaskSource;

@@ -16,7 +16,8 @@ use crate::image::{Normalization, Preprocessor};
 use crate::observation::Observation;
 use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
-use crate::text::{PromptEncoder, PromptTemplate};
+use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
+use crate::vision::CHANNELS;
 use crate::{PolicyError, routing};
 
 /// How to open a policy.
@@ -26,6 +27,10 @@ pub struct PolicyOptions {
     pub model: ModelOptions,
     /// Whose statistics count, where a task has those of several datasets.
     pub dataset: Option<String>,
+    /// How many camera images an observation holds, as the experts were trained. No file of a checkpoint says it, and the
+    /// model would take any number and give actions that look plausible. The published LIBERO experts take two, the scene
+    /// and the wrist; ALOHA's take three.
+    pub images: NonZeroUsize,
     /// How many tasks keep their weights in memory at once. Each takes as much as the whole model; a task that is not
     /// among them is written over the one that was used longest ago, in place and without touching the disk's files
     /// beyond their mapped pages.
@@ -34,7 +39,12 @@ pub struct PolicyOptions {
 
 impl Default for PolicyOptions {
     fn default() -> Self {
-        Self { model: ModelOptions::default(), dataset: None, active_tasks: NonZeroUsize::MIN }
+        Self {
+            model: ModelOptions::default(),
+            dataset: None,
+            images: const { NonZeroUsize::new(2).unwrap() },
+            active_tasks: NonZeroUsize::MIN,
+        }
     }
 }
 
@@ -45,7 +55,7 @@ impl Default for PolicyOptions {
 /// use skillweld_policy::{Observation, Policy};
 ///
 /// let policy = Policy::open("merged")?;
-/// let mut session = policy.session();
+/// let mut session = policy.session()?;
 /// let (front, wrist) = (camera(), camera());
 /// let state = [0.1, 0.0, 0.3, 3.1, 0.0, 0.0, 0.04, -0.04];
 /// let step = session.step(&Observation::new(&[front.view(), wrist.view()], &state, "open the drawer"))?;
@@ -60,6 +70,7 @@ pub struct Policy {
     preparation: std::result::Result<Preparation, String>,
     routes: bool,
     shape: Shape,
+    channels_per_image: usize,
     active: Mutex<ActiveTasks>,
 }
 
@@ -72,6 +83,8 @@ pub struct Shape {
     pub chunk_len: usize,
     /// Values of an action.
     pub action_dim: usize,
+    /// Camera images of an observation.
+    pub images: usize,
     /// Side of the images that the model sees, in pixels; cameras may give any size.
     pub image_side: usize,
 }
@@ -80,7 +93,6 @@ pub struct Shape {
 struct Preparation {
     images: Preprocessor,
     text: PromptEncoder,
-    max_tokens: usize,
 }
 
 /// An observation as the model takes it, but for the state, whose normalisation depends on the task.
@@ -123,20 +135,21 @@ impl Policy {
         let statistics = (0..tasks.len()).map(|task| merged_statistics(&merged, task, options));
         let statistics = statistics.collect::<Result<_>>()?;
         let config = Config::open(&dir.join("config.json"))?;
-        let routes = tasks.len() > 1 && merged.router(0).is_some();
+        let routes = tasks.len() > 1 && !merged.router(0).is_empty();
         let active = ActiveTasks::of_merged(merged, config, options)?;
-        Self::new(dir, tasks, statistics, routes, active)
+        Self::new(dir, options, tasks, statistics, routes, active)
     }
 
     fn open_single(dir: &Path, options: &PolicyOptions) -> Result<Self> {
         let model = Model::open(dir, &options.model)?;
-        let statistics = single_statistics(dir, model.config(), options.dataset.as_deref())?;
+        let statistics = single_statistics(dir, model.config(), options)?;
         let tasks = vec![statistics.name().to_owned()];
-        Self::new(dir, tasks, vec![statistics], false, ActiveTasks::of_single(model))
+        Self::new(dir, options, tasks, vec![statistics], false, ActiveTasks::of_single(model))
     }
 
     fn new(
         dir: &Path,
+        options: &PolicyOptions,
         tasks: Vec<String>,
         statistics: Vec<Statistics>,
         routes: bool,
@@ -159,10 +172,12 @@ impl Policy {
             }
         }
         let image_side = model.config().towers[0].image_side;
-        let shape = Shape { proprio_dim, chunk_len, action_dim, image_side };
-        let preparation = Preparation::open(dir, model.config()).map_err(|error| error.to_string());
+        let shape = Shape { proprio_dim, chunk_len, action_dim, images: options.images.get(), image_side };
+        let channels_per_image = CHANNELS * model.config().towers.len();
+        let base = options.model.base.as_deref();
+        let preparation = Preparation::open(dir, base, model.config()).map_err(|error| error.to_string());
         let (dir, active) = (dir.to_owned(), Mutex::new(active));
-        Ok(Self { dir, tasks, statistics, preparation, routes, shape, active })
+        Ok(Self { dir, tasks, statistics, preparation, routes, shape, channels_per_image, active })
     }
 
     /// The directory that was opened.
@@ -200,24 +215,39 @@ impl Policy {
 
     /// A session that routes on its first observation where the checkpoint can, and runs the only task where there is one.
     ///
-    /// A merged checkpoint of several tasks without a router runs its first task: name another with
-    /// [`Policy::session_with`].
-    pub fn session(&self) -> Session<&Self> {
-        self.session_with(self.default_routing())
+    /// # Errors
+    /// As [`Policy::default_routing`].
+    pub fn session(&self) -> Result<Session<&Self>> {
+        Ok(self.session_with(self.default_routing()?))
     }
 
     /// What [`Policy::session`] does about tasks.
-    pub fn default_routing(&self) -> Routing {
-        if self.routes {
-            Routing::Router { rule: Rule::default(), every_chunks: None }
-        } else {
-            Routing::Fixed(0)
+    ///
+    /// # Errors
+    /// [`PolicyError::Checkpoint`] naming the tasks when there are several and no router: one must be named, with
+    /// [`Routing::Fixed`].
+    pub fn default_routing(&self) -> Result<Routing> {
+        match self.tasks.len() {
+            _ if self.routes => Ok(Routing::Router { rule: Rule::default(), every_chunks: None }),
+            1 => Ok(Routing::Fixed(0)),
+            _ => Err(PolicyError::Checkpoint {
+                path: self.dir.clone(),
+                problem: format!(
+                    "has no router to choose a task with; name one of {}, or merge again with `router:`",
+                    self.tasks.join(", ")
+                ),
+            }),
         }
     }
 
     /// A session with a task fixed, or another rule for choosing one.
     pub fn session_with(&self, routing: Routing) -> Session<&Self> {
         Session::new(self, routing)
+    }
+
+    /// Tasks whose weights are in memory, the one used longest ago first. Waits for whoever computes now.
+    pub fn tasks_in_memory(&self) -> Vec<usize> {
+        self.active().tasks().collect()
     }
 
     /// Waits for whoever computes now.
@@ -233,6 +263,7 @@ impl Policy {
     /// Pixels and tokens of an observation.
     pub(crate) fn prepare<'a>(&self, observation: &'a Observation) -> Result<Prepared<'a>> {
         use std::borrow::Cow;
+        self.check_images(observation)?;
         match observation {
             Observation::Prepared { pixel_values, input_ids, .. } => Ok(Prepared {
                 pixel_values: Cow::Borrowed(pixel_values),
@@ -245,40 +276,77 @@ impl Policy {
                 let views: Vec<_> = images.iter().map(|image| image.view()).collect();
                 Ok(Prepared {
                     pixel_values: Cow::Owned(preparation.images.pixel_values(&views)?),
-                    input_ids: Cow::Owned(preparation.text.encode(instruction, preparation.max_tokens)?),
+                    input_ids: Cow::Owned(preparation.text.encode(instruction, MAX_PROMPT_TOKENS)?),
                 })
             }
         }
     }
 
+    /// As many images as the policy was opened for: another number would give actions, and wrong ones.
+    fn check_images(&self, observation: &Observation) -> Result<()> {
+        let expected = self.shape.images;
+        let problem = match observation {
+            Observation::Raw { images, .. } if images.len() < expected => {
+                let (given, missing) = (images.len(), images.len());
+                format!("`image_{missing}` is missing: there are {given} images, the policy takes {expected}")
+            }
+            Observation::Raw { images, .. } if images.len() > expected => {
+                let given = images.len();
+                format!(
+                    "`image_{expected}` is one too many: there are {given} images, the policy takes {expected}"
+                )
+            }
+            Observation::Prepared { pixel_values, .. }
+                if pixel_values.dim().0 != expected * self.channels_per_image =>
+            {
+                let (channels, height, width) = pixel_values.dim();
+                let expected_channels = expected * self.channels_per_image;
+                format!(
+                    "pixel_values: shape [{channels}, {height}, {width}], expected {expected_channels} channels: the policy \
+                     takes {expected} images"
+                )
+            }
+            _ => return Ok(()),
+        };
+        let remedy =
+            "give as many as the experts were trained with, or open the policy with another `images`";
+        Err(PolicyError::Observation(format!("{problem}; {remedy}")))
+    }
+
     /// The state of an observation as the experts of `task` were trained with.
     pub(crate) fn proprio(&self, observation: &Observation, task: usize) -> Result<Vec<f32>> {
         match observation {
+            Observation::Prepared { proprio, .. } if proprio.len() != self.shape.proprio_dim => {
+                let (found, expected) = (proprio.len(), self.shape.proprio_dim);
+                Err(PolicyError::Observation(format!("proprio: {found} values, expected {expected}")))
+            }
             Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
             Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
         }
     }
 
-    /// Scores every task that `rule` allows; see [`routing::route`].
+    /// Scores every task that `rule` allows; see [`routing::route`]. `running` is the task that goes on if nobody else is
+    /// named.
     pub(crate) fn route(
         &self,
         active: &mut ActiveTasks,
         prepared: &Prepared<'_>,
         rule: &Rule,
+        running: Option<usize>,
     ) -> Result<routing::Routed> {
-        routing::route(active, prepared, rule, &self.tasks)
+        routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks)
     }
 }
 
 impl Preparation {
-    fn open(dir: &Path, config: &Config) -> Result<Self> {
+    /// From the files in `dir`, and from `base` for an adapter that has no tokenizer of its own.
+    fn open(dir: &Path, base: Option<&Path>, config: &Config) -> Result<Self> {
         let normalizations = config.towers.iter().map(|tower| Normalization::of_timm_model(&tower.model_id));
         let images = Preprocessor::new(config.towers[0].image_side, normalizations.collect::<Result<_>>()?);
         let template = PromptTemplate::for_language_model(&config.language.model_type);
+        let dir = base.filter(|base| !PromptEncoder::is_at(dir) && PromptEncoder::is_at(base)).unwrap_or(dir);
         let text = PromptEncoder::open(dir, template)?;
-        // The model knows what else stands in the sequence, and refuses what does not fit beside it.
-        let max_tokens = config.language.max_positions.unwrap_or(usize::MAX);
-        Ok(Self { images, text, max_tokens })
+        Ok(Self { images, text })
     }
 }
 
@@ -292,11 +360,12 @@ fn merged_statistics(merged: &MergedCheckpoint, task: usize, options: &PolicyOpt
     DatasetStatistics::from_json(&path, &Value::Object(statistics))?.select(options.dataset.as_deref(), None)
 }
 
-fn single_statistics(dir: &Path, config: &Config, dataset: Option<&str>) -> Result<Statistics> {
+/// Of the expert's own file; else of `norm_stats` in the config, its own or, for an adapter alone, its base's.
+fn single_statistics(dir: &Path, config: &Config, options: &PolicyOptions) -> Result<Statistics> {
     let path = dir.join("dataset_statistics.json");
     let statistics = match &config.norm_stats {
         Some(statistics) if !path.is_file() => DatasetStatistics::from_json(config.path(), statistics)?,
         _ => DatasetStatistics::open(&path)?,
     };
-    statistics.select(dataset, None)
+    statistics.select(options.dataset.as_deref(), None)
 }

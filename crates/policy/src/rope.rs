@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::backend::{Backend, Result, RopeTable};
 
@@ -13,6 +13,8 @@ pub enum RopePrecision {
     /// Inverse frequencies, positions, angles and their cosines each rounded to bf16, as PyTorch computes a module that was
     /// converted to bf16.
     Bf16,
+    /// The same in f16.
+    F16,
     /// Each of them rounded to f32, as PyTorch computes in f32.
     F32,
     /// Everything in f64, rounded to f32 at the end.
@@ -23,6 +25,7 @@ impl RopePrecision {
     fn round(self, value: f64) -> f64 {
         match self {
             Self::Bf16 => bf16::from_f32(value as f32).to_f64(),
+            Self::F16 => f16::from_f32(value as f32).to_f64(),
             Self::F32 => f64::from(value as f32),
             Self::Exact => value,
         }
@@ -109,6 +112,20 @@ mod tests {
             for (index, angle) in expected.into_iter().enumerate() {
                 assert!((f64::from(cos[index]) - angle.cos()).abs() < 1e-7);
                 assert!((f64::from(sin[index]) - angle.sin()).abs() < 1e-7);
+            }
+        }
+    }
+
+    #[test]
+    fn f16_tables_round_every_step_to_f16() {
+        let (cos, sin) = Rope { head_dim: 4, theta: 100.0, precision: RopePrecision::F16 }.cos_sin(600);
+        let round = |value: f64| f16::from_f64(value).to_f64();
+        for position in [0, 1, 77, 599] {
+            for (pair, frequency) in [1.0, 0.1].into_iter().enumerate() {
+                let angle = round(f64::from(position) * round(frequency));
+                let index = 2 * position as usize + pair;
+                assert_eq!(f64::from(cos[index]), round(angle.cos()), "{position} {pair}");
+                assert_eq!(f64::from(sin[index]), round(angle.sin()), "{position} {pair}");
             }
         }
     }

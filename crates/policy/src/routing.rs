@@ -1,28 +1,45 @@
 //! Which task an observation belongs to: a forward under every candidate's mask, scored in its router subspaces.
+//!
+//! The forwards run one after the other. What comes before the first weight in which tasks differ is computed once for all
+//! of them (the vision towers, and the projector, of merges that leave them as they were). The rest shares nothing: every
+//! product has another matrix for every task, so there is no larger product to batch them into, and one forward's products
+//! (about 600 rows) fill the processor already. Only weights would be read less often if all tasks' lay in memory at once.
 
 use skillweld_router::{Decision, Rule, score};
 
 use crate::PolicyError;
-use crate::active::ActiveTasks;
+use crate::active::{ActiveTasks, CommonStages};
 use crate::backend::{Matrix, Result};
 use crate::cpu::CpuMatrix;
 use crate::forward::Perception;
 use crate::policy::Prepared;
+use crate::session::Forwards;
 
-/// A decision, and what the chosen task's forward saw if that was among those run.
+/// A decision, and what was perceived for tasks that may follow from it.
 pub(crate) struct Routed {
     pub(crate) decision: Decision,
-    pub(crate) perception: Option<Perception<CpuMatrix>>,
+    perceived: Vec<(usize, Perception<CpuMatrix>)>,
     pub(crate) switch_ms: f64,
+    pub(crate) forwards: Forwards,
 }
 
-/// Runs the vision-language model under each candidate's weights and decides by `rule`.
+impl Routed {
+    /// What the forward under a task's weights saw, if that was among those run and is the best candidate or the reserve.
+    pub(crate) fn perception_of(&mut self, task: usize) -> Option<Perception<CpuMatrix>> {
+        let index = self.perceived.iter().position(|(perceived, _)| *perceived == task)?;
+        Some(self.perceived.swap_remove(index).1)
+    }
+}
+
+/// Runs the vision-language model under each candidate's weights and decides by `rule`. `reserve` is a task that may run
+/// although it is not the best.
 ///
 /// The task whose weights are in memory goes first, so that N candidates need N − 1 switches; the order changes no score.
 pub(crate) fn route(
     active: &mut ActiveTasks,
     prepared: &Prepared<'_>,
     rule: &Rule,
+    reserve: Option<usize>,
     tasks: &[String],
 ) -> Result<Routed> {
     let mut candidates = rule.tasks_to_score(tasks.len())?;
@@ -31,12 +48,28 @@ pub(crate) fn route(
     }
     let depth = active.routing_depth();
     let mut scores = Vec::with_capacity(candidates.len());
-    let mut best: Option<(usize, f32, Perception<CpuMatrix>)> = None;
+    let mut perceived = Vec::new();
+    let mut best: Option<(usize, f32)> = None;
     let mut switch_ms = 0.0;
+    let mut forwards = Forwards::default();
+    let mut seen = None;
+    let common = active.common_stages();
+    let pixel_values = prepared.pixel_values.view();
+    active.current().check(&pixel_values, &prepared.input_ids)?;
     for task in candidates {
         let (model, elapsed_ms) = active.switch_to(task)?;
         switch_ms += elapsed_ms;
-        let perception = model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?;
+        let now = match (seen.take(), common) {
+            (Some(seen), CommonStages::VisionAndProjector) => seen,
+            (Some(seen), CommonStages::Vision) => model.see_again(&seen)?,
+            _ => {
+                forwards.vision += 1;
+                model.see(&pixel_values)?
+            }
+        };
+        seen = Some(now.clone());
+        forwards.language += 1;
+        let perception = model.understand(now, &prepared.input_ids)?;
         let (Some(subspaces), Some(hidden)) = (active.subspaces(task), perception.hidden.get(depth)) else {
             return Err(PolicyError::Observation(format!(
                 "task `{}` has no router subspaces; name the task, or merge again with `router:`",
@@ -44,21 +77,19 @@ pub(crate) fn route(
             )));
         };
         let (adapter_hidden, task_hidden) = (hidden.action.to_host()?, hidden.task.to_host()?);
-        let score = score(
-            &subspaces.adapter.view(),
-            &subspaces.task.view(),
-            &adapter_hidden.view(),
-            &task_hidden.view(),
-        );
+        let pairs: Vec<_> = subspaces.iter().map(|pair| pair.each_ref().map(|p| p.view())).collect();
+        let score = score(&pairs, &adapter_hidden.view(), &task_hidden.view());
         scores.push((task, score));
         // Of equal scores the first task's counts, whichever was run first.
-        if best.as_ref().is_none_or(|(leader, best, _)| score > *best || (score == *best && task < *leader)) {
-            best = Some((task, score, perception));
+        if best.is_none_or(|(leader, best)| score > best || (score == best && task < leader)) {
+            best = Some((task, score));
         }
+        // Hidden states take memory: only those that may be wanted stay.
+        perceived.push((task, perception));
+        let leader = best.map(|(task, _)| task);
+        perceived.retain(|(task, _)| Some(*task) == leader || Some(*task) == reserve);
     }
     scores.sort_by_key(|(task, _)| *task);
     let decision = rule.decide(&scores)?;
-    let perception =
-        best.filter(|(task, ..)| Some(*task) == decision.task()).map(|(.., perception)| perception);
-    Ok(Routed { decision, perception, switch_ms })
+    Ok(Routed { decision, perceived, switch_ms, forwards })
 }

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use ndarray::{Array2, Array3};
-use skillweld_router::{Decision, Rule};
+use skillweld_router::{Decision, Outcome, Rule};
 
 use crate::PolicyError;
 use crate::backend::Result;
@@ -23,9 +23,37 @@ pub enum Routing {
     Router {
         /// By this rule.
         rule: Rule,
-        /// On the first observation only, or again every so many chunks.
+        /// On the first observation only, or again when so many chunks have been given since its last decision.
         every_chunks: Option<NonZeroUsize>,
     },
+}
+
+/// Why a step ran the task that it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The session was opened with this task.
+    Fixed,
+    /// It was asked for: [`Session::request`].
+    Requested,
+    /// The router chose it, on this observation or on an earlier one.
+    Routed,
+    /// The router was not sure enough of any: the rule's fallback.
+    FellBack,
+    /// Asked again, the router was not sure enough of any, and there is no fallback: the task that ran before goes on.
+    Kept,
+}
+
+impl Reason {
+    /// For logs and replies: `fixed`, `requested`, `routed`, `fell_back`, `kept`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Requested => "requested",
+            Self::Routed => "routed",
+            Self::FellBack => "fell_back",
+            Self::Kept => "kept",
+        }
+    }
 }
 
 /// One episode with a policy. `P` is `&Policy`, or an `Arc` for sessions that outlive a function.
@@ -33,8 +61,24 @@ pub enum Routing {
 pub struct Session<P: Deref<Target = Policy>> {
     policy: P,
     routing: Routing,
-    task: Option<usize>,
+    requested: Option<usize>,
+    chosen: Option<Chosen>,
+}
+
+/// The router's last decision and what followed from it.
+#[derive(Debug)]
+struct Chosen {
+    task: usize,
+    reason: Reason,
+    decision: Decision,
+    /// Chunks given since.
     chunks: usize,
+}
+
+/// What a step does about its task.
+enum Plan<'a> {
+    Run(usize, Reason),
+    Route(&'a Rule),
 }
 
 /// What one observation gave.
@@ -42,12 +86,16 @@ pub struct Session<P: Deref<Target = Policy>> {
 pub struct Step {
     /// The task that ran.
     pub task: usize,
+    /// Why this one. [`Session::decision`] has the scores behind it, also in the steps that follow.
+    pub reason: Reason,
+    /// The router's decision, if this step asked it.
+    pub decision: Option<Decision>,
     /// Actions in the robot's units, chunk × action dimension.
     pub actions: Array2<f32>,
     /// The same as the model gives them, −1 … 1.
     pub normalized_actions: Array2<f32>,
-    /// How the task was chosen, if this step chose it.
-    pub decision: Option<Decision>,
+    /// How often the parts of the vision-language model ran.
+    pub forwards: Forwards,
     /// Where the time went.
     pub latency: StepLatency,
     /// What the vision towers saw: (6 · images) × side × side.
@@ -56,7 +104,17 @@ pub struct Step {
     pub perception: Perception<CpuMatrix>,
 }
 
-/// Wall time of one step in milliseconds.
+/// How often the parts of the vision-language model ran in one step: once, or once a candidate in steps that route (and
+/// once more for a fallback that is no candidate).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwards {
+    /// Vision towers. Once for all candidates where tasks do not differ in them.
+    pub vision: usize,
+    /// Language model.
+    pub language: usize,
+}
+
+/// Wall time of one step in milliseconds. All but `total_ms` add up to it, but for what takes no time worth a name.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepLatency {
     /// Images and text into tensors.
@@ -65,7 +123,7 @@ pub struct StepLatency {
     pub wait_ms: f64,
     /// Writing weights of other tasks.
     pub switch_ms: f64,
-    /// Forwards of the tasks that were scored; 0 in steps that do not route.
+    /// Forwards of tasks that were scored and not chosen, and scoring; 0 in steps that do not route.
     pub routing_ms: f64,
     /// The chosen task's forward.
     pub model: Latency,
@@ -76,7 +134,7 @@ pub struct StepLatency {
 impl<P: Deref<Target = Policy>> Session<P> {
     /// A new episode.
     pub fn new(policy: P, routing: Routing) -> Self {
-        Self { policy, routing, task: None, chunks: 0 }
+        Self { policy, routing, requested: None, chosen: None }
     }
 
     /// The policy.
@@ -86,33 +144,49 @@ impl<P: Deref<Target = Policy>> Session<P> {
 
     /// The task of this episode, once it is known.
     pub fn task(&self) -> Option<usize> {
-        match self.routing {
+        let fixed = match self.routing {
             Routing::Fixed(task) => Some(task),
-            Routing::Router { .. } => self.task,
-        }
+            Routing::Router { .. } => self.chosen.as_ref().map(|chosen| chosen.task),
+        };
+        self.requested.or(fixed)
+    }
+
+    /// The router's last decision in this episode; none before the first, and none while a task is requested or fixed.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.chosen.as_ref().map(|chosen| &chosen.decision)
     }
 
     /// Another way to come by the task, from the next observation on.
     pub fn set_routing(&mut self, routing: Routing) {
         self.routing = routing;
-        self.task = None;
+        self.chosen = None;
     }
 
-    /// Forgets the episode: the next observation is a first one.
+    /// Runs this task from the next observation on, whatever the session's own [`Routing`] says; `None` goes back to that,
+    /// and a router is then asked anew. Asking for the same again changes nothing, so that a server may pass on what each
+    /// request says.
+    pub fn request(&mut self, task: Option<usize>) {
+        if self.requested != task {
+            self.requested = task;
+            self.chosen = None;
+        }
+    }
+
+    /// Forgets the episode: the next observation is a first one. A requested task stays requested.
     pub fn reset(&mut self) {
-        self.task = None;
-        self.chunks = 0;
+        self.chosen = None;
     }
 
     /// A chunk of actions for an observation.
     ///
     /// # Errors
-    /// [`PolicyError::Observation`] naming what is wrong with it; [`PolicyError::Abstained`] when the router is not sure
-    /// enough and no fallback is named. The session stays as it was and takes the next observation.
+    /// [`PolicyError::Observation`] naming what is wrong with it; [`PolicyError::Abstained`] when the router, asked for
+    /// the first time in an episode, is not sure enough and no fallback is named. The session stays as it was and takes
+    /// the next observation.
     pub fn step(&mut self, observation: &Observation) -> Result<Step> {
         let started = Instant::now();
         let mut latency = StepLatency::default();
-        observation.check_finite()?;
+        self.check(observation)?;
         let prepared = self.policy.prepare(observation)?;
         latency.preprocess_ms = since_ms(started);
         let waiting = Instant::now();
@@ -120,30 +194,37 @@ impl<P: Deref<Target = Policy>> Session<P> {
         latency.wait_ms = since_ms(waiting);
 
         let mut decision = None;
-        let mut perception = None;
-        let task = match (&self.routing, self.due()) {
-            (Routing::Fixed(task), _) => {
-                self.check_task(*task)?;
-                *task
-            }
-            (Routing::Router { .. }, Some(task)) => task,
-            (Routing::Router { rule, .. }, None) => {
+        let mut perceived = None;
+        let mut forwards = Forwards::default();
+        let (task, reason) = match self.plan() {
+            Plan::Run(task, reason) => (task, reason),
+            Plan::Route(rule) => {
                 let routing = Instant::now();
-                let routed = self.policy.route(&mut active, &prepared, rule)?;
+                let running = self.chosen.as_ref().map(|chosen| chosen.task);
+                let mut routed = self.policy.route(&mut active, &prepared, rule, running)?;
+                let (task, reason) = match (routed.decision.outcome, running) {
+                    (Outcome::Routed(task), _) => (task, Reason::Routed),
+                    (Outcome::FellBack(task), _) => (task, Reason::FellBack),
+                    (Outcome::Abstained, Some(task)) => (task, Reason::Kept),
+                    (Outcome::Abstained, None) => return Err(abstained(&self.policy, &routed.decision)),
+                };
+                perceived = routed.perception_of(task);
+                forwards = routed.forwards;
                 latency.switch_ms = routed.switch_ms;
-                latency.routing_ms = since_ms(routing) - routed.switch_ms;
-                let task = routed.decision.task().ok_or_else(|| abstained(&self.policy, &routed.decision))?;
-                perception = routed.perception;
+                let chosen_ms = perceived.as_ref().map_or(0.0, |perception| perception.latency.total_ms());
+                latency.routing_ms = since_ms(routing) - routed.switch_ms - chosen_ms;
                 decision = Some(routed.decision);
-                task
+                (task, reason)
             }
         };
         let proprio = self.policy.proprio(observation, task)?;
-        let perception = match perception {
+        let perception = match perceived {
             Some(perception) => perception,
             None => {
                 let (model, elapsed_ms) = active.switch_to(task)?;
                 latency.switch_ms += elapsed_ms;
+                forwards.vision += 1;
+                forwards.language += 1;
                 model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?
             }
         };
@@ -153,40 +234,72 @@ impl<P: Deref<Target = Policy>> Session<P> {
         let actions = self.policy.statistics(task).unnormalize_actions(&normalized_actions)?;
         latency.model = Latency { expert_ms, ..perception.latency };
         drop(active);
-        self.task = Some(task);
-        self.chunks += 1;
+        self.given(task, reason, decision.as_ref());
         latency.total_ms = since_ms(started);
         let pixel_values = prepared.pixel_values.into_owned();
-        Ok(Step { task, actions, normalized_actions, decision, latency, pixel_values, perception })
+        Ok(Step {
+            task,
+            reason,
+            decision,
+            actions,
+            normalized_actions,
+            forwards,
+            latency,
+            pixel_values,
+            perception,
+        })
     }
 
     /// Only the routing of [`Session::step`]: which task an observation belongs to, by the session's rule. Changes
     /// nothing.
     ///
     /// # Errors
-    /// As [`Session::step`]; also when the session's task is fixed.
+    /// As [`Session::step`], but that abstaining is an answer; also when the session's task is fixed.
     pub fn route(&self, observation: &Observation) -> Result<Decision> {
         let Routing::Router { rule, .. } = &self.routing else {
             return Err(PolicyError::Observation("the task is fixed, there is nothing to route".to_owned()));
         };
         observation.check_finite()?;
         let prepared = self.policy.prepare(observation)?;
-        Ok(self.policy.route(&mut self.policy.active(), &prepared, rule)?.decision)
+        Ok(self.policy.route(&mut self.policy.active(), &prepared, rule, None)?.decision)
     }
 
-    /// The task that was chosen before, unless it is time to choose again.
-    fn due(&self) -> Option<usize> {
-        let Routing::Router { every_chunks, .. } = &self.routing else { return self.task };
-        let again = every_chunks.is_some_and(|every| self.chunks % every == 0);
-        self.task.filter(|_| !again)
-    }
-
-    fn check_task(&self, task: usize) -> Result<()> {
-        let tasks = self.policy.tasks().len();
-        if task < tasks {
-            return Ok(());
+    /// The task that was asked for, fixed or chosen before; or the rule to choose by, if it is time to.
+    fn plan(&self) -> Plan<'_> {
+        let (rule, every) = match (&self.routing, self.requested) {
+            (_, Some(task)) => return Plan::Run(task, Reason::Requested),
+            (Routing::Fixed(task), None) => return Plan::Run(*task, Reason::Fixed),
+            (Routing::Router { rule, every_chunks }, None) => (rule, every_chunks),
+        };
+        let settled = |chosen: &&Chosen| every.is_none_or(|every| chosen.chunks < every.get());
+        match self.chosen.as_ref().filter(settled) {
+            Some(chosen) => Plan::Run(chosen.task, chosen.reason),
+            None => Plan::Route(rule),
         }
-        Err(PolicyError::Observation(format!("there is no task {task}: there are {tasks}")))
+    }
+
+    /// Refuses what no task that may run could use, before a forward is spent on it.
+    fn check(&self, observation: &Observation) -> Result<()> {
+        observation.check_finite()?;
+        let tasks = self.policy.tasks().len();
+        let may_run = match self.plan() {
+            Plan::Run(task, _) if task >= tasks => {
+                return Err(PolicyError::Observation(format!("there is no task {task}: there are {tasks}")));
+            }
+            Plan::Run(task, _) => vec![task],
+            Plan::Route(rule) => rule.tasks_to_score(tasks)?.into_iter().chain(rule.fallback).collect(),
+        };
+        may_run.into_iter().try_for_each(|task| self.policy.proprio(observation, task).map(drop))
+    }
+
+    /// Remembers what the router said and how long ago.
+    fn given(&mut self, task: usize, reason: Reason, decision: Option<&Decision>) {
+        if let Some(decision) = decision.cloned() {
+            self.chosen = Some(Chosen { task, reason, decision, chunks: 0 });
+        }
+        if let Some(chosen) = &mut self.chosen {
+            chosen.chunks += 1;
+        }
     }
 }
 

@@ -8,6 +8,14 @@ use tokenizers::Tokenizer;
 
 use crate::PolicyError;
 
+/// Most tokens of a prompt. Published prompts take about 40; a forward's time grows with every token, so that a prompt as
+/// long as a language model takes (32768 tokens for Qwen2.5) would stop a robot for minutes.
+pub const MAX_PROMPT_TOKENS: usize = 512;
+
+/// No token is longer on average, whatever the tokenizer: what is longer than so many bytes a token need not be cut into
+/// tokens to know that there are too many.
+const MAX_TOKEN_BYTES: usize = 64;
+
 /// How an instruction is put to the language model. Checkpoints do not say which form they were trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +70,11 @@ impl PromptEncoder {
         Ok(Self { tokenizer: files::open(dir)?, template })
     }
 
+    /// True when `dir` holds files of a tokenizer.
+    pub(crate) fn is_at(dir: &Path) -> bool {
+        files::are_in(dir)
+    }
+
     /// Token ids of the prompt for an instruction, with what the tokenizer puts before or after every text (Llama's
     /// `<s>`; nothing for Qwen).
     ///
@@ -72,6 +85,12 @@ impl PromptEncoder {
         if instruction.trim().is_empty() {
             return refused("prompt: it is empty; say what the robot is to do".to_owned());
         }
+        if instruction.len() > max_tokens.saturating_mul(MAX_TOKEN_BYTES) {
+            return refused(format!(
+                "prompt: it is {} bytes long, but {max_tokens} tokens are the most that is taken; shorten the instruction",
+                instruction.len()
+            ));
+        }
         let encoding = match self.tokenizer.encode_fast(self.template.render(instruction), true) {
             Ok(encoding) => encoding,
             Err(error) => return refused(format!("prompt: the tokenizer refuses it: {error}")),
@@ -79,7 +98,7 @@ impl PromptEncoder {
         let ids = encoding.get_ids();
         if ids.len() > max_tokens {
             return refused(format!(
-                "prompt: it takes {} tokens, but the model has room for {max_tokens}; shorten the instruction",
+                "prompt: it takes {} tokens, but {max_tokens} are the most that is taken; shorten the instruction",
                 ids.len()
             ));
         }

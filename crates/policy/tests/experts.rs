@@ -245,8 +245,10 @@ fn check(random: &mut Random, shape: Shape, references: &[Tensors], head: Checkp
         let expected =
             expert::actions(reference, &exact_projector, &exact_states, &exact_proprio, shape.chunk);
         // Outputs are of the order of 1, but one alone may be close to 0.
-        let worst = actions.iter().zip(&expected).map(|(a, e)| (f64::from(*a) - e).abs()).fold(0.0, f64::max);
-        assert!(actions.dim() == expected.dim() && worst < 1e-5, "off by {worst}");
+        assert_eq!(actions.dim(), expected.dim());
+        // A comparison that NaN fails, as a fold over `f64::max` would not.
+        let off = actions.iter().zip(&expected).find(|(a, e)| !((f64::from(**a) - **e).abs() < 1e-5));
+        assert_eq!(off, None);
     }
 }
 
@@ -267,4 +269,32 @@ fn rotary_tables_are_as_precise_as_the_stored_head() {
     assert_eq!(by_dtype, run(Dtype::BF16, Some(RopePrecision::Bf16)));
     assert_ne!(by_dtype, run(Dtype::BF16, Some(RopePrecision::Exact)));
     assert_eq!(run(Dtype::F32, None), run(Dtype::F32, Some(RopePrecision::F32)));
+    assert_eq!(run(Dtype::F16, None), run(Dtype::F16, Some(RopePrecision::F16)));
+    assert_ne!(run(Dtype::F16, None), run(Dtype::F16, Some(RopePrecision::F32)));
+}
+
+#[test]
+fn a_chunks_length_is_known_or_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |action, proprio, chunk_len| {
+        let shape =
+            Shape { width: 16, action, proprio, blocks: 1, task_tokens: 3, action_tokens: 3, chunk: 8 };
+        let mut random = Random(7);
+        let head = random.head(shape, MERGEVLA);
+        let (head, projector) = files(dir.path(), &mut random, shape, Dtype::F32, &head);
+        let source = ExpertSource::of_head(Path::new("test"), head, projector);
+        let options = ExpertOptions { chunk_len, rope: None };
+        let expert = ActionExpert::<CpuMatrix>::plan(&mut Plan::new(&source), options);
+        expert.map(|expert| expert.chunk()).map_err(|error| error.to_string())
+    };
+    assert_eq!(of(14, 14, None), Ok((25, 14)));
+    assert_eq!(of(7, 7, None), Ok((5, 7)));
+    assert_eq!(of(7, 8, None), Ok((8, 7)));
+    assert_eq!(of(7, 8, Some(3)), Ok((3, 7)));
+    let error = of(6, 6, None).unwrap_err();
+    assert!(
+        error.contains("6 values an action and 6 of state") && error.contains("num_actions_chunk"),
+        "{error}"
+    );
+    assert_eq!(of(6, 6, Some(16)), Ok((16, 6)));
 }

@@ -166,7 +166,7 @@ fn bad_inputs_are_named() {
     let good = inputs(&pixels);
     let mut nan = pixels.clone();
     nan[[3, 4, 5]] = f32::NAN;
-    let long = vec![1; 40_000];
+    let long = vec![1; 513];
     let cases = [
         (
             Inputs { pixel_values: pixels.slice(s![..5, .., ..]), ..good },
@@ -176,7 +176,7 @@ fn bad_inputs_are_named() {
         (Inputs { pixel_values: nan.view(), ..good }, 0, "pixel_values: a value is NaN"),
         (Inputs { input_ids: &[], ..good }, 0, "input_ids: the prompt is empty"),
         (Inputs { input_ids: &[300], ..good }, 0, "token 300 is not one of the model's 300"),
-        (Inputs { input_ids: &long, ..good }, 0, "shorten the instruction"),
+        (Inputs { input_ids: &long, ..good }, 0, "a prompt of 513 tokens, but 512 are"),
         (Inputs { proprio: &PROPRIO[1..], ..good }, 0, "proprio: 7 values, expected 8"),
         (Inputs { proprio: &[f32::INFINITY; 8], ..good }, 0, "proprio: a value is NaN or infinite"),
         (good, 1, "no expert 1: there are 1"),

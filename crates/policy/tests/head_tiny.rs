@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Axis, Ix2, Ix4, s};
 use skillweld_linalg::Threads;
@@ -11,11 +11,11 @@ use skillweld_policy::backend::{Backend, Matrix};
 use skillweld_policy::expert::{ActionExpert, ExpertOptions, HiddenState};
 use skillweld_policy::{Cpu, CpuMatrix, Device, ExpertSource, Plan, Precision};
 use skillweld_store::Checkpoint;
-use support::{assert_close, fixture, tensor};
+use support::{assert_close, data, fixture, tensor};
 
 /// Compares the actions of every expert of one head with the tensors `expected`.
 fn check(dir: &Path, head: &str, io: &Checkpoint, expected: &[&str]) {
-    let hidden_all = Checkpoint::open(dir.join("io.safetensors")).unwrap();
+    let hidden_all = Checkpoint::open(data("head-tiny/io.safetensors")).unwrap();
     let hidden = tensor(&hidden_all, "hidden").into_dimensionality::<Ix4>().unwrap();
     let task_tokens: usize = hidden_all.metadata()["task_tokens"].parse().unwrap();
     let proprio = tensor(&hidden_all, "proprio");
@@ -53,10 +53,15 @@ fn check(dir: &Path, head: &str, io: &Checkpoint, expected: &[&str]) {
     }
 }
 
+/// Heads of two experts and of their merge, as the published code wrote them: they come with the crate `merged`.
+fn heads() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../merged/tests/data/head-tiny")
+}
+
 #[test]
 fn heads_of_mergevla() {
-    let Some(dir) = fixture("head-tiny") else { return };
-    let io = Checkpoint::open(dir.join("io.safetensors")).unwrap();
+    let dir = heads();
+    let io = Checkpoint::open(data("head-tiny/io.safetensors")).unwrap();
     check(&dir, "expert0", &io, &["single.0"]);
     check(&dir, "expert1", &io, &["single.1"]);
     check(&dir, "merged", &io, &["actions.0", "actions.1"]);
@@ -73,9 +78,8 @@ fn heads_of_vla_adapter() {
 /// Scores of the router: the official code's logits, from its own merged head and its own hidden states.
 #[test]
 fn router_logits_of_mergevla() {
-    let Some(folder) = fixture("head-tiny") else { return };
-    let head = Checkpoint::open(folder.join("merged--action_head--checkpoint.pt")).unwrap();
-    let io = Checkpoint::open(folder.join("io.safetensors")).unwrap();
+    let head = Checkpoint::open(heads().join("merged--action_head--checkpoint.pt")).unwrap();
+    let io = Checkpoint::open(data("head-tiny/io.safetensors")).unwrap();
     let hidden = tensor(&io, "hidden").into_dimensionality::<Ix4>().unwrap();
     let depth = (0..)
         .take_while(|i| head.get(&format!("model.mlp_resnet_blocks.{i}.o_proj.weight")).is_some())
@@ -90,8 +94,8 @@ fn router_logits_of_mergevla() {
             let key = format!("model.gate.gate.{which}.routers.{expert}");
             tensor(&head, &key).into_dimensionality::<Ix2>().unwrap()
         };
-        let (adapter_subspace, task_subspace) = (subspace(0), subspace(1));
-        let found = skillweld_router::score(&adapter_subspace.view(), &task_subspace.view(), &action, &task);
+        let pair = [subspace(0), subspace(1)];
+        let found = skillweld_router::score(&[pair.each_ref().map(|p| p.view())], &action, &task);
         let expected = tensor(&io, &format!("router_logit.{expert}"));
         assert_close("router logit", &ndarray::arr1(&[found]).view().into_dyn(), &expected.view(), 1e-5);
         expert += 1;

@@ -64,8 +64,9 @@ fn the_official_fixture_is_reached_to_the_pixel() {
         let actual = preprocessor.pixel_values(&[input.view()]).unwrap().into_dyn();
         let expected = tensor(&expected, &format!("{name}.pixel_values"));
         assert_eq!(actual.shape(), expected.shape());
-        let largest = actual.iter().zip(&expected).map(|(a, e)| (a - e).abs()).fold(0.0, f32::max);
-        assert!(largest <= f32::EPSILON * 4.0, "{name}: {largest}");
+        // Not by a fold over `f32::max`, which drops NaN.
+        let off = actual.iter().zip(&expected).find(|(a, e)| !((*a - *e).abs() <= f32::EPSILON * 4.0));
+        assert_eq!(off, None, "{name}");
     }
 }
 
@@ -132,8 +133,33 @@ fn what_is_no_image_is_refused_by_place_and_shape() {
     for shape in [(0, 5, 3), (5, 0, 3), (3, 5, 5), (8, 8, 4)] {
         let error = preprocessor.pixel_values(&[good.view(), Array3::zeros(shape).view()]).unwrap_err();
         let shape = format!("{} × {} × {}", shape.0, shape.1, shape.2);
-        assert!(error.to_string().contains("image 1: ") && error.to_string().contains(&shape), "{error}");
+        assert!(error.to_string().contains("image_1: ") && error.to_string().contains(&shape), "{error}");
     }
+}
+
+#[test]
+fn images_of_absurd_sizes_are_refused_by_place_size_and_limit() {
+    let preprocessor = Preprocessor::new(8, vec![Normalization::HALF]);
+    let good = Array3::zeros((5, 5, 3));
+    for (shape, size) in [((1, 2_000_000, 3), "1 × 2000000"), ((8192, 4097, 3), "8192 × 4097")] {
+        let large = Array3::<u8>::zeros(shape);
+        let error = preprocessor.pixel_values(&[good.view(), large.view()]).unwrap_err().to_string();
+        for part in ["image_1: ", size, "8192", "33554432"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    // The largest side there may be, as flat as there may be.
+    let flat = Array3::<u8>::from_elem((1, 8192, 3), 77);
+    let prepared = Preprocessor::new(24, vec![]).prepare(&flat).unwrap();
+    assert!(prepared.iter().all(|&value| value == 77), "{prepared}");
+}
+
+#[test]
+fn files_that_claim_absurd_sizes_are_refused() {
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(&[0; 9000 * 3], 9000, 1, ExtendedColorType::Rgb8).unwrap();
+    let error = decode_image(&png).unwrap_err().to_string();
+    assert!(error.contains("larger than 8192"), "{error}");
 }
 
 #[test]

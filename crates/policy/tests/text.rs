@@ -55,6 +55,9 @@ fn empty_and_overlong_prompts_are_refused() {
     assert_eq!(encoder.encode("go", len).unwrap().len(), len);
     let error = encoder.encode("go", len - 1).unwrap_err().to_string();
     assert!(error.contains(&format!("{len} tokens")) && error.contains(&format!("{}", len - 1)), "{error}");
+    // Too long to be worth cutting into tokens.
+    let error = encoder.encode(&"go ".repeat(100_000), 512).unwrap_err().to_string();
+    assert!(error.contains("300000 bytes") && error.contains("512 tokens"), "{error}");
 }
 
 #[test]

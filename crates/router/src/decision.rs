@@ -53,7 +53,7 @@ pub enum RuleError {
 pub struct Candidate {
     /// Index of the task.
     pub task: usize,
-    /// Its score: ½ (mean ‖P_a h‖ + mean ‖P_t h‖).
+    /// Its score: see [`crate::score`].
     pub score: f32,
     /// Softmax of the candidates' scores.
     pub probability: f32,

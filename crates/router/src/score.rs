@@ -1,23 +1,25 @@
 use ndarray::{ArrayView2, Axis};
 
-/// Score of one task: ½ (mean over tokens ‖P_a h‖₂ + mean over tokens ‖P_t h‖₂).
+/// Score of one task: the mean over all its subspaces P of (mean over tokens ‖P h‖₂), so ½ (mean ‖P_a h_a‖ + mean
+/// ‖P_t h_t‖) with one pair.
 ///
-/// `adapter_subspace` and `task_subspace` are P_k of the two value projections, rank × d; `adapter_hidden` are the
-/// hidden states of the action-query tokens (without the proprio token), `task_hidden` those of the task tokens, tokens
-/// × d, both at the depth that feeds the first block of the expert head, from a forward under the task's own mask.
-/// Norms are summed in f64. A score is never negative; it is NaN when a hidden state is.
+/// `subspaces` are pairs \[P_a, P_t\], rank × d each, of the projections of action-query tokens and of task tokens: the
+/// values' (MergeVLA), the keys', or both pairs. `adapter_hidden` are the hidden states of the action-query tokens (without
+/// the proprio token), `task_hidden` those of the task tokens, tokens × d, both at the depth that feeds the first block of
+/// the expert head, from a forward under the task's own mask. Norms are summed in f64. A score is never negative; it is NaN
+/// when a hidden state is, or when there is no subspace.
 ///
 /// # Panics
 /// When a subspace and its hidden states differ in d, or there are no tokens: whoever opens a checkpoint checks that.
 pub fn score(
-    adapter_subspace: &ArrayView2<'_, f32>,
-    task_subspace: &ArrayView2<'_, f32>,
+    subspaces: &[[ArrayView2<'_, f32>; 2]],
     adapter_hidden: &ArrayView2<'_, f32>,
     task_hidden: &ArrayView2<'_, f32>,
 ) -> f32 {
-    let adapter = mean_projected_norm(adapter_subspace, adapter_hidden);
-    let task = mean_projected_norm(task_subspace, task_hidden);
-    (0.5 * (adapter + task)) as f32
+    let sums = subspaces.iter().map(|[adapter, task]| {
+        mean_projected_norm(adapter, adapter_hidden) + mean_projected_norm(task, task_hidden)
+    });
+    (sums.sum::<f64>() / (2 * subspaces.len()) as f64) as f32
 }
 
 /// Mean over the rows h of `hidden` of ‖P h‖₂.
@@ -56,11 +58,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn score_equals_the_reference((pa, pt, ha, ht) in (1usize..4, 4usize..20).prop_flat_map(|(rank, d)| {
-            (matrix(rank, d), matrix(rank, d), matrix(5, d), matrix(9, d))
+        fn score_equals_the_reference((pairs, ha, ht) in (1usize..4, 4usize..20, 1usize..3).prop_flat_map(|(rank, d, pairs)| {
+            (proptest::collection::vec((matrix(rank, d), matrix(rank, d)), pairs), matrix(5, d), matrix(9, d))
         })) {
-            let expected = 0.5 * (reference(&pa, &ha) + reference(&pt, &ht));
-            let found = f64::from(score(&pa.view(), &pt.view(), &ha.view(), &ht.view()));
+            let mut norms = Vec::new();
+            for (pa, pt) in &pairs {
+                norms.extend([reference(pa, &ha), reference(pt, &ht)]);
+            }
+            let expected = norms.iter().sum::<f64>() / norms.len() as f64;
+            let views: Vec<_> = pairs.iter().map(|(pa, pt)| [pa.view(), pt.view()]).collect();
+            let found = f64::from(score(&views, &ha.view(), &ht.view()));
             // f32 dot products of at most 20 terms below 4 each, two roundings a term.
             prop_assert!((found - expected).abs() <= 1e-5 * expected.max(1.0), "{found} {expected}");
         }
@@ -71,6 +78,7 @@ mod tests {
         let subspace = array![[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
         let inside = array![[3.0, 4.0, 7.0]];
         let outside = array![[0.0, 0.0, 7.0]];
-        assert_eq!(score(&subspace.view(), &subspace.view(), &inside.view(), &outside.view()), 2.5);
+        let pair = [subspace.view(), subspace.view()];
+        assert_eq!(score(&[pair], &inside.view(), &outside.view()), 2.5);
     }
 }

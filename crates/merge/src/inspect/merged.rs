@@ -109,8 +109,7 @@ fn describe(merged: &MergedCheckpoint) -> MergedInfo {
         head_blocks: head_blocks(merged),
         router_rank: (!tasks.is_empty())
             .then(|| merged.router(0))
-            .flatten()
-            .map(|router| router.adapter.shape()[0]),
+            .and_then(|pairs| pairs.first().map(|pair| pair.adapter.shape()[0])),
         tasks,
     }
 }

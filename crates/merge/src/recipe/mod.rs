@@ -79,7 +79,9 @@ use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
 pub use error::{Allowed, Place, RecipeError};
-pub use extensions::{ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterSpec, RouterSubspace};
+pub use extensions::{
+    ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterProjections, RouterSpec, RouterSubspace,
+};
 pub use layers::{LayerKey, layer_fraction};
 pub use lookup::{KnownParameter, Lookup};
 pub use models::Model;

@@ -7,7 +7,19 @@ use crate::backend::{Matrix, Result};
 
 /// Buffers of dropped matrices, kept for the next: fresh pages for every operation would cost as much as many a norm.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Vec<f32>>>);
+pub(super) struct Pool(Mutex<Free>);
+
+/// A buffer that so many matrices have been made without is given back: several forwards of the published models, each of
+/// about 1500 matrices. One forward that was larger than the others thus leaves nothing behind for long.
+const KEPT_FOR: u64 = 8192;
+
+#[derive(Debug, Default)]
+struct Free {
+    /// When a buffer was dropped, by `made`; the oldest first.
+    buffers: Vec<(u64, Vec<f32>)>,
+    /// Matrices so far.
+    made: u64,
+}
 
 /// Activations in f32, row by row.
 #[derive(Debug)]
@@ -24,10 +36,18 @@ impl Pool {
     pub(super) fn matrix(self: &Arc<Self>, rows: usize, columns: usize) -> CpuMatrix {
         let len = rows * columns;
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.made += 1;
+        let made = free.made;
+        let old = free.buffers.iter().take_while(|(dropped, _)| dropped + KEPT_FOR < made).count();
+        free.buffers.drain(..old);
         // A buffer much too large is left for something that needs it.
-        let fitting = free.iter().enumerate().filter(|(_, buffer)| (len..=2 * len).contains(&buffer.len()));
-        let best = fitting.min_by_key(|(_, buffer)| buffer.len()).map(|(index, _)| index);
-        let buffer = best.map(|index| free.swap_remove(index));
+        let fitting = free
+            .buffers
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, buffer))| (len..=2 * len).contains(&buffer.len()));
+        let best = fitting.min_by_key(|(_, (_, buffer))| buffer.len()).map(|(index, _)| index);
+        let buffer = best.map(|index| free.buffers.remove(index).1);
         drop(free);
         let mut buffer = buffer.unwrap_or_else(|| vec![0.0; len]);
         if cfg!(debug_assertions) {
@@ -40,7 +60,9 @@ impl Pool {
 impl Drop for CpuMatrix {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = free.made;
+        free.buffers.push((now, buffer));
     }
 }
 
@@ -107,6 +129,19 @@ mod tests {
         assert_ne!(pool.matrix(2, 2).as_ptr(), place);
         let again = pool.matrix(5, 5);
         assert_eq!((again.as_ptr(), again.len()), (place, 25));
-        assert!(again.iter().all(|value| value.is_nan()));
+        assert!(!cfg!(debug_assertions) || again.iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn buffers_that_nobody_needs_are_given_back() {
+        let pool = Arc::new(Pool::default());
+        let kept = || pool.0.lock().unwrap().buffers.iter().map(|(_, buffer)| buffer.len()).sum::<usize>();
+        drop(pool.matrix(1000, 1000));
+        for _ in 0..KEPT_FOR {
+            drop(pool.matrix(3, 7));
+        }
+        assert_eq!(kept(), 1_000_021);
+        drop(pool.matrix(3, 7));
+        assert_eq!(kept(), 21);
     }
 }

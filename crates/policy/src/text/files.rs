@@ -12,11 +12,18 @@ use crate::PolicyError;
 /// Qwen2's way of cutting text into words before byte-pair encoding (`tokenization_qwen2.py`).
 const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+const WHOLE: &str = "tokenizer.json";
+const PARTS: [&str; 2] = ["vocab.json", "merges.txt"];
+
+pub(super) fn are_in(dir: &Path) -> bool {
+    dir.join(WHOLE).is_file() || PARTS.iter().all(|name| dir.join(name).is_file())
+}
+
 pub(super) fn open(dir: &Path) -> Result<Tokenizer, PolicyError> {
-    let whole = dir.join("tokenizer.json");
+    let whole = dir.join(WHOLE);
     let mut tokenizer = if whole.is_file() {
         parse(&whole, &read(&whole)?)?
-    } else if dir.join("vocab.json").is_file() && dir.join("merges.txt").is_file() {
+    } else if are_in(dir) {
         from_parts(dir)?
     } else {
         return Err(problem(
