@@ -38,6 +38,10 @@ fn write_other(projector: &Path, to: &Path) {
 
 /// Lays the fixture out as two experts on a tiny base, and merges them.
 fn merged() -> tempfile::TempDir {
+    merged_with("router: {rank: 4}\n")
+}
+
+fn merged_with(router: &str) -> tempfile::TempDir {
     let (fixture, dir) = (merged_support::data("head-tiny"), tempfile::tempdir().unwrap());
     for expert in ["expert0", "expert1"] {
         let folder = dir.path().join(expert);

@@ -8,14 +8,13 @@ use ndarray::Array2;
 use skillweld_merged::{ExpertPart, MergedCheckpoint};
 use skillweld_tensor::TensorView;
 
-use crate::PolicyError;
-use crate::backend::Result;
+use crate::backend::{Backend, Result};
 use crate::config::Config;
-use crate::cpu::Cpu;
 use crate::expert::ExpertOptions;
-use crate::forward::{Model, ModelOptions};
+use crate::forward::Model;
 use crate::policy::PolicyOptions;
 use crate::task_source::TaskSource;
+use crate::{PolicyError, RopePrecision};
 
 /// P_k of one task, rank × d each: of action-query tokens and of task tokens, a pair for each kind of projection.
 pub(crate) type Subspaces = Vec<[Array2<f32>; 2]>;
@@ -31,24 +30,28 @@ pub(crate) enum CommonStages {
     VisionAndProjector,
 }
 
+/// Gives every model a backend of its own.
+pub(crate) type MakeBackend<B> = Box<dyn Fn() -> B + Send + Sync>;
+
 /// Models in memory, most recently used last, each with the weights of one task.
-pub(crate) struct ActiveTasks {
-    slots: Vec<Slot>,
+pub(crate) struct ActiveTasks<B: Backend> {
+    slots: Vec<Slot<B>>,
     capacity: NonZeroUsize,
-    merged: Option<Merged>,
+    merged: Option<Merged<B>>,
 }
 
-struct Slot {
+struct Slot<B: Backend> {
     /// `None` while it is being rewritten: a failure in the middle leaves weights of no task.
     task: Option<usize>,
-    model: Model<Cpu>,
+    model: Model<B>,
 }
 
 /// What other tasks are made from.
-struct Merged {
+struct Merged<B> {
     checkpoint: MergedCheckpoint,
     config: Config,
-    options: ModelOptions,
+    rope: Option<RopePrecision>,
+    backend: MakeBackend<B>,
     /// Keys of the model in which tasks differ.
     own: BTreeSet<String>,
     /// One a task; none without a router.
@@ -57,9 +60,9 @@ struct Merged {
     shared_blocks: usize,
 }
 
-impl ActiveTasks {
+impl<B: Backend> ActiveTasks<B> {
     /// One model, one task.
-    pub(crate) fn of_single(model: Model<Cpu>) -> Self {
+    pub(crate) fn of_single(model: Model<B>) -> Self {
         Self { slots: vec![Slot { task: Some(0), model }], capacity: NonZeroUsize::MIN, merged: None }
     }
 
@@ -68,6 +71,7 @@ impl ActiveTasks {
         checkpoint: MergedCheckpoint,
         config: Config,
         options: &PolicyOptions,
+        backend: MakeBackend<B>,
     ) -> Result<Self> {
         let subspaces = subspaces(&checkpoint)?;
         let names: BTreeSet<&str> =
@@ -77,7 +81,7 @@ impl ActiveTasks {
         let shared_blocks = (0..).take_while(block).count();
         let own = BTreeSet::new();
         let mut merged =
-            Merged { checkpoint, config, options: options.model.clone(), own, subspaces, shared_blocks };
+            Merged { checkpoint, config, rope: options.model.rope, backend, own, subspaces, shared_blocks };
         let mut model = merged.load(0)?;
         merged.own = merged.own_keys(&mut model)?;
         merged.check_subspaces(&model)?;
@@ -91,7 +95,7 @@ impl ActiveTasks {
     }
 
     /// The model used last.
-    pub(crate) fn current(&mut self) -> &Model<Cpu> {
+    pub(crate) fn current(&mut self) -> &Model<B> {
         let last = self.slots.len() - 1;
         &self.slots[last].model
     }
@@ -102,7 +106,7 @@ impl ActiveTasks {
     }
 
     /// The model with the weights of `task`, and how long it took to get them there, in milliseconds.
-    pub(crate) fn switch_to(&mut self, task: usize) -> Result<(&Model<Cpu>, f64)> {
+    pub(crate) fn switch_to(&mut self, task: usize) -> Result<(&Model<B>, f64)> {
         let started = Instant::now();
         let slot = match self.slots.iter().position(|slot| slot.task == Some(task)) {
             Some(index) => self.slots.remove(index),
@@ -114,7 +118,7 @@ impl ActiveTasks {
     }
 
     /// A slot with the weights of a task that no slot has.
-    fn make(&mut self, task: usize) -> Result<Slot> {
+    fn make(&mut self, task: usize) -> Result<Slot<B>> {
         let Some(merged) = &self.merged else {
             return Err(PolicyError::Observation(format!(
                 "there is no task {task}: this is a single expert"
@@ -163,16 +167,15 @@ impl ActiveTasks {
     }
 }
 
-impl Merged {
-    fn load(&self, task: usize) -> Result<Model<Cpu>> {
-        let ModelOptions { precision, rope, threads, .. } = self.options;
-        let expert = ExpertOptions { chunk_len: self.config.chunk_len, rope };
+impl<B: Backend> Merged<B> {
+    fn load(&self, task: usize) -> Result<Model<B>> {
+        let expert = ExpertOptions { chunk_len: self.config.chunk_len, rope: self.rope };
         let source = TaskSource::new(&self.checkpoint, task);
-        Model::load(Cpu::new(threads, precision), self.config.clone(), &source, expert)
+        Model::load((self.backend)(), self.config.clone(), &source, expert)
     }
 
     /// Keys of the model in which tasks differ. The action expert's are not among them: heads of all tasks are in memory.
-    fn own_keys(&self, model: &mut Model<Cpu>) -> Result<BTreeSet<String>> {
+    fn own_keys(&self, model: &mut Model<B>) -> Result<BTreeSet<String>> {
         let (weights, _) = model.weights_mut();
         let mut own = BTreeSet::new();
         for key in weights.keys().filter(|key| !is_of_expert(key)) {
@@ -184,7 +187,7 @@ impl Merged {
     }
 
     /// Subspaces must be of the width of the hidden states, at a depth that there is.
-    fn check_subspaces(&self, model: &Model<Cpu>) -> Result<()> {
+    fn check_subspaces(&self, model: &Model<B>) -> Result<()> {
         let fail = |problem| Err(PolicyError::Checkpoint { path: self.checkpoint.dir().to_owned(), problem });
         let (width, depth) = (model.expert().width(), model.expert().depth());
         for (task, subspaces) in self.checkpoint.tasks().iter().zip(&self.subspaces) {

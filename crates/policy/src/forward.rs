@@ -146,6 +146,16 @@ impl Model<Cpu> {
     /// # Errors
     /// [`PolicyError::Store`] for what cannot be read, [`PolicyError::Checkpoint`] for what is missing or does not fit.
     pub fn open(dir: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        Self::open_on(dir, options, Cpu::new(options.threads, options.precision))
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// As [`Model::open`], on another backend; `threads` and `precision` of the options are the processor's.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_on(dir: impl AsRef<Path>, options: &ModelOptions, backend: B) -> Result<Self> {
         let dir = dir.as_ref();
         let base = options.base.as_deref();
         let source = ExpertSource::open(dir, base)?;
@@ -153,11 +163,9 @@ impl Model<Cpu> {
         let config = config.or_else(|| Some(base?.join("config.json")));
         let config = Config::open(&config.unwrap_or_else(|| dir.join("config.json")))?;
         let expert = ExpertOptions { chunk_len: config.chunk_len, rope: options.rope };
-        Self::load(Cpu::new(options.threads, options.precision), config, &source, expert)
+        Self::load(backend, config, &source, expert)
     }
-}
 
-impl<B: Backend> Model<B> {
     /// Loads a model's weights from a source onto a backend.
     ///
     /// # Errors

@@ -8,9 +8,10 @@ use serde_json::Value;
 use skillweld_merged::MergedCheckpoint;
 use skillweld_router::Rule;
 
-use crate::active::ActiveTasks;
-use crate::backend::Result;
+use crate::active::{ActiveTasks, MakeBackend};
+use crate::backend::{Backend, Result};
 use crate::config::Config;
+use crate::cpu::Cpu;
 use crate::forward::{Model, ModelOptions};
 use crate::image::{Normalization, Preprocessor};
 use crate::observation::Observation;
@@ -62,7 +63,7 @@ impl Default for PolicyOptions {
 /// println!("{}: first action {}", policy.tasks()[step.task], step.actions.row(0));
 /// # Ok::<(), skillweld_policy::PolicyError>(())
 /// ```
-pub struct Policy {
+pub struct Policy<B: Backend = Cpu> {
     dir: PathBuf,
     tasks: Vec<String>,
     statistics: Vec<Statistics>,
@@ -71,7 +72,7 @@ pub struct Policy {
     routes: bool,
     shape: Shape,
     channels_per_image: usize,
-    active: Mutex<ActiveTasks>,
+    active: Mutex<ActiveTasks<B>>,
 }
 
 /// Sizes of what a policy takes and gives.
@@ -115,15 +116,31 @@ impl Policy {
     /// # Errors
     /// As [`Policy::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
+        let (threads, precision) = (options.model.threads, options.model.precision);
+        Self::open_on(path, options, move || Cpu::new(threads, precision))
+    }
+}
+
+impl<B: Backend> Policy<B> {
+    /// As [`Policy::open_with`], on backends that `backend` makes, one for each task in memory. `threads` and `precision`
+    /// of the options are the processor's, and not looked at.
+    ///
+    /// # Errors
+    /// As [`Policy::open`], and whatever the backend refuses.
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        options: &PolicyOptions,
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self> {
         let dir = path.as_ref();
         if MergedCheckpoint::is_at(dir) {
-            Self::open_merged(dir, options)
+            Self::open_merged(dir, options, Box::new(backend))
         } else {
-            Self::open_single(dir, options)
+            Self::open_single(dir, options, backend())
         }
     }
 
-    fn open_merged(dir: &Path, options: &PolicyOptions) -> Result<Self> {
+    fn open_merged(dir: &Path, options: &PolicyOptions, backend: MakeBackend<B>) -> Result<Self> {
         let merged = MergedCheckpoint::open_with_base(dir, options.model.base.as_deref())?;
         let tasks = merged.tasks().to_vec();
         if tasks.is_empty() {
@@ -136,12 +153,12 @@ impl Policy {
         let statistics = statistics.collect::<Result<_>>()?;
         let config = Config::open(&dir.join("config.json"))?;
         let routes = tasks.len() > 1 && !merged.router(0).is_empty();
-        let active = ActiveTasks::of_merged(merged, config, options)?;
+        let active = ActiveTasks::of_merged(merged, config, options, backend)?;
         Self::new(dir, options, tasks, statistics, routes, active)
     }
 
-    fn open_single(dir: &Path, options: &PolicyOptions) -> Result<Self> {
-        let model = Model::open(dir, &options.model)?;
+    fn open_single(dir: &Path, options: &PolicyOptions, backend: B) -> Result<Self> {
+        let model = Model::open_on(dir, &options.model, backend)?;
         let statistics = single_statistics(dir, model.config(), options)?;
         let tasks = vec![statistics.name().to_owned()];
         Self::new(dir, options, tasks, vec![statistics], false, ActiveTasks::of_single(model))
@@ -153,7 +170,7 @@ impl Policy {
         tasks: Vec<String>,
         statistics: Vec<Statistics>,
         routes: bool,
-        mut active: ActiveTasks,
+        mut active: ActiveTasks<B>,
     ) -> Result<Self> {
         let model = active.current();
         let (chunk_len, action_dim) = model.expert().chunk();
@@ -217,7 +234,7 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Policy::default_routing`].
-    pub fn session(&self) -> Result<Session<&Self>> {
+    pub fn session(&self) -> Result<Session<&Self, B>> {
         Ok(self.session_with(self.default_routing()?))
     }
 
@@ -241,7 +258,7 @@ impl Policy {
     }
 
     /// A session with a task fixed, or another rule for choosing one.
-    pub fn session_with(&self, routing: Routing) -> Session<&Self> {
+    pub fn session_with(&self, routing: Routing) -> Session<&Self, B> {
         Session::new(self, routing)
     }
 
@@ -251,7 +268,7 @@ impl Policy {
     }
 
     /// Waits for whoever computes now.
-    pub(crate) fn active(&self) -> MutexGuard<'_, ActiveTasks> {
+    pub(crate) fn active(&self) -> MutexGuard<'_, ActiveTasks<B>> {
         // A panic in the middle of a forward leaves weights as they were; switching marks its slot before it writes.
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -329,11 +346,11 @@ impl Policy {
     /// named.
     pub(crate) fn route(
         &self,
-        active: &mut ActiveTasks,
+        active: &mut ActiveTasks<B>,
         prepared: &Prepared<'_>,
         rule: &Rule,
         running: Option<usize>,
-    ) -> Result<routing::Routed> {
+    ) -> Result<routing::Routed<B::Matrix>> {
         routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks)
     }
 }

@@ -1,5 +1,6 @@
 //! One robot's episode: the task is chosen on its first observation, then every observation gives a chunk of actions.
 
+use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::time::Instant;
@@ -8,8 +9,8 @@ use ndarray::{Array2, Array3};
 use skillweld_router::{Decision, Outcome, Rule};
 
 use crate::PolicyError;
-use crate::backend::Result;
-use crate::cpu::CpuMatrix;
+use crate::backend::{Backend, Result};
+use crate::cpu::{Cpu, CpuMatrix};
 use crate::forward::{Latency, Perception};
 use crate::observation::Observation;
 use crate::policy::Policy;
@@ -58,11 +59,12 @@ impl Reason {
 
 /// One episode with a policy. `P` is `&Policy`, or an `Arc` for sessions that outlive a function.
 #[derive(Debug)]
-pub struct Session<P: Deref<Target = Policy>> {
+pub struct Session<P: Deref<Target = Policy<B>>, B: Backend = Cpu> {
     policy: P,
     routing: Routing,
     requested: Option<usize>,
     chosen: Option<Chosen>,
+    backend: PhantomData<fn() -> B>,
 }
 
 /// The router's last decision and what followed from it.
@@ -83,7 +85,7 @@ enum Plan<'a> {
 
 /// What one observation gave.
 #[derive(Debug)]
-pub struct Step {
+pub struct Step<M = CpuMatrix> {
     /// The task that ran.
     pub task: usize,
     /// Why this one. [`Session::decision`] has the scores behind it, also in the steps that follow.
@@ -101,7 +103,7 @@ pub struct Step {
     /// What the vision towers saw: (6 · images) × side × side.
     pub pixel_values: Array3<f32>,
     /// Everything that the model made of it on the way.
-    pub perception: Perception<CpuMatrix>,
+    pub perception: Perception<M>,
 }
 
 /// How often the parts of the vision-language model ran in one step: once, or once a candidate in steps that route (and
@@ -114,7 +116,7 @@ pub struct Forwards {
     pub language: usize,
 }
 
-/// Wall time of one step in milliseconds. All but `total_ms` add up to it, but for what takes no time worth a name.
+/// Wall time of one step in milliseconds. All but `total_ms` add up to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepLatency {
     /// Images and text into tensors.
@@ -131,14 +133,14 @@ pub struct StepLatency {
     pub total_ms: f64,
 }
 
-impl<P: Deref<Target = Policy>> Session<P> {
+impl<P: Deref<Target = Policy<B>>, B: Backend> Session<P, B> {
     /// A new episode.
     pub fn new(policy: P, routing: Routing) -> Self {
-        Self { policy, routing, requested: None, chosen: None }
+        Self { policy, routing, requested: None, chosen: None, backend: PhantomData }
     }
 
     /// The policy.
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &Policy<B> {
         &self.policy
     }
 
@@ -183,15 +185,15 @@ impl<P: Deref<Target = Policy>> Session<P> {
     /// [`PolicyError::Observation`] naming what is wrong with it; [`PolicyError::Abstained`] when the router, asked for
     /// the first time in an episode, is not sure enough and no fallback is named. The session stays as it was and takes
     /// the next observation.
-    pub fn step(&mut self, observation: &Observation) -> Result<Step> {
+    pub fn step(&mut self, observation: &Observation) -> Result<Step<B::Matrix>> {
         let started = Instant::now();
         let mut latency = StepLatency::default();
         self.check(observation)?;
         let prepared = self.policy.prepare(observation)?;
-        latency.preprocess_ms = since_ms(started);
-        let waiting = Instant::now();
+        let mut clock = started;
+        latency.preprocess_ms = lap_ms(&mut clock);
         let mut active = self.policy.active();
-        latency.wait_ms = since_ms(waiting);
+        latency.wait_ms = lap_ms(&mut clock);
 
         let mut decision = None;
         let mut perceived = None;
@@ -199,20 +201,21 @@ impl<P: Deref<Target = Policy>> Session<P> {
         let (task, reason) = match self.plan() {
             Plan::Run(task, reason) => (task, reason),
             Plan::Route(rule) => {
-                let routing = Instant::now();
                 let running = self.chosen.as_ref().map(|chosen| chosen.task);
                 let mut routed = self.policy.route(&mut active, &prepared, rule, running)?;
                 let (task, reason) = match (routed.decision.outcome, running) {
                     (Outcome::Routed(task), _) => (task, Reason::Routed),
                     (Outcome::FellBack(task), _) => (task, Reason::FellBack),
                     (Outcome::Abstained, Some(task)) => (task, Reason::Kept),
-                    (Outcome::Abstained, None) => return Err(abstained(&self.policy, &routed.decision)),
+                    (Outcome::Abstained, None) => {
+                        return Err(abstained(self.policy.tasks(), &routed.decision));
+                    }
                 };
                 perceived = routed.perception_of(task);
                 forwards = routed.forwards;
                 latency.switch_ms = routed.switch_ms;
-                let chosen_ms = perceived.as_ref().map_or(0.0, |perception| perception.latency.total_ms());
-                latency.routing_ms = since_ms(routing) - routed.switch_ms - chosen_ms;
+                latency.model = perceived.as_ref().map(|perception| perception.latency).unwrap_or_default();
+                latency.routing_ms = lap_ms(&mut clock) - routed.switch_ms - latency.model.total_ms();
                 decision = Some(routed.decision);
                 (task, reason)
             }
@@ -221,21 +224,25 @@ impl<P: Deref<Target = Policy>> Session<P> {
         let perception = match perceived {
             Some(perception) => perception,
             None => {
-                let (model, elapsed_ms) = active.switch_to(task)?;
-                latency.switch_ms += elapsed_ms;
+                let (model, switch_ms) = active.switch_to(task)?;
+                latency.switch_ms += switch_ms;
                 forwards.vision += 1;
                 forwards.language += 1;
-                model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?
+                let perception = model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?;
+                latency.model = perception.latency;
+                // What was looked over before the towers ran counts as theirs.
+                latency.model.vision_ms += lap_ms(&mut clock) - switch_ms - perception.latency.total_ms();
+                perception
             }
         };
         // Expert heads of all tasks are in memory, whichever task's weights the rest of the model has.
         let expert = active.expert_of(task);
-        let (normalized_actions, expert_ms) = active.current().act(&perception.hidden, &proprio, expert)?;
+        let (normalized_actions, _) = active.current().act(&perception.hidden, &proprio, expert)?;
         let actions = self.policy.statistics(task).unnormalize_actions(&normalized_actions)?;
-        latency.model = Latency { expert_ms, ..perception.latency };
         drop(active);
         self.given(task, reason, decision.as_ref());
-        latency.total_ms = since_ms(started);
+        latency.model.expert_ms = lap_ms(&mut clock);
+        latency.total_ms = clock.duration_since(started).as_secs_f64() * 1e3;
         let pixel_values = prepared.pixel_values.into_owned();
         Ok(Step {
             task,
@@ -303,14 +310,14 @@ impl<P: Deref<Target = Policy>> Session<P> {
     }
 }
 
-fn abstained(policy: &Policy, decision: &Decision) -> PolicyError {
-    let scores = decision
-        .candidates
-        .iter()
-        .map(|candidate| (policy.tasks()[candidate.task].clone(), candidate.probability));
+fn abstained(tasks: &[String], decision: &Decision) -> PolicyError {
+    let scores =
+        decision.candidates.iter().map(|candidate| (tasks[candidate.task].clone(), candidate.probability));
     PolicyError::Abstained { probabilities: scores.collect() }
 }
 
-fn since_ms(clock: Instant) -> f64 {
-    clock.elapsed().as_secs_f64() * 1e3
+/// Milliseconds since `clock`, which starts again: no time is lost between two stages.
+fn lap_ms(clock: &mut Instant) -> f64 {
+    let now = Instant::now();
+    now.duration_since(std::mem::replace(clock, now)).as_secs_f64() * 1e3
 }

@@ -247,7 +247,8 @@ fn check(random: &mut Random, shape: Shape, references: &[Tensors], head: Checkp
         // Outputs are of the order of 1, but one alone may be close to 0.
         assert_eq!(actions.dim(), expected.dim());
         // A comparison that NaN fails, as a fold over `f64::max` would not.
-        let off = actions.iter().zip(&expected).find(|(a, e)| !((f64::from(**a) - **e).abs() < 1e-5));
+        let close = |a: f32, e: f64| (f64::from(a) - e).abs() < 1e-5;
+        let off = actions.iter().zip(&expected).find(|(a, e)| !close(**a, **e));
         assert_eq!(off, None);
     }
 }

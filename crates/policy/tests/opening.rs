@@ -138,3 +138,22 @@ fn router_scores_are_the_means_over_their_subspaces() {
         }
     }
 }
+
+#[test]
+fn prompts_have_a_limit_even_where_the_config_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    Merge::new(1, 1).write(dir.path());
+    let path = dir.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let text = config["text_config"].as_object_mut().unwrap();
+    text.shift_remove("max_position_embeddings");
+    fs::write(path, config.to_string()).unwrap();
+    let policy = Policy::open(dir.path()).unwrap();
+    let long = Observation::Prepared {
+        pixel_values: Array3::zeros((12, 224, 224)),
+        input_ids: vec![1; 513],
+        proprio: vec![0.0; 8],
+    };
+    let error = policy.session().unwrap().step(&long).unwrap_err().to_string();
+    assert!(error.contains("513 tokens, but 512"), "{error}");
+}

@@ -65,7 +65,8 @@ fn the_official_fixture_is_reached_to_the_pixel() {
         let expected = tensor(&expected, &format!("{name}.pixel_values"));
         assert_eq!(actual.shape(), expected.shape());
         // Not by a fold over `f32::max`, which drops NaN.
-        let off = actual.iter().zip(&expected).find(|(a, e)| !((*a - *e).abs() <= f32::EPSILON * 4.0));
+        let close = |a: f32, e: f32| (a - e).abs() <= f32::EPSILON * 4.0;
+        let off = actual.iter().zip(&expected).find(|(a, e)| !close(**a, **e));
         assert_eq!(off, None, "{name}");
     }
 }

@@ -179,34 +179,7 @@ fn stages_add_up_to_the_whole() {
         let stages = [l.preprocess_ms, l.wait_ms, l.switch_ms, l.routing_ms, l.model.total_ms()];
         let sum: f64 = stages.iter().sum();
         assert!(stages.iter().all(|&ms| ms >= 0.0), "{l:?}");
-        assert!(sum <= l.total_ms && sum >= 0.9 * l.total_ms, "{routing:?}: {sum} of {l:?}");
+        assert!((sum - l.total_ms).abs() <= 1e-6 * l.total_ms, "{routing:?}: {sum} of {l:?}");
         assert_eq!(l.routing_ms > 0.0, step.decision.is_some(), "{l:?}");
     }
-}
-
-#[test]
-fn what_no_task_can_use_is_refused_before_a_forward() {
-    let (_dir, policy) = merged();
-    let mut short = observation(0);
-    let skillweld_policy::Observation::Raw { state, .. } = &mut short else { unreachable!() };
-    state.pop();
-    let mut prepared = skillweld_policy::Observation::Prepared {
-        pixel_values: ndarray::Array3::zeros((12, 224, 224)),
-        input_ids: vec![1, 2, 3],
-        proprio: vec![0.0; 7],
-    };
-    let mut session = policy.session_with(router(Rule::default(), 0));
-    let started = std::time::Instant::now();
-    session.step(&observation(0)).unwrap();
-    let forward = started.elapsed();
-    session.reset();
-    for (observation, words) in [(&short, "7 dimensions"), (&prepared, "proprio: 7 values, expected 8")] {
-        let started = std::time::Instant::now();
-        let error = session.step(observation).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-        assert!(started.elapsed() < forward / 3, "{:?} of {forward:?}", started.elapsed());
-    }
-    let skillweld_policy::Observation::Prepared { proprio, .. } = &mut prepared else { unreachable!() };
-    proprio.push(0.0);
-    session.step(&prepared).unwrap();
 }

@@ -147,7 +147,7 @@ impl Merge {
     /// Gives a key of τ random masks.
     pub fn mask(&mut self, key: &str, random: &mut Random) {
         let len = self.vector[key].len();
-        let mut bits = || (0..len).map(|_| random.next() % 2 == 0).collect();
+        let mut bits = || (0..len).map(|_| random.next().is_multiple_of(2)).collect();
         let masks = self.tasks.iter().map(|_| bits()).collect();
         self.masks.insert(key.to_owned(), masks);
     }
