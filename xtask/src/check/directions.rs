@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-synth", &["simd", "tensor", "store"]),
-    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "plugin-host", "synth"]),
+    ("skillweld-benches", &["simd", "tensor", "linalg", "store", "merged", "plugin-host", "synth"]),
     ("xtask", &["tensor", "store", "synth"]),
 ];
 
