@@ -7,7 +7,7 @@ use super::check::{Named, agree_in_shape, identical, subject};
 use super::keys::OutputKey;
 use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
 use crate::MergeError;
-use crate::models::Models;
+use crate::models::{Model, Models};
 use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe};
 use crate::source::Source;
 
@@ -63,6 +63,7 @@ impl<'a> Plan<'a> {
             tensors.push(context.plan_key(output)?);
         }
         let mut notes = context.check_names(&tensors)?;
+        notes.extend(models.all.iter().flat_map(Model::notes));
         let expert = action_expert::plan(&context, mask.is_some(), &mut tensors, &mut notes)?;
         Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
     }

@@ -80,6 +80,7 @@ impl<'a> Context<'a> {
         slice.sources.iter().any(|source| weights(source).get(key).is_none())
             && slice.sources.iter().all(|source| weights(source).resolve(canonical).is_some())
             && slice.sources.iter().all(is_second_name)
+            && !slice.sources.iter().any(|source| self.models.all[source.model].unties(key))
     }
 
     /// The layers of a slice, renumbered; with the embeddings for the first slice, with the rest for the last. A key
