@@ -119,7 +119,7 @@ fn mergevla_example() {
     let mask = recipe.mask.spec().unwrap();
     assert_eq!(mask.method, "tall");
     recipe.check_mask_parameters(&[LAMBDA]).unwrap();
-    assert_eq!(recipe.mask_parameter(&LAMBDA, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
+    assert_eq!(recipe.mask_parameter(&LAMBDA, None, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
     assert_eq!(recipe.action_expert.unwrap().head_blocks, 1);
     let router = recipe.router.unwrap();
     assert_eq!((router.rank, router.subspace), (8, RouterSubspace::PerTask));

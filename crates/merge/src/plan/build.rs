@@ -6,10 +6,10 @@ use skillweld_store::{Family, Modality, is_normalisation_buffer};
 use super::check::{Named, agree_in_shape, identical, subject};
 use super::keys::OutputKey;
 use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
-use crate::MergeError;
 use crate::models::{Model, Models};
 use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe};
 use crate::source::Source;
+use crate::MergeError;
 
 /// What the rules need to know.
 pub(super) struct Context<'a> {
@@ -194,8 +194,8 @@ impl<'a> Context<'a> {
         } else {
             self.bind(&key, index, &experts, &source_keys, layer_fraction, modality)?
         };
-        let mask =
-            self.mask.map(|mask| self.bind_mask(mask, &key, experts.len(), layer_fraction)).transpose()?;
+        let names: Vec<&str> = experts.iter().map(|&i| name(i)).collect();
+        let mask = self.mask.map(|mask| self.bind_mask(mask, &key, &names, layer_fraction)).transpose()?;
         let merge = Merge {
             base: base.as_ref().filter(|_| self.method.needs_base_model()).map(Source::stored),
             sources: present.into_iter().zip(experts.iter().map(|&i| name(i))).collect(),
@@ -242,12 +242,14 @@ impl<'a> Context<'a> {
         &self,
         mask: &Method,
         key: &str,
-        experts: usize,
+        tasks: &[&str],
         layer_fraction: f64,
     ) -> Result<Bound, MergeError> {
-        mask.bind(experts, &self.hooks, |spec, _| {
-            Ok(self.recipe.mask_parameter(&known_parameter(spec), key, layer_fraction)?.map(to_json))
-        })
+        let bound = mask.bind(tasks.len(), &self.hooks, |spec, expert| {
+            let task = expert.map(|k| tasks[k]);
+            Ok(self.recipe.mask_parameter(&known_parameter(spec), task, key, layer_fraction)?.map(to_json))
+        });
+        bound.map_err(|error: MergeError| error.of_model(|k| tasks[k].to_owned()))
     }
 
     /// Every expert's index into the models, in task order.
