@@ -29,6 +29,7 @@ mod router;
 mod run;
 mod side_files;
 mod source;
+mod statistics;
 
 pub use base_files::{BaseMode, KeptBase};
 pub use error::MergeError;

@@ -44,7 +44,6 @@ impl Plan<'_> {
         self.check()?;
         self.check_base(options.base)?;
         guard_output(out, options.force, &self.inputs())?;
-        let statistics = side_files::statistics(self)?;
         let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {
             Some(expert) => subspaces(self, expert, control.threads)?,
@@ -67,7 +66,7 @@ impl Plan<'_> {
             output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
         }
         side_files::copy(self, dir.path())?;
-        if let Some(statistics) = &statistics {
+        if let Some(statistics) = &self.statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
         let mut report = Report::new(self, &measures, rescalers.as_deref());

@@ -9,7 +9,7 @@ use super::{Action, Merge, Part, Plan, PlannedTensor, action_expert};
 use crate::models::{Model, Models};
 use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Recipe};
 use crate::source::Source;
-use crate::MergeError;
+use crate::{MergeError, statistics};
 
 /// What the rules need to know.
 pub(super) struct Context<'a> {
@@ -64,8 +64,11 @@ impl<'a> Plan<'a> {
         }
         let mut notes = context.check_names(&tensors)?;
         notes.extend(models.all.iter().flat_map(Model::notes));
-        let expert = action_expert::plan(&context, mask.is_some(), &mut tensors, &mut notes)?;
-        Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
+        let masked = mask.is_some();
+        let expert = action_expert::plan(&context, masked, &mut tensors, &mut notes)?;
+        let statistics =
+            statistics::of_tasks(recipe, models, masked || recipe.merges_action_experts(), &mut notes)?;
+        Ok(Self { recipe, models, tensors, expert, statistics, masked, notes })
     }
 }
 
@@ -177,7 +180,7 @@ impl<'a> Context<'a> {
         }
         let is_mean = self.models.family == Family::Prismatic
             && key.starts_with("action_queries.")
-            && (self.mask.is_some() || self.recipe.action_expert.is_some());
+            && (self.mask.is_some() || self.recipe.merges_action_experts());
         let without_base = base.is_none() || is_mean;
         if on_task_vectors && without_base && !identical(&present) {
             // No pretrained value to measure a task vector from.

@@ -94,6 +94,18 @@ pub struct ActionExpertSpec {
     pub head_blocks: usize,
 }
 
+/// What a recipe says about the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouterChoice {
+    /// Nothing: a merge with masks has one as in the paper, as far as the heads allow.
+    #[default]
+    Implied,
+    /// `router: none`, `false` or null: the merged policy has to be told its task.
+    None,
+    /// These subspaces.
+    Subspaces(RouterSpec),
+}
+
 /// `router:`: the subspaces that the test-time task router compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouterSpec {
@@ -237,6 +249,34 @@ impl ActionExpertSpec {
 
     pub(crate) fn to_value(self) -> Value {
         json!({ "head_blocks": self.head_blocks })
+    }
+}
+
+impl RouterChoice {
+    /// The subspaces that the recipe asks for.
+    pub fn spec(&self) -> Option<&RouterSpec> {
+        match self {
+            RouterChoice::Subspaces(spec) => Some(spec),
+            RouterChoice::Implied | RouterChoice::None => None,
+        }
+    }
+
+    pub(crate) fn parse(top: &Fields<'_>, field: &str) -> Result<Self, RecipeError> {
+        let Some((node, path)) = top.get_or_null(field) else { return Ok(RouterChoice::Implied) };
+        match &node.value {
+            Yaml::Null | Yaml::Bool(false) => Ok(RouterChoice::None),
+            Yaml::Text(text) if text == "none" => Ok(RouterChoice::None),
+            Yaml::Map(_) => RouterSpec::parse(node, &path).map(RouterChoice::Subspaces),
+            _ => Err(node.wrong_type(&path, "`none`, or a mapping such as `{rank: 8, subspace: per_task}`")),
+        }
+    }
+
+    pub(crate) fn to_value(self) -> Option<Value> {
+        match self {
+            RouterChoice::Implied => None,
+            RouterChoice::None => Some(json!("none")),
+            RouterChoice::Subspaces(spec) => Some(spec.to_value()),
+        }
     }
 }
 
