@@ -12,6 +12,7 @@ use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError
 use skillweld_tensor::{Dtype, convert};
 
 use crate::base_files::{BaseMode, KeptBase};
+use crate::block_distances::block_distances;
 use crate::execute::{Control, HashBook, execute};
 use crate::measure::Measures;
 use crate::output::Outputs;
@@ -69,7 +70,8 @@ impl Plan<'_> {
         if let Some(statistics) = &self.statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
-        let mut report = Report::new(self, &measures, rescalers.as_deref());
+        let distances = block_distances(self, &measures, control.threads)?;
+        let mut report = Report::new(self, &measures, rescalers.as_deref(), distances);
         report.base = self.masked.then_some(base.kept);
         let mut provenance = self.provenance(&input_hashes, &output_hashes, &report)?;
         if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {
