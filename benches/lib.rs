@@ -11,7 +11,7 @@ use skillweld_plugin_host::Registry;
 use skillweld_synth::Noise;
 
 /// Elements a block, as the executor cuts tensors.
-pub const BLOCK: usize = 1 << 16;
+pub use skillweld_merged::layout::BLOCK;
 
 /// Elements a buffer: 256 MiB of f32, and even in 8-bit types more than a processor's cache.
 pub const LEN: usize = 1 << 26;

@@ -185,14 +185,25 @@ fn instruction_sets_change_no_byte() {
         "merge_method: ties\nbase_model: base\nmodels: [{model: spatial}, {model: object}]\nparameters: {density: 0.5, scope: global}\nmask: \
          {method: tall, lambda: 0.6}\naction_expert: {head_blocks: 1}\n",
     );
-    let outputs = ["portable", "avx2", "avx512"].map(|level| {
-        let out = bench.join(level);
-        let mut command = skillweld();
-        command.env("SKILLWELD_SIMD", level).arg("merge").args([&recipe, &out]).arg("--quiet");
-        Ran::from(command.output().unwrap()).succeeded();
-        let files = contents(&out).into_iter();
-        files.map(|(path, bytes)| (path.strip_prefix(&out).unwrap().to_owned(), bytes)).collect::<Vec<_>>()
-    });
+    // A level that the processor lacks would be the one below it again.
+    let levels = ["portable", "avx2", "avx512"];
+    let own = &levels[..=skillweld_simd::level() as usize];
+    if own.len() < levels.len() {
+        support::say(&format!("instruction_sets_change_no_byte: compared only {}", own.join(", ")));
+    }
+    let outputs: Vec<_> = own
+        .iter()
+        .map(|level| {
+            let out = bench.join(level);
+            let mut command = skillweld();
+            command.env("SKILLWELD_SIMD", level).arg("merge").args([&recipe, &out]).arg("--quiet");
+            Ran::from(command.output().unwrap()).succeeded();
+            let files = contents(&out).into_iter();
+            files
+                .map(|(path, bytes)| (path.strip_prefix(&out).unwrap().to_owned(), bytes))
+                .collect::<Vec<_>>()
+        })
+        .collect();
     assert!(outputs[0].len() > 4, "{} files", outputs[0].len());
     for other in &outputs[1..] {
         assert_eq!(other.len(), outputs[0].len());

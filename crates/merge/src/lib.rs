@@ -14,6 +14,7 @@
 //! This crate knows no merge method: those live in plugins. It prints nothing; progress goes through [`Control`].
 
 mod base_files;
+mod block_distances;
 mod error;
 mod execute;
 mod inspect;
@@ -29,6 +30,7 @@ mod router;
 mod run;
 mod side_files;
 mod source;
+mod statistics;
 
 pub use base_files::{BaseMode, KeptBase};
 pub use error::{MergeError, Mixed};

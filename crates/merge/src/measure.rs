@@ -73,39 +73,54 @@ vectorize! {
     }
 }
 
-/// Squared norms of the experts and squared distances between them, over some elements.
+/// Squared distances between experts beside their squared norms, over some elements.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Distances {
-    /// Σ θ_k², one an expert.
-    pub(crate) norms: Vec<f64>,
-    /// Σ (θ_i − θ_j)², for each pair in the order of [`pairs`].
-    pub(crate) pairs: Vec<f64>,
+    /// \[Σ (θ_i − θ_j)², Σ θ_i², Σ θ_j²\] for each pair in the order of [`pairs`]; `None` for two that cannot be compared.
+    /// Norms by pair: those of two experts count what both have in one shape, and nothing else.
+    pairs: Vec<Option<[f64; 3]>>,
 }
 
 impl Distances {
     /// Of equally long vectors, one an expert.
     pub(crate) fn between(experts: &[&[f32]]) -> Self {
-        let norms = experts.iter().map(|x| squares(x, x)[0]).collect();
-        let pairs = pairs(experts.len()).map(|(i, j)| squares(experts[i], experts[j])[1]).collect();
-        Self { norms, pairs }
+        Self::among(&experts.iter().copied().map(Some).collect::<Vec<_>>())
+    }
+
+    /// Of equally long vectors, of some of the experts.
+    pub(crate) fn among(experts: &[Option<&[f32]>]) -> Self {
+        let norms: Vec<_> = experts.iter().map(|x| x.map(|x| squares(x, x)[0])).collect();
+        let pair = |(i, j): (usize, usize)| {
+            let [_, distance] = squares(experts[i]?, experts[j]?);
+            Some([distance, norms[i]?, norms[j]?])
+        };
+        Self { pairs: pairs(experts.len()).map(pair).collect() }
     }
 
     /// Adds other elements.
     pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in [(&mut self.norms, &other.norms), (&mut self.pairs, &other.pairs)] {
-            mine.resize(theirs.len().max(mine.len()), 0.0);
-            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        self.pairs.resize(other.pairs.len().max(self.pairs.len()), None);
+        for (mine, theirs) in self.pairs.iter_mut().zip(&other.pairs) {
+            match (mine, theirs) {
+                (Some(mine), Some(theirs)) => mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b),
+                (mine @ None, theirs) => *mine = *theirs,
+                (Some(_), None) => {}
+            }
         }
     }
 
-    /// ‖θ_i − θ_j‖ / ½(‖θ_i‖ + ‖θ_j‖) for each pair: 0 for equal experts, about 1.4 for unrelated ones.
-    pub(crate) fn relative(&self) -> Vec<f64> {
-        let mean_norm = |(i, j): (usize, usize)| (self.norms[i].sqrt() + self.norms[j].sqrt()) / 2.0;
-        let relative = |(pair, squared): (_, &f64)| {
-            let norm = mean_norm(pair);
-            if norm == 0.0 { 0.0 } else { squared.sqrt() / norm }
+    /// True when some two experts could not be compared.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.pairs.contains(&None)
+    }
+
+    /// ‖θ_i − θ_j‖ / ½(‖θ_i‖ + ‖θ_j‖) for each pair: 0 for equal experts, about 1.4 for unrelated ones, 2 for opposite ones.
+    pub(crate) fn relative(&self) -> Vec<Option<f64>> {
+        let relative = |[distance, a, b]: [f64; 3]| {
+            let norm = (a.sqrt() + b.sqrt()) / 2.0;
+            if norm == 0.0 { 0.0 } else { distance.sqrt() / norm }
         };
-        pairs(self.norms.len()).zip(&self.pairs).map(relative).collect()
+        self.pairs.iter().map(|pair| pair.map(relative)).collect()
     }
 }
 
@@ -158,6 +173,8 @@ impl Measures {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
     use skillweld_tensor::BitMask;
@@ -183,7 +200,7 @@ mod tests {
             let expected = norm(&mut a.iter().zip(&b).map(|(a, b)| f64::from(*a) - f64::from(*b)))
                 / ((norm(&mut a.iter().map(|&x| x.into())) + norm(&mut b.iter().map(|&x| x.into()))) / 2.0);
             let relative = Distances::between(&[&a, &b]).relative();
-            prop_assert!((relative[0] - expected).abs() <= 1e-12 * expected.max(1.0));
+            prop_assert!((relative[0].unwrap() - expected).abs() <= 1e-12 * expected.max(1.0));
         }
     }
 }

@@ -42,6 +42,9 @@ pub(crate) struct BoundAdapter {
     pub(crate) adapter: Adapter,
     /// Key of the base → the adapter's name for it.
     targets: BTreeMap<String, String>,
+    /// Second names of tied weights with the first names, which the adapter replaces: what was trained is a copy, so peft
+    /// leaves the base's weight under the second name, and the two are tied no longer.
+    untied: Vec<(String, String)>,
 }
 
 /// An expert's other files.
@@ -54,11 +57,31 @@ pub(crate) struct SideFiles {
 }
 
 impl BoundAdapter {
-    fn open(dir: &Path, base: &Checkpoint) -> Result<Self, StoreError> {
+    fn open(dir: &Path, base: &Checkpoint) -> Result<Self, MergeError> {
         let adapter = Adapter::open(dir)?;
         let targets = adapter.check_targets(base)?;
         let targets = targets.into_iter().map(|(stored, target)| (stored, target.to_owned())).collect();
-        Ok(Self { adapter, targets })
+        let mut bound = Self { adapter, targets, untied: Vec::new() };
+        for (alias, first) in base.aliases() {
+            if !bound.replaces(first) {
+                continue;
+            }
+            if first.ends_with("lm_head.weight") {
+                let problem = format!(
+                    "replaces `{first}`, which {} also has as its embedding, under no name of its own; save that model with both \
+                     (`tie_word_embeddings: false`) first",
+                    base.path().display()
+                );
+                return Err(MergeError::Unfit { path: dir.to_owned(), problem });
+            }
+            bound.untied.push((alias.to_owned(), first.to_owned()));
+        }
+        Ok(bound)
+    }
+
+    /// The adapter holds the stored `key` whole (`modules_to_save`), no factors.
+    fn replaces(&self, key: &str) -> bool {
+        self.targets.get(key).is_some_and(|target| self.adapter.rank(target).is_none())
     }
 }
 
@@ -238,10 +261,27 @@ fn has_weights(dir: &Path) -> bool {
 }
 
 impl Model {
-    /// Every key the model has: stored ones, and those its adapter adds.
+    /// Every key the model has: stored ones, and those its adapter adds or unties.
     pub(crate) fn keys(&self) -> BTreeSet<&str> {
-        let added = self.adapter.iter().flat_map(|adapter| adapter.targets.keys().map(String::as_str));
-        self.weights.keys().chain(added).collect()
+        let added = self.adapter.iter().flat_map(|adapter| adapter.targets.keys());
+        let untied = self.adapter.iter().flat_map(|adapter| &adapter.untied).map(|(alias, _)| alias);
+        self.weights.keys().chain(added.chain(untied).map(String::as_str)).collect()
+    }
+
+    /// True for the second name of a weight that this model no longer ties to the first.
+    pub(crate) fn unties(&self, key: &str) -> bool {
+        self.adapter.iter().flat_map(|adapter| &adapter.untied).any(|(alias, _)| alias == key)
+    }
+
+    /// What is worth knowing of this model.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        let untied = self.adapter.iter().flat_map(|adapter| &adapter.untied);
+        untied.map(|(alias, first)| {
+            format!(
+                "untied: the adapter of {} replaces `{first}` alone, so `{alias}` keeps the base's values",
+                self.name
+            )
+        })
     }
 
     /// Where the values of `key` come from, also under the other name of a tied weight.
@@ -251,10 +291,12 @@ impl Model {
     pub(crate) fn source(&self, key: &str) -> Result<Option<Source<'_>>, MergeError> {
         let stored_key = self.weights.resolve(key);
         let stored = stored_key.and_then(|key| self.weights.get(key));
-        let Some(BoundAdapter { adapter, targets }) = &self.adapter else {
+        let Some(bound @ BoundAdapter { adapter, targets, .. }) = &self.adapter else {
             return Ok(stored.map(Source::Stored));
         };
-        let target = targets.get(key).or_else(|| targets.get(stored_key?));
+        // Factors go into the weight that both names share, a replacement under its own name only.
+        let shared = stored_key.filter(|stored| !bound.replaces(stored));
+        let target = targets.get(key).or_else(|| targets.get(shared?));
         let Some(target) = target else { return Ok(stored.map(Source::Stored)) };
         if adapter.rank(target).is_some() {
             return Ok(stored.map(|stored| Source::Adapted { stored, adapter, target }));

@@ -6,10 +6,12 @@ mod check;
 mod group;
 mod keys;
 mod left_out;
+mod mixed;
+mod router;
 mod rules;
-mod statistics;
 mod summary;
 
+use serde_json::{Map, Value};
 use skillweld_plugin_host::{Bound, Scope, flags};
 use skillweld_store::Modality;
 use skillweld_tensor::{Dtype, TensorView, numel};
@@ -31,6 +33,8 @@ pub struct Plan<'a> {
     pub(crate) tensors: Vec<PlannedTensor<'a>>,
     /// Action experts, when the recipe merges them.
     pub(crate) expert: Option<ExpertPlan>,
+    /// Normalisation statistics of every task, under its name.
+    pub(crate) statistics: Option<Map<String, Value>>,
     /// Masked merges keep Θ₀ and τ apart.
     pub(crate) masked: bool,
     /// Things worth knowing that are no errors.

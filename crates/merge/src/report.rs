@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use skillweld_merged::layout::block_index;
 
 use crate::base_files::KeptBase;
-use crate::measure::{Distances, MaskCounts, Measures, pairs};
-use crate::plan::{Part, Plan, TensorGroup};
+use crate::measure::{MaskCounts, Measures, pairs};
+use crate::plan::{Plan, TensorGroup};
 use crate::recipe::LayerKey;
 
 /// Results of a merge.
@@ -67,31 +66,42 @@ pub struct BlockDistances {
     pub block: String,
     /// True for parts that stay per task.
     pub per_task: bool,
-    /// ‖θ_i − θ_j‖ / ½(‖θ_i‖ + ‖θ_j‖) for each pair of tasks, as `[task, task, distance]`.
-    pub pairs: Vec<(String, String, f64)>,
-    /// Mean over the pairs.
-    pub mean: f64,
+    /// ‖θ_i − θ_j‖ / ½(‖θ_i‖ + ‖θ_j‖) for each pair of tasks, as `[task, task, distance]`; over all tensors of the block
+    /// that both have in one shape, `null` where there are none.
+    pub pairs: Vec<(String, String, Option<f64>)>,
+    /// Mean over the pairs that can be compared; `null` where there are none.
+    pub mean: Option<f64>,
+    /// Names of the block's tensors that some two tasks have in different shapes, or in a dtype without arithmetic: no part
+    /// of those pairs' distances.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub not_compared: Vec<String>,
 }
 
 fn share(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
-fn by_pair(tasks: &[&str], values: impl Iterator<Item = f64>) -> Vec<(String, String, f64)> {
+/// Values of every pair of tasks with the tasks' names.
+pub(crate) fn by_pair<T>(tasks: &[&str], values: impl Iterator<Item = T>) -> Vec<(String, String, T)> {
     let names = pairs(tasks.len()).map(|(i, j)| (tasks[i].to_owned(), tasks[j].to_owned()));
     names.zip(values).map(|((a, b), value)| (a, b, value)).collect()
 }
 
 impl Report {
     /// Sums up measurements.
-    pub(crate) fn new(plan: &Plan<'_>, measures: &Measures, rescalers: Option<&[f32]>) -> Self {
+    pub(crate) fn new(
+        plan: &Plan<'_>,
+        measures: &Measures,
+        rescalers: Option<&[f32]>,
+        action_expert: Vec<BlockDistances>,
+    ) -> Self {
         let mut tensors = BTreeMap::new();
         for tensor in &plan.tensors {
             *tensors.entry(tensor.group()).or_default() += 1;
         }
         let tasks = plan.tasks();
         let masks = plan.masked.then(|| MaskReport::new(plan, measures, &tasks, rescalers));
-        Self { base: None, tensors, masks, action_expert: block_distances(plan, measures, &tasks) }
+        Self { base: None, tensors, masks, action_expert }
     }
 }
 
@@ -146,35 +156,4 @@ impl LayerReport {
             kept: counts.kept.iter().map(|&kept| share(kept, counts.numel)).collect(),
         }
     }
-}
-
-/// Distances of every block, then of the layers outside blocks that are part of the action head.
-fn block_distances(plan: &Plan<'_>, measures: &Measures, tasks: &[&str]) -> Vec<BlockDistances> {
-    let Some(expert) = &plan.expert else { return Vec::new() };
-    /// Sorts blocks by number, then everything else by name.
-    type Order = (bool, usize, String);
-    let mut sums: BTreeMap<Order, Distances> = BTreeMap::new();
-    for (index, tensor) in plan.tensors.iter().enumerate() {
-        let Some(key) = tensor.key.strip_prefix("model.").filter(|_| tensor.part == Part::ActionExpert)
-        else {
-            continue;
-        };
-        let Some(distances) = measures.distances(index) else { continue };
-        let order = match block_index(&tensor.key) {
-            Some(block) => (false, block, block.to_string()),
-            None => (true, 0, key.split('.').next().unwrap_or(key).to_owned()),
-        };
-        sums.entry(order).or_default().add(&distances);
-    }
-    let block = |((outside, index, block), distances): (Order, Distances)| {
-        let relative = distances.relative();
-        let mean = relative.iter().sum::<f64>() / relative.len().max(1) as f64;
-        let per_task = if outside {
-            block == "layer_norm2" || block == "fc2"
-        } else {
-            index >= expert.blocks - expert.head_blocks
-        };
-        BlockDistances { block, per_task, pairs: by_pair(tasks, relative.into_iter()), mean }
-    };
-    sums.into_iter().map(block).collect()
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::MergeError;
 use crate::plan::{ExpertPlan, Plan};
-use crate::recipe::RouterSubspace;
+use crate::recipe::{RouterSpec, RouterSubspace};
 
 /// One tensor of `router.safetensors`, such as `<task>/adapter`: rank × d, orthonormal rows.
 #[derive(Debug, Clone)]
@@ -21,10 +21,21 @@ pub(crate) struct Subspace {
     pub(crate) rows: Array2<f32>,
 }
 
-/// Takes the subspaces of every task's expert.
+/// The router's subspaces, each with the layer of an action expert's block that it comes from.
+pub(crate) fn projections(spec: &RouterSpec) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    let pairs = ROUTER_PAIRS.into_iter().zip(PROJECTIONS).zip(spec.projections.pairs());
+    pairs.filter(|(_, wanted)| *wanted).flat_map(|((names, layers), _)| names.into_iter().zip(layers))
+}
+
+/// The published name of a projection's matrix.
+pub(crate) fn projection_key(block: usize, projection: &str) -> String {
+    format!("{BLOCKS}{block}.{projection}.weight")
+}
+
+/// Takes the subspaces of every task's expert. The plan has seen to it that all projections are there and large enough.
 ///
 /// # Errors
-/// A projection is missing, is no matrix, or has fewer singular vectors than `router.rank`.
+/// A projection that cannot be decomposed, as one with NaN in it.
 pub(crate) fn subspaces(
     plan: &Plan<'_>,
     expert: &ExpertPlan,
@@ -32,23 +43,12 @@ pub(crate) fn subspaces(
 ) -> Result<Vec<Subspace>, MergeError> {
     let (Some(spec), Some(block)) = (expert.router, expert.router_block()) else { return Ok(Vec::new()) };
     let experts: Vec<_> = plan.recipe.tasks().map(|i| &plan.models.all[i]).collect();
+    let heads = plan.action_heads();
     let mut jobs = Vec::new();
-    let pairs = ROUTER_PAIRS.iter().zip(&PROJECTIONS).zip(spec.projections.pairs());
-    let wanted =
-        pairs.filter(|(_, wanted)| *wanted).flat_map(|((names, layers), _)| names.iter().zip(layers));
-    for (suffix, projection) in wanted {
-        let key = format!("{BLOCKS}{block}.{projection}.weight");
-        let mut matrices = Vec::with_capacity(experts.len());
-        for model in &experts {
-            let view = model.files.action_head.as_ref().and_then(|head| head.get(&key));
-            let matrix = view.as_ref().map(|view| matrix(&key, view)).transpose()?.ok_or_else(|| {
-                MergeError::Expert(format!(
-                    "the router needs `{key}`, which the action head of {} lacks",
-                    model.name
-                ))
-            })?;
-            matrices.push(matrix);
-        }
+    for (suffix, projection) in projections(&spec) {
+        let key = projection_key(block, projection);
+        let views = heads.iter().filter_map(|head| head.get(&key));
+        let matrices: Vec<_> = views.map(|view| matrix(&key, &view)).collect::<Result<_, _>>()?;
         match spec.subspace {
             RouterSubspace::PerTask => {
                 for (model, matrix) in experts.iter().zip(matrices) {

@@ -12,6 +12,7 @@ use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError
 use skillweld_tensor::{Dtype, convert};
 
 use crate::base_files::{BaseMode, KeptBase};
+use crate::block_distances::block_distances;
 use crate::execute::{Control, HashBook, execute};
 use crate::measure::Measures;
 use crate::output::Outputs;
@@ -44,7 +45,6 @@ impl Plan<'_> {
         self.check()?;
         self.check_base(options.base)?;
         guard_output(out, options.force, &self.inputs())?;
-        let statistics = side_files::statistics(self)?;
         let dir = OutputDir::create(out, options.force)?;
         let subspaces = match &self.expert {
             Some(expert) => subspaces(self, expert, control.threads)?,
@@ -67,10 +67,11 @@ impl Plan<'_> {
             output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
         }
         side_files::copy(self, dir.path())?;
-        if let Some(statistics) = &statistics {
+        if let Some(statistics) = &self.statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
-        let mut report = Report::new(self, &measures, rescalers.as_deref());
+        let distances = block_distances(self, &measures, control.threads)?;
+        let mut report = Report::new(self, &measures, rescalers.as_deref(), distances);
         report.base = self.masked.then_some(base.kept);
         let mut provenance = self.provenance(&input_hashes, &output_hashes, &report)?;
         if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {

@@ -114,47 +114,12 @@ fn torch_name(dtype: skillweld_tensor::Dtype) -> Option<&'static str> {
     })
 }
 
-/// Statistics of every task under the task's name, as `dataset_statistics.json` of a single policy holds them under its
-/// dataset's.
-pub(crate) fn statistics(plan: &Plan<'_>) -> Result<Option<Map<String, Value>>, MergeError> {
-    let mut all = Map::new();
-    for index in plan.recipe.tasks() {
-        let model = &plan.models.all[index];
-        let Some(path) = &model.files.dataset_statistics else { continue };
-        let datasets = read_object(path)?;
-        // The dataset named like the task, or the only one; otherwise nobody can tell which is meant.
-        let own =
-            datasets.get(&model.name).or_else(|| datasets.values().next().filter(|_| datasets.len() == 1));
-        let Some(own) = own else {
-            let names: Vec<&str> = datasets.keys().map(String::as_str).collect();
-            return Err(MergeError::Expert(format!(
-                "{} holds statistics of several datasets ({}); name the task (`name:` in the recipe) like the one it uses",
-                path.display(),
-                names.join(", ")
-            )));
-        };
-        all.insert(model.name.clone(), own.clone());
-    }
-    let tasks = plan.tasks();
-    match all.len() {
-        0 => Ok(None),
-        found if found == tasks.len() => Ok(Some(all)),
-        _ => {
-            let missing: Vec<&str> = tasks.into_iter().filter(|task| !all.contains_key(*task)).collect();
-            Err(MergeError::Expert(format!(
-                "no {STATISTICS} in the folder of {}, though other experts have one; each task needs its own",
-                missing.join(", ")
-            )))
-        }
-    }
-}
-
 /// Writes the statistics of every task.
 pub(crate) fn write_statistics(out: &Path, statistics: &Map<String, Value>) -> Result<(), MergeError> {
     write_json(&out.join(STATISTICS), &Value::Object(statistics.clone()))
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError> {
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError> {
     match read_json(path)? {
         Value::Object(object) => Ok(object),
         _ => Err(MergeError::Unfit { path: path.to_owned(), problem: "must be a JSON object".to_owned() }),

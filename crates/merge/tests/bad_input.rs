@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 
 use skillweld_merge::MergeError;
+use support::heads::dry_run;
 use support::{checkpoint, merge};
 
 const RECIPE: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: a}, {model: b}]\n";
@@ -208,24 +209,20 @@ fn a_router_asking_for_more_directions_than_there_are_is_refused_before_anything
     let written = PrismaticSpec::tiny().write_all(dir.path(), &[ExpertForm::Adapter; 2]).unwrap();
     let models: String =
         written.experts.iter().map(|(_, path)| format!("  - {{model: {}}}\n", path.display())).collect();
-    let recipe = |rest: &str| {
-        format!(
-            "merge_method: ties\nbase_model: {}\nmodels:\n{models}mask: tall\n{rest}",
-            written.base.display()
-        )
+    // By the plan, which is not told where the output goes.
+    let refusal = |rest: &str| {
+        let base = written.base.display();
+        let recipe = format!("merge_method: ties\nbase_model: {base}\nmodels:\n{models}mask: tall\n{rest}");
+        dry_run(dir.path(), &recipe).unwrap_err().to_string()
     };
-    let text = failure(dir.path(), &recipe("router: {rank: 4000}\n")).to_string();
+    let text = refusal("router: {rank: 4000}\n");
     assert!(text.contains("router.rank is 4000"), "{text}");
-    let text = failure(dir.path(), &recipe("action_expert: {head_blocks: 200}\n")).to_string();
+    let text = refusal("action_expert: {head_blocks: 200}\n");
     assert!(text.contains("head_blocks is 200"), "{text}");
-    std::fs::remove_file(
-        std::fs::read_dir(&written.experts[1].1)
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .find(|p| p.file_name().unwrap().to_string_lossy().starts_with("action_head"))
-            .unwrap(),
-    )
-    .unwrap();
-    let text = failure(dir.path(), &recipe("")).to_string();
+    let is_head =
+        |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("action_head");
+    let files = std::fs::read_dir(&written.experts[1].1).unwrap();
+    std::fs::remove_file(files.map(|e| e.unwrap().path()).find(is_head).unwrap()).unwrap();
+    let text = refusal("");
     assert!(text.contains("action_head--*checkpoint.pt"), "{text}");
 }

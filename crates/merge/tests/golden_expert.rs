@@ -130,9 +130,15 @@ fn router_subspaces_are_the_published_ones_up_to_sign() {
             let published = matrix(&official, gates.iter().find(|gate| gate.starts_with(&key)).unwrap());
             let published = if published.dim() == rows.dim() { published } else { published.reversed_axes() };
             assert_eq!(published.dim(), rows.dim());
+            // What scores are made of is the subspace: PᵀP.
+            let projector = |p: &Array2<f32>| p.mapv(f64::from).t().dot(&p.mapv(f64::from));
+            let difference = projector(&rows) - projector(&published);
+            assert!(difference.iter().all(|x| x.abs() <= 1e-6), "{key}");
+            // Single vectors are as uncertain as rounding over the gap to the next singular value, 0.02 to 0.08 of the
+            // largest here: the published ones, decomposed in f32, are up to 4.4e-6 from those of a decomposition in f64.
             for (ours, published) in rows.rows().into_iter().zip(published.rows()) {
                 let sign = ours.dot(&published).signum();
-                assert!(ours.iter().zip(published).all(|(a, b)| (a - sign * b).abs() <= 1e-5), "{key}");
+                assert!(ours.iter().zip(published).all(|(a, b)| (a - sign * b).abs() <= 5e-6), "{key}");
             }
         }
     }

@@ -119,9 +119,9 @@ fn mergevla_example() {
     let mask = recipe.mask.spec().unwrap();
     assert_eq!(mask.method, "tall");
     recipe.check_mask_parameters(&[LAMBDA]).unwrap();
-    assert_eq!(recipe.mask_parameter(&LAMBDA, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
+    assert_eq!(recipe.mask_parameter(&LAMBDA, None, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
     assert_eq!(recipe.action_expert.unwrap().head_blocks, 1);
-    let router = recipe.router.unwrap();
+    let router = recipe.router.spec().unwrap();
     assert_eq!((router.rank, router.subspace), (8, RouterSubspace::PerTask));
     assert_eq!(router.projections, RouterProjections::Values);
     let density = |modality| number(&recipe, DENSITY, Lookup { modality, ..at(0, Some(1), "x", 0.0) });

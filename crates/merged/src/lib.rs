@@ -21,6 +21,7 @@ mod mask;
 mod official;
 mod own;
 mod parts;
+mod statistics;
 mod weight;
 
 pub use checkpoint::{MergedCheckpoint, Role};
@@ -28,4 +29,5 @@ pub use error::MergedError;
 pub use mask::Mask;
 pub use own::read_json;
 pub use parts::{ExpertPart, RouterSubspace};
+pub use statistics::is_one_data_set;
 pub use weight::{Scratch, TaskVector, TaskWeight, Weight};

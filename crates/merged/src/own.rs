@@ -10,7 +10,7 @@ use crate::checkpoint::{Masks, Vector};
 use crate::error::problem;
 use crate::layout::{FORMAT_VERSION, PROVENANCE, RESCALER, ROUTER_PAIRS, STATISTICS, stem};
 use crate::parts::Parts;
-use crate::{ExpertPart, MergedCheckpoint, MergedError, Role};
+use crate::{ExpertPart, MergedCheckpoint, MergedError, Role, is_one_data_set};
 
 pub(crate) fn is_at(dir: &Path) -> bool {
     dir.join(PROVENANCE).is_file()
@@ -223,7 +223,7 @@ fn statistics(path: &Path, tasks: &[String]) -> Result<Vec<Option<Map<String, Va
         let value =
             value.ok_or_else(|| problem(path, format!("has no statistics of task `{task}`; merge again")))?;
         // One data set's statistics stand either alone or under the name of the data set.
-        let alone = value.contains_key("action");
+        let alone = is_one_data_set(value);
         let single = || Map::from_iter([(task.clone(), Value::Object(value.clone()))]);
         Ok(Some(if alone { single() } else { value.clone() }))
     };

@@ -1,10 +1,11 @@
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
 use skillweld_plugin_abi as abi;
+use tempfile::TempDir;
 
 use crate::{Method, PluginError, handshake};
 
@@ -75,12 +76,27 @@ fn open(path: &Path) -> Result<Library, PluginError> {
     if first_time(&real).map_err(unreadable)? {
         return open_now(&real, path);
     }
-    let copy = fresh_name(&real);
-    std::fs::copy(&real, &copy).map_err(unreadable)?;
+    let (folder, copy) = copy_of(&real).map_err(unreadable)?;
     let library = open_now(&copy, path);
     // A mapped file needs no name any more; where the system insists on one (Windows) the copy stays behind.
-    let _ = std::fs::remove_file(&copy);
+    let _ = folder.close();
     library
+}
+
+/// A copy in a folder of its own, which nobody else may enter: in the shared folder for temporary files others could lay
+/// a link in our way, or change the copy before it is loaded.
+fn copy_of(real: &Path) -> std::io::Result<(TempDir, PathBuf)> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o700));
+    }
+    let folder = builder.prefix("skillweld-plugin-").tempdir()?;
+    let copy = folder.path().join(real.file_name().unwrap_or_default());
+    let mut from = File::open(real)?;
+    std::io::copy(&mut from, &mut File::create_new(&copy)?)?;
+    Ok((folder, copy))
 }
 
 fn open_now(file: &Path, path: &Path) -> Result<Library, PluginError> {
@@ -115,12 +131,4 @@ enum Known {
         device: u64,
         inode: u64,
     },
-}
-
-fn fresh_name(real: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = real.file_name().unwrap_or_default().to_string_lossy();
-    // What a crashed process of the same number left behind is overwritten.
-    std::env::temp_dir().join(format!("skillweld-{}-{count}-{name}", std::process::id()))
 }

@@ -68,7 +68,7 @@ pub enum StoreError {
         dir: PathBuf,
     },
     /// More than one file could be meant.
-    #[error("{} holds several {what}: {}. Name the file itself, or leave only one", dir.display(), candidates.join(", "))]
+    #[error("{} holds several files that could be its {what}: {}. {}", dir.display(), candidates.join(", "), choose(what))]
     Ambiguous {
         /// The directory.
         dir: PathBuf,
@@ -225,6 +225,15 @@ impl StoreError {
                 _ => Self::Io { operation: "write", path, source },
             }
         }
+    }
+}
+
+/// How to say which of several files is meant: a model's weights may be named, the files beside them are looked for.
+fn choose(what: &str) -> String {
+    if crate::locate::SIDE_PARTS.contains(&what) {
+        format!("Move all but one elsewhere: a folder's {what} is found by its name")
+    } else {
+        "Name the file itself, or leave only one".to_owned()
     }
 }
 

@@ -69,11 +69,7 @@ fn in_directory(dir: &Path) -> Result<Weights, StoreError> {
             [] => {}
             [only] => return single(&dir.join(only)),
             _ => {
-                return Err(StoreError::Ambiguous {
-                    dir: dir.to_owned(),
-                    what: "possible weights",
-                    candidates,
-                });
+                return Err(StoreError::Ambiguous { dir: dir.to_owned(), what: "weights", candidates });
             }
         }
     }

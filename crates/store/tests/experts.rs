@@ -55,6 +55,9 @@ fn two_steps_of_training_are_ambiguous() {
     let error = ExpertFiles::discover(dir.path()).unwrap_err();
     let StoreError::Ambiguous { what, candidates, .. } = &error else { panic!("{error}") };
     assert_eq!((*what, candidates.len()), ("action_head", 2));
+    // No recipe names such a file, so it is no remedy to name one.
+    let text = error.to_string();
+    assert!(text.contains("Move all but one elsewhere") && !text.contains("Name the file"), "{text}");
 }
 
 #[test]

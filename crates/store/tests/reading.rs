@@ -18,6 +18,10 @@ fn problem(file: &[u8]) -> HeaderProblem {
     match Checkpoint::open(&path).unwrap_err() {
         StoreError::Header { path: named, problem } => {
             assert_eq!(named, path);
+            // What to do is part of every one of them.
+            let (text, remedies) =
+                (problem.to_string(), ["fetch", "save it", "save the file again", "write the file"]);
+            assert!(remedies.iter().any(|remedy| text.contains(remedy)), "{text}");
             problem
         }
         other => panic!("{other}"),
@@ -26,7 +30,12 @@ fn problem(file: &[u8]) -> HeaderProblem {
 
 fn index_problem(dir: &Path) -> IndexProblem {
     match Checkpoint::open(dir).unwrap_err() {
-        StoreError::Index { problem, .. } => problem,
+        StoreError::Index { problem, .. } => {
+            let (text, remedies) =
+                (problem.to_string(), ["fetch", "remove", "may only name files beside itself"]);
+            assert!(remedies.iter().any(|remedy| text.contains(remedy)), "{text}");
+            problem
+        }
         other => panic!("{other}"),
     }
 }
@@ -195,6 +204,7 @@ fn a_directory_must_say_which_weights_are_meant() {
     let error = Checkpoint::open(dir.path()).unwrap_err();
     let StoreError::Ambiguous { candidates, .. } = &error else { panic!("{error}") };
     assert_eq!(candidates, &["x.safetensors", "y.safetensors"]);
+    assert!(error.to_string().contains("Name the file itself"), "{error}");
     write_model(dir.path(), "model.safetensors", &[("a", 1), ("b", 1)]);
     assert_eq!(Checkpoint::open(dir.path()).unwrap().len(), 2);
 

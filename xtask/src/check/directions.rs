@@ -38,7 +38,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
-    ("skillweld-benches", &["simd", "spelling", "tensor", "linalg", "store", "plugin-host", "synth"]),
+    (
+        "skillweld-benches",
+        &["simd", "spelling", "tensor", "linalg", "store", "merged", "plugin-host", "synth"],
+    ),
     ("xtask", &["spelling", "tensor", "store", "synth"]),
 ];
 

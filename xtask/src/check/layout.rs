@@ -71,14 +71,23 @@ pub(crate) fn files(files: &[Tracked]) -> Vec<String> {
 }
 
 pub(crate) fn unsafe_code(files: &[Tracked]) -> Vec<String> {
-    let lifts = |text: &str| {
-        text.split("allow(").skip(1).any(|rest| rest.trim_start().starts_with("unsafe_code"))
-            || text.split("expect(").skip(1).any(|rest| rest.trim_start().starts_with("unsafe_code"))
-    };
     let rust = files.iter().filter(|file| file.path.ends_with(".rs"));
-    rust.filter(|file| !UNSAFE_IN.iter().any(|place| file.path.starts_with(place)) && lifts(&file.text))
-        .map(|file| format!("{} lifts the lint `unsafe_code`", file.path))
-        .collect()
+    rust.filter(|file| {
+        !UNSAFE_IN.iter().any(|place| file.path.starts_with(place)) && lifts_unsafe(&file.text)
+    })
+    .map(|file| format!("{} lifts the lint `unsafe_code`", file.path))
+    .collect()
+}
+
+/// True for an `allow`, `warn` or `expect` with the lint anywhere in its list.
+fn lifts_unsafe(text: &str) -> bool {
+    ["allow(", "warn(", "expect("].iter().any(|attribute| {
+        text.split(attribute).skip(1).any(|rest| {
+            // A reason may hold any text, the names of lints before it no quotation mark and no bracket.
+            let lints = rest.split(['"', ')']).next().unwrap_or(rest);
+            lints.split(',').any(|lint| lint.trim() == "unsafe_code")
+        })
+    })
 }
 
 #[cfg(test)]
@@ -112,5 +121,12 @@ mod tests {
             tracked("crates/cli/src/main.rs", "#![deny(unsafe_code)]"),
         ]);
         assert_eq!(found, ["crates/merge/src/lib.rs lifts the lint `unsafe_code`"]);
+        let among =
+            |list: &str| unsafe_code(&[tracked("a.rs", &["#![allow", "(", list, ")]"].concat())]).len();
+        let reason = "reason = \"no unsafe_code, though\"";
+        assert_eq!(among(&format!("dead_code, unsafe_code, {reason}")), 1);
+        assert_eq!(among("dead_code,\n    unsafe_code,\n"), 1);
+        assert_eq!(among(&format!("dead_code, {reason}")), 0);
+        assert_eq!(among("unsafe_op_in_unsafe_fn"), 0);
     }
 }

@@ -138,7 +138,7 @@ fn action_expert(blocks: &[BlockDistances], page: &mut Page) {
         return;
     }
     page.heading("Action expert", "relative L2 distance between experts, mean over pairs");
-    let most = blocks.iter().map(|block| block.mean).fold(f64::MIN_POSITIVE, f64::max);
+    let most = blocks.iter().filter_map(|block| block.mean).fold(f64::MIN_POSITIVE, f64::max);
     let mut table = table(["block", "distance", "", ""]);
     for block in blocks {
         let (tone, kept) =
@@ -148,8 +148,16 @@ fn action_expert(blocks: &[BlockDistances], page: &mut Page) {
         } else {
             cell(Tone::Plain, &block.block)
         };
-        let bar = cell(tone, figures::bar(block.mean / most, BAR));
-        table.add_row([name, number(format!("{:.3}", block.mean)), bar, cell(tone, kept)]);
+        // One expert has nobody to be compared with.
+        let (mean, bar) = match block.mean {
+            Some(mean) => (format!("{mean:.3}"), figures::bar(mean / most, BAR)),
+            None => ("–".to_owned(), String::new()),
+        };
+        table.add_row([name, number(mean), cell(tone, bar), cell(tone, kept)]);
     }
     page.table(table);
+    let not_compared: Vec<&str> = blocks.iter().flat_map(|b| &b.not_compared).map(String::as_str).collect();
+    if !not_compared.is_empty() {
+        page.facts([("not compared, shapes differ", not_compared.join(", "))]);
+    }
 }

@@ -23,6 +23,12 @@ pub(crate) fn plugins() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
+/// Says something that is seen of a passing test too, whose own output is swallowed.
+pub(crate) fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// What came of a run.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use skillweld_merged::layout::block_index;
+use skillweld_merged::layout::{BLOCKS, block_index};
 use skillweld_store::{Checkpoint, Modality};
 use skillweld_tensor::TensorView;
 
 use super::build::Context;
 use super::check::{Named, agree_in_shape, identical, subject};
-use super::{Action, Part, PlannedTensor};
+use super::{Action, Part, Plan, PlannedTensor, router};
 use crate::MergeError;
 use crate::models::Model;
 use crate::recipe::RouterSpec;
@@ -24,60 +24,78 @@ pub(crate) struct ExpertPlan {
     pub(crate) blocks: usize,
     /// n: blocks that stay per task.
     pub(crate) head_blocks: usize,
-    /// Subspaces to take for the router, if any.
+    /// Subspaces to take for the router, if any: all of them are there, and have that many directions.
     pub(crate) router: Option<RouterSpec>,
 }
+
+/// Layers behind the last block: always per task.
+const OUTPUT_LAYERS: [&str; 2] = ["model.layer_norm2.", "model.fc2."];
 
 impl ExpertPlan {
     /// Index (from 0) of the last merged block, whose value projections span the router's subspaces: block L − n.
     pub(crate) fn router_block(&self) -> Option<usize> {
         (self.blocks - self.head_blocks).checked_sub(1)
     }
+
+    /// True for a tensor of the heads that every task keeps its own copy of.
+    pub(crate) fn is_per_task(&self, key: &str) -> bool {
+        block_index(key).is_some_and(|block| block >= self.blocks - self.head_blocks)
+            || OUTPUT_LAYERS.iter().any(|layer| key.starts_with(layer))
+    }
 }
 
-/// Layers behind the last block: always per task.
-const OUTPUT_LAYERS: [&str; 2] = ["model.layer_norm2.", "model.fc2."];
+impl<'a> Plan<'a> {
+    /// The action head of every task, in their order.
+    pub(crate) fn action_heads(&self) -> Vec<&'a Checkpoint> {
+        let models = self.models;
+        self.recipe.tasks().filter_map(|i| models.all[i].files.action_head.as_ref()).collect()
+    }
+}
 
-/// Adds the tensors of action experts and projectors to the plan, when the recipe asks for them or makes masks.
+/// Adds the tensors of action experts and projectors to the plan, when the recipe asks for them or makes masks. Who asks for
+/// a router asks for them.
 pub(super) fn plan<'a>(
     context: &Context<'a>,
     masked: bool,
     tensors: &mut Vec<PlannedTensor<'a>>,
+    notes: &mut Vec<String>,
 ) -> Result<Option<ExpertPlan>, MergeError> {
     let experts: Vec<&'a Model> = context.experts().into_iter().map(|i| &context.models.all[i]).collect();
     let spec = context.recipe.action_expert;
-    if spec.is_none() && !masked {
+    if !masked && !context.recipe.merges_action_experts() {
         return Ok(None);
     }
     let Some(heads) =
         all_parts(&experts, "action_head--*checkpoint.pt", spec.is_some(), |m| m.files.action_head.as_ref())?
     else {
-        if context.recipe.router.is_some() {
-            return Err(MergeError::Expert("`router` needs action experts, and no model has one".to_owned()));
+        if context.recipe.router.spec().is_some() {
+            return Err(MergeError::Expert(
+                "`router` needs action experts, and no model has one; remove `router`, or put each expert's \
+                 `action_head--*checkpoint.pt` beside its weights"
+                    .to_owned(),
+            ));
         }
         return Ok(None);
     };
     let head_blocks = spec.unwrap_or_default().head_blocks;
     let blocks = heads[0].keys().filter_map(block_index).max().map_or(0, |last| last + 1);
-    if blocks == 0 || head_blocks > blocks {
+    if blocks == 0 {
+        return Err(MergeError::Expert(format!(
+            "{} has no blocks `{BLOCKS}…`: only action experts with MergeVLA's and VLA-Adapter's names can be merged; move \
+             it away to merge the weights without it",
+            heads[0].path().display()
+        )));
+    }
+    if head_blocks > blocks {
         return Err(MergeError::Expert(format!(
             "action_expert.head_blocks is {head_blocks}, but the action expert {} has {blocks} blocks",
             heads[0].path().display()
         )));
     }
-    // Without the recipe's word, a MergeVLA merge has a router as in the paper.
-    let router = context.recipe.router.or_else(|| masked.then(RouterSpec::default));
-    let plan = ExpertPlan { blocks, head_blocks, router };
-    if plan.router.is_some() && plan.router_block().is_none() {
-        return Err(MergeError::Expert(format!(
-            "the router needs a merged block, but all {blocks} blocks stay per task; lower action_expert.head_blocks or remove `router`"
-        )));
-    }
-    let is_head = |key: &str| {
-        block_index(key).is_some_and(|block| block >= blocks - head_blocks)
-            || OUTPUT_LAYERS.iter().any(|layer| key.starts_with(layer))
-    };
-    add(tensors, &heads, &experts, "", is_head);
+    let mut plan = ExpertPlan { blocks, head_blocks, router: None };
+    let named: Vec<_> = experts.iter().map(|model| model.name.as_str()).zip(heads.iter().copied()).collect();
+    plan.router = router::plan(&context.recipe.router, masked, &plan, &named, notes)?;
+    add(tensors, &heads, &experts, "", |key| plan.is_per_task(key));
     for (prefix, pattern, part) in [
         (
             "proprio_projector.",
@@ -160,9 +178,11 @@ fn add<'a>(
             }
             continue;
         } else if let Err(reason) = agree_in_shape(&named(&sources)) {
-            Action::Refuse(format!(
-                "{reason}; experts of different embodiments cannot share this block: raise action_expert.head_blocks"
-            ))
+            let remedy = match block_index(key) {
+                Some(_) => "cannot share this block: raise action_expert.head_blocks",
+                None => "cannot share this layer: merge experts of one action and proprio size",
+            };
+            Action::Refuse(format!("{reason}; experts of different embodiments {remedy}"))
         } else if identical(&named(&sources)) {
             Action::Copy(*first)
         } else if first.dtype().is_computable() {

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use skillweld_plugin_host::{Bound, HostHooks, Level, Method, ParamKind, ParamSpec, Registry};
 
 use super::keys::OutputKey;
-use super::{Plan, PlannedTensor, action_expert, left_out, statistics};
-use crate::models::Models;
+use super::{Plan, PlannedTensor, action_expert, left_out, mixed};
+use crate::models::{Model, Models};
 use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Place, Recipe};
-use crate::{Control, MergeError};
+use crate::{Control, MergeError, statistics};
 
 /// What the rules need to know.
 pub(super) struct Context<'a> {
@@ -61,7 +61,9 @@ impl<'a> Plan<'a> {
         recipe.check_tokenizers()?;
         let mut tensors = context.plan_keys(control)?;
         let mut notes = context.check_names(&tensors)?;
-        let expert = action_expert::plan(&context, mask.is_some(), &mut tensors)?;
+        notes.extend(models.all.iter().flat_map(Model::notes));
+        let masked = mask.is_some();
+        let expert = action_expert::plan(&context, masked, &mut tensors, &mut notes)?;
         left_out::plan(&context, &mut tensors, &mut notes);
         if recipe.allow_non_finite {
             notes.push(
@@ -69,8 +71,10 @@ impl<'a> Plan<'a> {
                     .to_owned(),
             );
         }
-        statistics::check(&tensors)?;
-        Ok(Self { recipe, models, tensors, expert, masked: mask.is_some(), notes })
+        mixed::check(&tensors)?;
+        let statistics =
+            statistics::of_tasks(recipe, models, masked || recipe.merges_action_experts(), &mut notes)?;
+        Ok(Self { recipe, models, tensors, expert, statistics, masked, notes })
     }
 }
 
@@ -151,12 +155,13 @@ impl<'a> Context<'a> {
         &self,
         mask: &Method,
         output: &OutputKey<'a>,
-        experts: usize,
+        tasks: &[&str],
     ) -> Result<Bound, MergeError> {
-        mask.bind(experts, &self.hooks, |spec, _| {
-            let parameter = known_parameter(spec);
-            Ok(self.recipe.mask_parameter(&parameter, &output.key, output.layer_fraction)?.map(to_json))
-        })
+        let bound = mask.bind(tasks.len(), &self.hooks, |spec, expert| {
+            let (parameter, task) = (known_parameter(spec), expert.map(|k| tasks[k]));
+            Ok(self.recipe.mask_parameter(&parameter, task, &output.key, output.layer_fraction)?.map(to_json))
+        });
+        bound.map_err(|error: MergeError| error.of_model(|k| tasks[k].to_owned()))
     }
 
     /// Every expert's index into the models, in task order.

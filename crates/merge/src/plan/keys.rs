@@ -82,7 +82,8 @@ impl<'a> Context<'a> {
             };
         let is_alias = slice.sources.iter().any(|source| weights(source).get(key).is_none())
             && slice.sources.iter().all(|source| weights(source).resolve(canonical).is_some())
-            && slice.sources.iter().all(is_second_name);
+            && slice.sources.iter().all(is_second_name)
+            && !slice.sources.iter().any(|source| self.models.all[source.model].unties(key));
         is_alias.then(|| canonical.to_owned())
     }
 

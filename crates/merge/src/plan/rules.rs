@@ -102,7 +102,7 @@ impl<'a> Context<'a> {
         }
         let is_mean = self.models.family == Family::Prismatic
             && key.starts_with("action_queries.")
-            && (self.mask.is_some() || self.recipe.action_expert.is_some());
+            && (self.mask.is_some() || self.recipe.merges_action_experts());
         if on_task_vectors && (base.is_none() || is_mean) {
             // No pretrained value to measure a task vector from.
             return match identical(&present) {
@@ -123,11 +123,12 @@ impl<'a> Context<'a> {
             model,
             task: Some(i).filter(|i| is_expert(i)).and_then(task),
         });
+        let names: Vec<&str> = experts.iter().map(|&i| name(i)).collect();
         let merge = Merge {
             base: base.as_ref().filter(|_| self.method.needs_base_model()).map(Source::stored),
             inputs: inputs.collect(),
             method: self.bind(output, &experts)?,
-            mask: self.mask.map(|mask| self.bind_mask(mask, output, experts.len())).transpose()?,
+            mask: self.mask.map(|mask| self.bind_mask(mask, output, &names)).transpose()?,
             seed: tensor_seed(self.recipe.seed, key),
         };
         Ok(planned(dtype, shape, Action::Merge(Box::new(merge))))

@@ -103,10 +103,20 @@ pub enum RecipeError {
         /// The parameters of that method.
         allowed: Box<Allowed>,
     },
-    /// A parameter of the whole merge was set for one model.
+    /// A value for a task that the recipe does not have.
+    #[error("{place}: no task is called `{name}`; {allowed}")]
+    UnknownTask {
+        /// The value's place.
+        place: Place,
+        /// The task as written.
+        name: String,
+        /// The recipe's tasks.
+        allowed: Box<Allowed>,
+    },
+    /// A parameter of the whole merge was set for one model or task.
     #[error(
         "`{name}` of `{method}` applies to the whole merge, but {place} sets it for one model; \
-         move it to the top-level `parameters` or to a slice's"
+         give it one value, in the top-level `parameters`, a slice's or `mask`"
     )]
     NotPerModel {
         /// The parameter's place.

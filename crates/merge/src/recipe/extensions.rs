@@ -7,8 +7,8 @@ use skillweld_spelling::nearest;
 
 use super::error::{Place, RecipeError};
 use super::fields::{Fields, join};
-use super::parameters::{self, Parameters};
-use super::yaml::{Node, Yaml};
+use super::parameters::{self, Parameters, Setting};
+use super::yaml::{Entry, Node, Yaml};
 
 /// The part of a policy a key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +50,10 @@ impl Modality {
 pub struct MaskSpec {
     /// The mask method's name in the plugin registry, such as `tall`.
     pub method: String,
-    /// Its parameters.
+    /// Its parameters for all tasks.
     pub parameters: Parameters,
+    /// Parameters of single tasks, by the task's name: `lambda: {pick: 0.6, push: 0.9}`.
+    pub by_task: BTreeMap<String, Parameters>,
     /// Where it stands.
     pub place: Place,
 }
@@ -91,6 +93,18 @@ impl MaskChoice {
 pub struct ActionExpertSpec {
     /// n: the last n blocks stay one copy per task, with `layer_norm2` and `fc2`. Default 1.
     pub head_blocks: usize,
+}
+
+/// What a recipe says about the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouterChoice {
+    /// Nothing: a merge with masks has one as in the paper, as far as the heads allow.
+    #[default]
+    Implied,
+    /// `router: none`, `false` or null: the merged policy has to be told its task.
+    None,
+    /// These subspaces.
+    Subspaces(RouterSpec),
 }
 
 /// `router:`: the subspaces that the test-time task router compares.
@@ -168,8 +182,9 @@ const MAX_ROUTER_RANK: u64 = 4096;
 impl MaskSpec {
     /// `none`, a method's name, or a mapping of `method` and its parameters.
     pub(crate) fn parse(node: &Node, path: &str) -> Result<MaskChoice, RecipeError> {
-        let (method, parameters) = match &node.value {
-            Yaml::Text(method) => (method.clone(), Parameters::new()),
+        let (mut parameters, mut by_task) = (Parameters::new(), BTreeMap::<String, Parameters>::new());
+        let method = match &node.value {
+            Yaml::Text(method) => method.clone(),
             Yaml::Map(entries) => {
                 let Some(method) = entries.iter().find(|entry| entry.key == "method") else {
                     return Err(RecipeError::Missing {
@@ -179,27 +194,48 @@ impl MaskSpec {
                     });
                 };
                 let method = method.value.text(&join(path, "method"))?.to_owned();
-                let mut parameters = parameters::parse(node, path)?;
-                parameters.remove("method");
-                (method, parameters)
+                for entry in entries.iter().filter(|entry| entry.key != "method") {
+                    let Some(tasks) = values_by_task(&entry.value) else {
+                        parameters.insert(entry.key.clone(), Setting::parse_entry(entry, path)?);
+                        continue;
+                    };
+                    let path = join(path, &entry.key);
+                    for task in tasks {
+                        let of_task = by_task.entry(task.key.clone()).or_default();
+                        of_task.insert(entry.key.clone(), Setting::parse_entry(task, &path)?);
+                    }
+                }
+                method
             }
             _ => return Err(node.wrong_type(path, "`none`, a mask method, or a mapping with `method`")),
         };
-        if method == "none" && !parameters.is_empty() {
+        if method == "none" && !(parameters.is_empty() && by_task.is_empty()) {
             let problem = "`none` takes no parameters; remove them or name a mask method".to_owned();
             return Err(RecipeError::Conflict { place: node.place(path), problem });
         }
         Ok(match method.as_str() {
             "none" => MaskChoice::None,
-            _ => MaskChoice::Method(MaskSpec { method, parameters, place: node.place(path) }),
+            _ => MaskChoice::Method(MaskSpec { method, parameters, by_task, place: node.place(path) }),
         })
     }
 
     pub(crate) fn to_value(&self) -> Value {
         let mut map = Map::from_iter([("method".to_owned(), json!(self.method))]);
         map.extend(self.parameters.iter().map(|(name, setting)| (name.clone(), setting.to_value())));
+        for (task, parameters) in &self.by_task {
+            for (name, setting) in parameters {
+                map.entry(name.clone()).or_insert_with(|| json!({}))[task] = setting.to_value();
+            }
+        }
         Value::Object(map)
     }
+}
+
+/// The entries of a mapping from tasks to values, which a rule (`{filter: …, value: …}`) is not.
+fn values_by_task(node: &Node) -> Option<&[Entry]> {
+    let Yaml::Map(entries) = &node.value else { return None };
+    let of_rule = |entry: &Entry| ["filter", "value"].contains(&entry.key.as_str());
+    (!entries.is_empty() && !entries.iter().any(of_rule)).then_some(entries)
 }
 
 impl ActionExpertSpec {
@@ -214,6 +250,34 @@ impl ActionExpertSpec {
 
     pub(crate) fn to_value(self) -> Value {
         json!({ "head_blocks": self.head_blocks })
+    }
+}
+
+impl RouterChoice {
+    /// The subspaces that the recipe asks for.
+    pub fn spec(&self) -> Option<&RouterSpec> {
+        match self {
+            RouterChoice::Subspaces(spec) => Some(spec),
+            RouterChoice::Implied | RouterChoice::None => None,
+        }
+    }
+
+    pub(crate) fn parse(top: &Fields<'_>, field: &str) -> Result<Self, RecipeError> {
+        let Some((node, path)) = top.get_or_null(field) else { return Ok(RouterChoice::Implied) };
+        match &node.value {
+            Yaml::Null | Yaml::Bool(false) => Ok(RouterChoice::None),
+            Yaml::Text(text) if text == "none" => Ok(RouterChoice::None),
+            Yaml::Map(_) => RouterSpec::parse(node, &path).map(RouterChoice::Subspaces),
+            _ => Err(node.wrong_type(&path, "`none`, or a mapping such as `{rank: 8, subspace: per_task}`")),
+        }
+    }
+
+    pub(crate) fn to_value(self) -> Option<Value> {
+        match self {
+            RouterChoice::Implied => None,
+            RouterChoice::None => Some(json!("none")),
+            RouterChoice::Subspaces(spec) => Some(spec.to_value()),
+        }
     }
 }
 

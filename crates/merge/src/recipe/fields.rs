@@ -26,8 +26,13 @@ impl<'n> Fields<'n> {
 
     /// The field's value and its path; an explicit null counts as absent, as in mergekit.
     pub(crate) fn get(&self, field: &str) -> Option<(&'n Node, String)> {
+        self.get_or_null(field).filter(|(node, _)| !node.is_null())
+    }
+
+    /// As [`Fields::get`], for a field of which null says something.
+    pub(crate) fn get_or_null(&self, field: &str) -> Option<(&'n Node, String)> {
         let entry = self.entries.iter().find(|entry| entry.key == field)?;
-        (!entry.value.is_null()).then(|| (&entry.value, self.path_of(field)))
+        Some((&entry.value, self.path_of(field)))
     }
 
     /// As [`Fields::get`], for a field that must be there.

@@ -64,14 +64,18 @@ impl Recipe {
         resolve(levels.into_iter().flatten(), parameter, lookup.key, lookup.layer_fraction)
     }
 
-    /// The mask method's parameter for one key; `None` when the recipe is silent.
+    /// The mask method's parameter for one key, and one task where it is a parameter per model; `None` when the recipe is
+    /// silent.
     pub fn mask_parameter(
         &self,
         parameter: &KnownParameter<'_>,
+        task: Option<&str>,
         key: &str,
         layer_fraction: f64,
     ) -> Result<Option<ParamValue>, RecipeError> {
-        resolve(self.mask.spec().into_iter().map(|mask| &mask.parameters), parameter, key, layer_fraction)
+        let Some(mask) = self.mask.spec() else { return Ok(None) };
+        let of_task = task.and_then(|task| mask.by_task.get(task)).filter(|_| parameter.per_model);
+        resolve(of_task.into_iter().chain([&mask.parameters]), parameter, key, layer_fraction)
     }
 
     /// Checks every parameter of the recipe against the merge method's own: names, types, and levels.
@@ -102,7 +106,20 @@ impl Recipe {
 
     /// Checks the parameters under `mask` against the mask method's own.
     pub fn check_mask_parameters(&self, known: &[KnownParameter<'_>]) -> Result<(), RecipeError> {
-        self.mask.spec().into_iter().try_for_each(|mask| check(&mask.parameters, &mask.method, known, false))
+        let Some(mask) = self.mask.spec() else { return Ok(()) };
+        check(&mask.parameters, &mask.method, known, false)?;
+        let tasks: Vec<&str> = self.tasks().map(|model| self.models[model].name.as_str()).collect();
+        for (task, parameters) in &mask.by_task {
+            if let Some(setting) = parameters.values().next().filter(|_| !tasks.contains(&task.as_str())) {
+                return Err(RecipeError::UnknownTask {
+                    place: setting.place.clone(),
+                    name: task.clone(),
+                    allowed: Allowed::instead_of(task, tasks.iter().copied()),
+                });
+            }
+            check(parameters, &mask.method, known, true)?;
+        }
+        Ok(())
     }
 }
 

@@ -81,7 +81,8 @@ use skillweld_tensor::Dtype;
 
 pub use error::{Allowed, Place, RecipeError};
 pub use extensions::{
-    ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterProjections, RouterSpec, RouterSubspace,
+    ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections, RouterSpec,
+    RouterSubspace,
 };
 pub use layers::{LayerKey, layer_fraction};
 pub use lookup::{KnownParameter, Lookup};
@@ -140,8 +141,8 @@ pub struct Recipe {
     pub mask: MaskChoice,
     /// How action experts are merged, if the recipe says.
     pub action_expert: Option<ActionExpertSpec>,
-    /// The router's subspaces, if the recipe says.
-    pub router: Option<RouterSpec>,
+    /// The router's subspaces.
+    pub router: RouterChoice,
     /// Seed of every random number of the merge.
     pub seed: u64,
     /// Merge NaN and infinite weights instead of refusing them. What becomes of one is the method's affair: a sum keeps
@@ -208,7 +209,7 @@ impl Recipe {
                 .get("action_expert")
                 .map(|(node, path)| ActionExpertSpec::parse(node, &path))
                 .transpose()?,
-            router: top.get("router").map(|(node, path)| RouterSpec::parse(node, &path)).transpose()?,
+            router: RouterChoice::parse(&top, "router")?,
             seed: top.get("seed").map_or(Ok(0), |(node, path)| node.integer(&path, 0, u64::MAX))?,
             allow_non_finite: top
                 .get("allow_non_finite")
@@ -223,6 +224,11 @@ impl Recipe {
             slice.sources.iter().enumerate().any(|(i, source)| source.model == model && Some(i) != slice.base)
         };
         (0..self.models.len()).filter(move |&model| self.slices.iter().any(|slice| is_expert(slice, model)))
+    }
+
+    /// The recipe asks for action experts to be merged, by `action_expert` or by `router`; masks ask for it too.
+    pub(crate) fn merges_action_experts(&self) -> bool {
+        self.action_expert.is_some() || self.router.spec().is_some()
     }
 
     /// Where a model's checkpoint and adapter lie. Relative paths are looked for in the recipe's folder, then in the
@@ -264,7 +270,7 @@ impl Recipe {
             ("tokenizer_source", self.tokenizer.as_ref().map(Tokenizer::to_value)),
             ("mask", self.mask.to_value()),
             ("action_expert", self.action_expert.map(ActionExpertSpec::to_value)),
-            ("router", self.router.map(RouterSpec::to_value)),
+            ("router", self.router.to_value()),
         ];
         map.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         map.insert("seed".to_owned(), json!(self.seed));

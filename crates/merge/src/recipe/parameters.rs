@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::{Place, RecipeError};
 use super::fields::{Fields, join};
-use super::yaml::{Node, Yaml};
+use super::yaml::{Entry, Node, Yaml};
 
 /// Parameters of one level (a model, a slice, a modality, the whole merge), by name.
 pub type Parameters = BTreeMap<String, Setting>;
@@ -179,6 +179,13 @@ impl Setting {
         Ok(Setting { rules, place: node.place(path) })
     }
 
+    /// The value of an entry of the mapping at `path`.
+    pub(crate) fn parse_entry(entry: &Entry, path: &str) -> Result<Setting, RecipeError> {
+        let mut setting = Setting::parse(&entry.value, &join(path, &entry.key))?;
+        setting.place.line = entry.key_line;
+        Ok(setting)
+    }
+
     /// The value for a key at `layer_fraction`; `None` when no rule holds, so that the next level is asked.
     pub(crate) fn resolve(
         &self,
@@ -246,14 +253,7 @@ pub(crate) fn parse(node: &Node, path: &str) -> Result<Parameters, RecipeError> 
     let Yaml::Map(entries) = &node.value else {
         return Err(node.wrong_type(path, "a mapping of parameters"));
     };
-    entries
-        .iter()
-        .map(|entry| {
-            let mut setting = Setting::parse(&entry.value, &join(path, &entry.key))?;
-            setting.place.line = entry.key_line;
-            Ok((entry.key.clone(), setting))
-        })
-        .collect()
+    entries.iter().map(|entry| Ok((entry.key.clone(), Setting::parse_entry(entry, path)?))).collect()
 }
 
 pub(crate) fn to_value(parameters: &Parameters) -> Value {

@@ -20,7 +20,8 @@ pub enum HeaderProblem {
     },
     /// The header is longer than the format allows.
     #[error(
-        "the header claims {header_bytes} bytes, more than the format's limit of {limit_bytes}: not a safetensors file"
+        "the header claims {header_bytes} bytes, more than the format's limit of {limit_bytes}: not a safetensors file; \
+         fetch it again"
     )]
     HeaderTooLarge {
         /// Length that the header claims.
@@ -29,25 +30,29 @@ pub enum HeaderProblem {
         limit_bytes: u64,
     },
     /// The header is not UTF-8.
-    #[error("the header is not UTF-8 from byte {at_byte} on: not a safetensors file, or damaged")]
+    #[error(
+        "the header is not UTF-8 from byte {at_byte} on: not a safetensors file, or damaged; fetch it again"
+    )]
     NotUtf8 {
         /// First bad byte, counted from the start of the file.
         at_byte: usize,
     },
     /// The header is not the JSON that the format asks for.
-    #[error("the header is not a table of tensors: {reason}")]
+    #[error("the header is not a table of tensors: {reason}; fetch the file again")]
     NotJson {
         /// Position and reason.
         reason: String,
     },
     /// One name stands twice.
-    #[error("tensor `{tensor}` stands twice in the header")]
+    #[error("tensor `{tensor}` stands twice in the header; write the file again with each name once")]
     DuplicateTensor {
         /// The tensor.
         tensor: String,
     },
     /// A dtype that the format does not name.
-    #[error("tensor `{tensor}` has the unknown dtype `{dtype}`")]
+    #[error(
+        "tensor `{tensor}` has the unknown dtype `{dtype}`; save it in one that safetensors names, such as BF16 or F32"
+    )]
     UnknownDtype {
         /// The tensor.
         tensor: String,
@@ -55,7 +60,9 @@ pub enum HeaderProblem {
         dtype: String,
     },
     /// The element count overflows.
-    #[error("tensor `{tensor}` has shape {shape:?}, more elements than can be addressed")]
+    #[error(
+        "tensor `{tensor}` has shape {shape:?}, more elements than can be addressed: damaged; fetch the file again"
+    )]
     ShapeOverflow {
         /// The tensor.
         tensor: String,
@@ -64,7 +71,8 @@ pub enum HeaderProblem {
     },
     /// Offsets do not hold exactly the elements of dtype and shape.
     #[error(
-        "tensor `{tensor}` has offsets {begin}..{end}, but its dtype and shape need {expected_bytes} bytes"
+        "tensor `{tensor}` has offsets {begin}..{end}, but its dtype and shape need {expected_bytes} bytes: \
+         damaged, or written wrongly; fetch the file again, or save it again with the safetensors library"
     )]
     SizeMismatch {
         /// The tensor.
@@ -91,7 +99,10 @@ pub enum HeaderProblem {
         data_bytes: usize,
     },
     /// Two tensors share bytes.
-    #[error("tensors `{first}` (up to {first_end}) and `{second}` (from {second_begin}) overlap")]
+    #[error(
+        "tensors `{first}` (up to {first_end}) and `{second}` (from {second_begin}) overlap, which the format forbids; save \
+         the file again with the safetensors library, each tensor with bytes of its own"
+    )]
     Overlap {
         /// The tensor that starts first.
         first: String,
@@ -103,7 +114,10 @@ pub enum HeaderProblem {
         second_begin: usize,
     },
     /// Bytes that belong to no tensor.
-    #[error("bytes {begin}..{end} of the data belong to no tensor")]
+    #[error(
+        "bytes {begin}..{end} of the data belong to no tensor, which the format forbids; fetch the file again, or save it \
+         again with the safetensors library"
+    )]
     Hole {
         /// First byte without an owner, counted from the end of the header.
         begin: usize,
@@ -129,7 +143,9 @@ pub enum IndexProblem {
         shard: String,
     },
     /// A key is not in the shard that should have it.
-    #[error("it places `{key}` in `{shard}`, which lacks it; index and shards are of different checkpoints")]
+    #[error(
+        "it places `{key}` in `{shard}`, which lacks it; index and shards are of different checkpoints: fetch both again"
+    )]
     MissingKey {
         /// The key.
         key: String,
@@ -147,6 +163,6 @@ pub enum IndexProblem {
         second: String,
     },
     /// The weight map is empty.
-    #[error("its weight_map names no tensor")]
+    #[error("its weight_map names no tensor; fetch it again, or remove it if the weights lie in one file")]
     Empty,
 }
