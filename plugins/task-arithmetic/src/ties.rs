@@ -182,7 +182,7 @@ impl Thin for Trim<'_> {
                 weigh_some(values, expert, weight, magnitude, numbers, below);
             }),
             Some(Threshold { magnitude, equal_below: None }) => {
-                weigh_large(values, expert, weight, magnitude)
+                weigh_large(values, expert, weight, magnitude);
             }
             None => weigh(values, expert, weight),
         }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{MergeError, Models, Plan, PlanSummary};
-use skillweld_plugin_host::{HostHooks, Registry};
+use skillweld_merge::{Control, MergeError, Models, Plan, PlanSummary};
+use skillweld_plugin_host::Registry;
 use skillweld_store::write_torch_zip;
 use skillweld_tensor::{Dtype, TensorView, convert};
 
@@ -80,5 +80,5 @@ pub fn dry_run(folder: &Path, recipe: &str) -> Result<PlanSummary, MergeError> {
     let recipe = Recipe::read(&file)?;
     let models = Models::open(&recipe)?;
     let registry = Registry::discover(&[])?;
-    Ok(Plan::new(&recipe, &models, &registry, HostHooks::SILENT)?.summary())
+    Ok(Plan::new(&recipe, &models, &registry, &Control::SILENT)?.summary())
 }
