@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, ArrayRef2};
 use serde_json::{Map, Value};
+use skillweld_merged::is_one_data_set;
 use skillweld_store::StoreError;
 
 use crate::PolicyError;
@@ -46,7 +47,7 @@ impl DatasetStatistics {
             )
         };
         let object = json.as_object().filter(|object| !object.is_empty()).ok_or_else(not_statistics)?;
-        let datasets = if object.contains_key("action") {
+        let datasets = if is_one_data_set(object) {
             vec![(String::new(), object.clone())]
         } else {
             let named = object.iter().map(|(name, contents)| {
