@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 from typing import Any, List, Optional
 
-import numpy as np
-from tqdm import tqdm
+try:
+    import numpy as np
+    from tqdm import tqdm
+
+    import skillweld_client  # noqa: F401
+except ImportError as error:
+    sys.exit(f"error: {error}; pip install ./examples/client -r examples/libero/requirements.txt")
 
 import robot
 from dummy_env import DummySuite
@@ -44,7 +49,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         results = evaluate(args)
-    except (ClientError, EvaluationError, LiberoMissing) as error:
+    except (ClientError, EvaluationError, LiberoMissing, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(results.document(), indent=2) if args.json else results.table())
@@ -135,7 +140,7 @@ def _video_writer(folder: Path) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=EXAMPLES, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", default="127.0.0.1", help="where the server is [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="where it listens [%(default)s]")

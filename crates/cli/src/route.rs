@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_policy::{Decision, Policy, Routing};
+use skillweld_policy::{Decision, Outcome as Verdict, Policy, Routing};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
@@ -61,7 +61,12 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     }
     let mut page = Page::new(console);
     let found = decision.task().map_or("none is sure enough", |task| policy.tasks()[task].as_str());
-    page.heading("Task", page.paint(Tone::Name, found));
+    let fallback = if matches!(decision.outcome, Verdict::FellBack(_)) {
+        " (the fallback: none is sure enough)"
+    } else {
+        ""
+    };
+    page.heading("Task", format!("{}{fallback}", page.paint(Tone::Name, found)));
     candidates(&mut page, &policy, &decision);
     page.print()?;
     Ok(outcome)

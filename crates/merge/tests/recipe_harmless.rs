@@ -55,6 +55,27 @@ fn a_parameter_of_the_whole_merge_on_one_model_has_no_effect_and_a_warning() {
 }
 
 #[test]
+fn a_filter_that_holds_for_no_tensor_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    let notes = |filter: &str| {
+        let weights = format!("[{{filter: {filter}, value: 0.5}}, {{value: 1}}]");
+        plan(
+            dir.path(),
+            &format!("{TIES}models: [{{model: a}}, {{model: b}}]\nparameters: {{weight: {weights}}}\n"),
+        )
+        .0
+        .notes
+    };
+    assert_eq!(notes("w"), [""; 0]);
+    let [note] = &notes("self_attnn")[..] else { panic!("one note") };
+    assert!(
+        note.contains("parameters.weight") && note.ends_with("contains the filter `self_attnn`"),
+        "{note}"
+    );
+}
+
+#[test]
 fn a_union_of_equal_vocabularies_is_the_vocabulary() {
     let dir = tempfile::tempdir().unwrap();
     models(dir.path());

@@ -1,5 +1,5 @@
 use skillweld_simd::vectorize;
-use skillweld_tensor::{Dtype, TensorError, TensorView, apply_mask, convert};
+use skillweld_tensor::{Dtype, TensorError, TensorView, apply_mask, apply_mask_bf16, convert};
 
 use crate::Mask;
 
@@ -101,6 +101,15 @@ impl TaskWeight<'_> {
             Weight::Masked { base, vector } => (base, vector),
         };
         let Scratch { base: base_values, vector: vector_values, bits, .. } = scratch;
+        if let (Some(mask), TaskVector::Stored(vector)) = (&self.mask, vector)
+            && [base.dtype(), vector.dtype()] == [Dtype::BF16; 2]
+        {
+            let bits = mask.bits(offset..offset + out.len(), bits);
+            let place = 2 * offset..2 * (offset + out.len());
+            let (base, vector) = (&base.bytes()[place.clone()], &vector.bytes()[place]);
+            apply_mask_bf16(base, vector, bits, self.rescaler, out);
+            return Ok(());
+        }
         let base_values = sized(base_values, out.len());
         let vector_values = sized(vector_values, out.len());
         base.decode_block(offset, base_values)?;

@@ -26,6 +26,14 @@ pub enum PolicyError {
     /// The observation cannot be used.
     #[error("observation: {0}")]
     Observation(String),
+    /// A task that the checkpoint does not have.
+    #[error("there is no task `{name}`; {tasks}")]
+    UnknownTask {
+        /// What was asked for.
+        name: String,
+        /// The tasks there are, and the nearest of them.
+        tasks: String,
+    },
     /// A merged checkpoint cannot be opened.
     #[error(transparent)]
     Merged(#[from] MergedError),

@@ -210,13 +210,13 @@ impl<B: Backend> Policy<B> {
     /// Index of a task by its name.
     ///
     /// # Errors
-    /// [`PolicyError::Observation`] with the names that there are.
+    /// [`PolicyError::UnknownTask`] with the names that there are.
     pub fn task_index(&self, name: &str) -> Result<usize> {
         self.tasks.iter().position(|task| task == name).ok_or_else(|| {
-            PolicyError::Observation(format!(
-                "there is no task `{name}`; there are: {}",
-                self.tasks.join(", ")
-            ))
+            let nearest = skillweld_spelling::nearest(name, self.tasks.iter().map(String::as_str));
+            let hint = nearest.map_or_else(String::new, |task| format!("did you mean `{task}`? "));
+            let tasks = format!("{hint}tasks are {}", self.tasks.join(", "));
+            PolicyError::UnknownTask { name: name.to_owned(), tasks }
         })
     }
 
@@ -325,8 +325,7 @@ impl<B: Backend> Policy<B> {
             }
             _ => return Ok(()),
         };
-        let remedy =
-            "give as many as the experts were trained with, or open the policy with another `images`";
+        let remedy = "give as many as the experts were trained with, or open the policy for another number of images (`--images N`)";
         Err(PolicyError::Observation(format!("{problem}; {remedy}")))
     }
 

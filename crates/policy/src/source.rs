@@ -66,7 +66,7 @@ impl ExpertSource {
             Ok(weights) => (weights, None),
             Err(StoreError::NoWeights { .. } | StoreError::OnlyAdapter { .. }) if adapter.is_some() => {
                 let base = base.ok_or_else(|| {
-                    problem("holds an adapter without the weights that it was trained on; name their folder as base")
+                    problem("holds an adapter without the weights that it was trained on; name their folder as base (`--base DIR`)")
                 })?;
                 (Checkpoint::open(base)?, adapter)
             }

@@ -31,7 +31,7 @@ pub enum RuleError {
         tasks: usize,
     },
     /// The threshold is no probability.
-    #[error("the router's threshold is {0}; it is a probability, from 0 to 1")]
+    #[error("the router's threshold (`--min-probability`) is {0}; it is a probability, from 0 to 1")]
     Threshold(f32),
     /// A score is NaN or infinite.
     #[error(

@@ -51,6 +51,16 @@ pub enum StoreError {
         /// Bytes free on that file system, if known.
         free_bytes: Option<u64>,
     },
+    /// An adapter without the file that gives its rank and scale.
+    #[error(
+        "{} holds an adapter's weights but no adapter_config.json, which says its rank and scale; copy it from where the \
+         adapter was trained",
+        dir.display()
+    )]
+    NoAdapterConfig {
+        /// The adapter's directory.
+        dir: PathBuf,
+    },
     /// A directory holds no weights that this crate reads.
     #[error(
         "{} holds no weights: expected model.safetensors, model.safetensors.index.json, pytorch_model.bin, \

@@ -37,7 +37,11 @@ impl ExpertFiles {
             }
         }
         let lora_adapter = dir.join("lora_adapter");
-        let lora_adapter = lora_adapter.join("adapter_config.json").is_file().then_some(lora_adapter);
+        let has = |name: &str| lora_adapter.join(name).is_file();
+        if !has("adapter_config.json") && (has("adapter_model.safetensors") || has("adapter_model.bin")) {
+            return Err(StoreError::NoAdapterConfig { dir: lora_adapter });
+        }
+        let lora_adapter = has("adapter_config.json").then_some(lora_adapter);
         let companions = names.into_iter().filter(|name| is_companion(name)).collect();
         Ok(Self { dir: dir.to_owned(), parts, lora_adapter, companions })
     }

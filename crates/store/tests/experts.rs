@@ -41,6 +41,9 @@ fn parts_and_companions_are_told_apart() {
     assert_eq!(Checkpoint::open(dir.path()).unwrap().keys().collect::<Vec<_>>(), ["w"]);
 
     fs::create_dir(dir.path().join("lora_adapter")).unwrap();
+    fs::write(dir.path().join("lora_adapter/adapter_model.safetensors"), "").unwrap();
+    let error = ExpertFiles::discover(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("no adapter_config.json"), "{error}");
     fs::write(dir.path().join("lora_adapter/adapter_config.json"), "{}").unwrap();
     let files = ExpertFiles::discover(dir.path()).unwrap();
     assert_eq!(files.lora_adapter(), Some(dir.path().join("lora_adapter").as_path()));

@@ -108,6 +108,32 @@ vectorize! {
     }
 }
 
+#[inline(always)]
+fn bf16(bytes: &[u8], i: usize) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])) << 16)
+}
+
+vectorize! {
+    /// As [`apply`], with Θ₀ and τ as little-endian bf16: decoded and added in one pass, each byte touched once. Switching
+    /// tasks is bound by memory, and this is its inner loop.
+    pub fn apply_bf16(base: &[u8], tau: &[u8], bits: &[u8], scale: f32, out: &mut [f32]) {
+        let (groups, rest) = out.as_chunks_mut::<8>();
+        let ((base, base_rest), (tau, tau_rest)) = (base.as_chunks::<16>(), tau.as_chunks::<16>());
+        for (((out, base), tau), &bits) in groups.iter_mut().zip(base).zip(tau).zip(bits) {
+            for i in 0..8 {
+                let base = bf16(base, i);
+                let sum = base + scale * bf16(tau, i);
+                out[i] = if bits & (1 << i) == 0 { base } else { sum };
+            }
+        }
+        let last = bits.get(base.len()).copied().unwrap_or(0);
+        for (i, out) in rest.iter_mut().enumerate() {
+            let base = bf16(base_rest, i);
+            *out = if last & (1 << i) == 0 { base } else { base + scale * bf16(tau_rest, i) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +167,29 @@ mod tests {
             let mut packed = vec![0xaa; BitMask::byte_len(a.len())];
             pack(&flags, &mut packed);
             prop_assert_eq!(&packed, mask_a.as_bytes());
+        }
+
+        #[test]
+        fn one_pass_over_bf16_is_decoding_and_applying(
+            elements in proptest::collection::vec((any::<u16>(), any::<u16>(), any::<bool>()), 0..70), scale in -2f32..2.0,
+        ) {
+            // Finite: 0x7f is an exponent below the highest.
+            let stored = |x: u16| if x & 0x7f80 == 0x7f80 { x & 0xff00 } else { x };
+            let stored: Vec<(u16, u16)> = elements.iter().map(|e| (stored(e.0), stored(e.1))).collect();
+            let bits: Vec<bool> = elements.iter().map(|e| e.2).collect();
+            let mask = BitMask::from_bools(&bits);
+            let bytes = |values: &mut dyn Iterator<Item = u16>| values.flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+            let (base, tau) = (bytes(&mut stored.iter().map(|s| s.0)), bytes(&mut stored.iter().map(|s| s.1)));
+            let decoded = |bytes: &[u8]| {
+                let mut values = vec![0.0; bytes.len() / 2];
+                crate::convert::decode(crate::Dtype::BF16, bytes, &mut values).unwrap();
+                values
+            };
+            let (mut expected, mut out) = (vec![9.0; bits.len()], vec![9.0; bits.len()]);
+            apply(&decoded(&base), &decoded(&tau), mask.as_bytes(), scale, &mut expected);
+            apply_bf16(&base, &tau, mask.as_bytes(), scale, &mut out);
+            let to_bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(to_bits(&out), to_bits(&expected));
         }
 
         #[test]

@@ -24,11 +24,11 @@ exit codes: 0 the server answered, 1 it did not, 2 wrong arguments"""
 
 def main(arguments: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(arguments)
-    api_key = args.api_key_file.read_text().split("\n")[0].strip() if args.api_key_file else None
     try:
+        api_key = args.api_key_file.read_text().split("\n")[0].strip() if args.api_key_file else None
         with Client(args.host, args.port, api_key=api_key) as client:
             report = _ask(client, args.requests, args.prompt, args.task)
-    except ClientError as error:
+    except (ClientError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if args.json:
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="skillweld-client",
         description=__doc__,
         epilog=EXAMPLES,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="where the server is [%(default)s]")

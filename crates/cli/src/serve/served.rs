@@ -98,7 +98,7 @@ impl Served {
     fn failed(&self, error: PolicyError) -> InferError {
         let message = error.to_string();
         match error {
-            PolicyError::Observation(_) => InferError::Refused(message),
+            PolicyError::Observation(_) | PolicyError::UnknownTask { .. } => InferError::Refused(message),
             PolicyError::Abstained { decision, .. } => {
                 InferError::Abstained { message, scores: self.scores(&decision) }
             }

@@ -62,6 +62,13 @@ impl<'a> Plan<'a> {
         let mut tensors = context.plan_keys(control)?;
         let mut notes = context.check_names(&tensors)?;
         notes.extend(models.all.iter().flat_map(Model::notes));
+        // Slices renumber layers: filters look at the models' own names, too.
+        let mut keys: Vec<&str> = tensors.iter().map(|tensor| tensor.key.as_str()).collect();
+        keys.extend(models.all.iter().flat_map(|model| model.keys()));
+        let idle = recipe.idle_filters(&keys).into_iter();
+        notes.extend(
+            idle.map(|(place, filter)| format!("{place}: no tensor's name contains the filter `{filter}`")),
+        );
         let masked = mask.is_some();
         let expert = action_expert::plan(&context, masked, &mut tensors, &mut notes)?;
         left_out::plan(&context, &mut tensors, &mut notes);

@@ -139,7 +139,7 @@ impl<'a> Context<'a> {
             if stacks.len() > 1 {
                 let stacks: Vec<&str> = stacks.into_iter().collect();
                 return fail(format!(
-                    "which has several stacks of layers ({}); slices cut models with one",
+                    "which has several stacks of layers ({}); slices cut models with one, `models:` merges this one whole",
                     stacks.join(", ")
                 ));
             }

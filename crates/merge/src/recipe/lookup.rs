@@ -98,6 +98,20 @@ impl Recipe {
         levels.filter_map(|level| level.get(parameter)).map(|setting| &setting.place).collect()
     }
 
+    /// Every filter of a parameter that holds for none of `keys`, with its place.
+    pub(crate) fn idle_filters(&self, keys: &[&str]) -> Vec<(&Place, &str)> {
+        let sources = self.slices.iter().flat_map(|slice| &slice.sources).map(|source| &source.parameters);
+        let slices = self.slices.iter().map(|slice| &slice.parameters);
+        let mask =
+            self.mask.spec().into_iter().flat_map(|mask| mask.by_task.values().chain([&mask.parameters]));
+        let levels = sources.chain(slices).chain(self.groups.values()).chain([&self.parameters]).chain(mask);
+        let rules = levels
+            .flat_map(|level| level.values())
+            .flat_map(|setting| setting.rules.iter().map(move |rule| (&setting.place, rule)));
+        let idle = rules.filter(|(_, rule)| !keys.iter().any(|key| rule.holds_for(key)));
+        idle.filter_map(|(place, rule)| Some((place, rule.filter.as_deref()?))).collect()
+    }
+
     /// The places that set this parameter for one model.
     pub(crate) fn places_on_models(&self, parameter: &str) -> Vec<&Place> {
         let sources = self.slices.iter().flat_map(|slice| &slice.sources);
