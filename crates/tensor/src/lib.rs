@@ -14,7 +14,9 @@ mod error;
 mod low_rank;
 mod view;
 
-pub use bitmask::{BitMask, apply as apply_mask, apply_bf16 as apply_mask_bf16, count_both, count_ones, pack as pack_flags};
+pub use bitmask::{
+    BitMask, apply as apply_mask, apply_bf16 as apply_mask_bf16, count_both, count_ones, pack as pack_flags,
+};
 pub use dtype::Dtype;
 pub use error::TensorError;
 pub use low_rank::LowRank;

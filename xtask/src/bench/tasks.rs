@@ -74,8 +74,9 @@ impl Tasks {
         let stage = |step: &Value, name: &str| {
             step["latency"][name].as_f64().with_context(|| format!("no {name} came back"))
         };
-        // Every step writes the weights of each task once: the last one's are active when the next step begins.
-        let switch_ms = stage(&routed, "switch_ms")? / TASKS as f64;
+        // A step begins with the task whose weights are there already.
+        let switches_ms = stage(&routed, "switch_ms")?;
+        let switch_ms = switches_ms / (TASKS - 1) as f64;
         let (routed_ms, given_ms) = (stage(&routed, "total_ms")?, stage(&given, "total_ms")?);
         let text = format!(
             "\n### {TASKS} tasks, {precision}\n\n\
@@ -86,8 +87,8 @@ impl Tasks {
             moved as f64 / 2e9,
             switch_ms / copy_ms,
             routed_ms / given_ms,
-            (routed_ms - TASKS as f64 * switch_ms) / given_ms,
-            routed_ms - TASKS as f64 * switch_ms,
+            (routed_ms - switches_ms) / given_ms,
+            routed_ms - switches_ms,
         );
         let json = json!({
             "precision": precision, "tasks": TASKS, "switch_ms": switch_ms, "copy_ms": copy_ms,
