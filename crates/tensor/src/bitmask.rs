@@ -120,10 +120,10 @@ vectorize! {
         let (groups, rest) = out.as_chunks_mut::<8>();
         let ((base, base_rest), (tau, tau_rest)) = (base.as_chunks::<16>(), tau.as_chunks::<16>());
         for (((out, base), tau), &bits) in groups.iter_mut().zip(base).zip(tau).zip(bits) {
-            for i in 0..8 {
+            for (i, out) in out.iter_mut().enumerate() {
                 let base = bf16(base, i);
                 let sum = base + scale * bf16(tau, i);
-                out[i] = if bits & (1 << i) == 0 { base } else { sum };
+                *out = if bits & (1 << i) == 0 { base } else { sum };
             }
         }
         let last = bits.get(base.len()).copied().unwrap_or(0);
