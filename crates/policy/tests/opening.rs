@@ -38,7 +38,7 @@ fn a_forgotten_or_additional_camera_is_refused_by_name() {
         let mut session = policy.session().unwrap();
         for error in [session.step(&observation).err().unwrap(), session.route(&observation).err().unwrap()] {
             let error = error.to_string();
-            assert!(error.contains(words) && error.contains("another `images`"), "{error}");
+            assert!(error.contains(words) && error.contains("`--images N`"), "{error}");
         }
     }
     let options = PolicyOptions { images: NonZeroUsize::MIN, ..PolicyOptions::default() };
