@@ -67,7 +67,7 @@ pub(super) unsafe fn block(block: &Block<bf16>) {
 pub(super) unsafe fn tiles(block: &Block<bf16>, tile: unsafe fn(&Tile)) {
     const WIDE: usize = 2 * COLUMNS;
     let mut beside = [0.0f32; 2 * TILE_ROWS * WIDE];
-    // Rows outside: 32 of them stay in the first cache for the columns beside one another, whose panels stay in the second.
+    // Rows outside: the panels of all columns stay in the second cache, and the rows are read again while they are near.
     for row in (0..block.rows).step_by(2 * TILE_ROWS) {
         let rows = (2 * TILE_ROWS).min(block.rows - row);
         let tall = rows > TILE_ROWS;
