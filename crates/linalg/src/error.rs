@@ -46,4 +46,12 @@ pub enum LinalgError {
         /// What was asked for.
         dtype: skillweld_tensor::Dtype,
     },
+    /// Rows of one dtype were to be written into a weight of another.
+    #[error("a weight kept in {weight:?} takes no rows of {given:?}: convert first")]
+    OtherDtype {
+        /// The weight's.
+        weight: skillweld_tensor::Dtype,
+        /// The rows'.
+        given: skillweld_tensor::Dtype,
+    },
 }

@@ -164,12 +164,27 @@ pub(crate) fn multiply<T: Element>(
     unsafe { T::routine(kernel)(&block) }
 }
 
+/// Where a packed panel is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a cache: it is read at once.
+    Cache,
+    /// In memory, past the caches, where the kernel can do that: nothing else is driven out of them, and lines that are
+    /// wholly overwritten need not be fetched first, which spares a third of what a large copy moves.
+    Memory,
+}
+
 /// Packs one panel: `columns`, at most 16 rows of k values each (rows of a PyTorch weight, any strides), into `panel`, whose
 /// 16 · depth values are all written, with zeros beyond `columns`.
 ///
 /// # Panics
 /// When there are more than 16 columns or more values of k than fit.
-pub(crate) fn pack_panel<T: Element>(kernel: Kernel, columns: &ArrayView2<'_, T>, panel: &mut [T]) {
+pub(crate) fn pack_panel<T: Element>(
+    kernel: Kernel,
+    columns: &ArrayView2<'_, T>,
+    panel: &mut [T],
+    place: Place,
+) {
     let (count, k) = columns.dim();
     assert!(count <= COLUMNS && k * COLUMNS <= panel.len(), "{count} columns of {k} in {}", panel.len());
     let [stride, step] = [columns.strides()[0], columns.strides()[1]];
@@ -186,7 +201,7 @@ pub(crate) fn pack_panel<T: Element>(kernel: Kernel, columns: &ArrayView2<'_, T>
         }
         packed = k;
     } else if k >= T::PER_WORD && step == 1 && stride >= 0 {
-        packed = transpose(kernel, columns, panel);
+        packed = transpose(kernel, columns, panel, place);
     }
     if count == COLUMNS {
         panel[COLUMNS * packed..].fill(T::default());
@@ -206,7 +221,12 @@ pub(crate) fn panel_index<T: Element>(k: usize, column: usize) -> usize {
 /// Packs the whole words of 16 contiguous columns if the kernel's instruction set makes that fast. How many values of k
 /// that were.
 #[cfg(target_arch = "x86_64")]
-fn transpose<T: Element>(kernel: Kernel, columns: &ArrayView2<'_, T>, panel: &mut [T]) -> usize {
+fn transpose<T: Element>(
+    kernel: Kernel,
+    columns: &ArrayView2<'_, T>,
+    panel: &mut [T],
+    place: Place,
+) -> usize {
     let (count, k) = columns.dim();
     let words = k / T::PER_WORD;
     if kernel.instruction_set() < InstructionSet::Avx2 {
@@ -215,14 +235,23 @@ fn transpose<T: Element>(kernel: Kernel, columns: &ArrayView2<'_, T>, panel: &mu
     assert!(count == COLUMNS && columns.strides()[1] == 1 && columns.strides()[0] >= 0);
     assert!(panel.len() >= COLUMNS * k);
     let stride_bytes = columns.strides()[0].unsigned_abs() * size_of::<T>();
+    let (from, to) = (columns.as_ptr().cast(), panel.as_mut_ptr().cast::<u32>());
     // SAFETY: 16 rows of at least `words` words can be read, and as many written in the panel, which is borrowed mutably.
-    // A kernel above AVX2 exists only where AVX2 was detected.
-    unsafe { avx2::transpose(columns.as_ptr().cast(), stride_bytes, words, panel.as_mut_ptr().cast()) };
+    // A kernel of AVX-512 or above, or above AVX2, exists only where that was detected.
+    unsafe {
+        if kernel.instruction_set() < InstructionSet::Avx512 {
+            avx2::transpose(from, stride_bytes, words, to);
+        } else if place == Place::Memory && to.addr().is_multiple_of(avx512::LINE_BYTES) {
+            avx512::transpose::<true>(from, stride_bytes, words, to);
+        } else {
+            avx512::transpose::<false>(from, stride_bytes, words, to);
+        }
+    }
     words * T::PER_WORD
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn transpose<T: Element>(_: Kernel, _: &ArrayView2<'_, T>, _: &mut [T]) -> usize {
+fn transpose<T: Element>(_: Kernel, _: &ArrayView2<'_, T>, _: &mut [T], _: Place) -> usize {
     0
 }
 

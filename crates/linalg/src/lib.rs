@@ -23,7 +23,6 @@ mod kernels;
 mod packed;
 mod pool;
 mod product;
-mod rounding;
 mod threads;
 
 pub use backend::NAME as BACKEND;

@@ -2,9 +2,9 @@ use half::bf16;
 use ndarray::{Array2, ArrayView2, s};
 use skillweld_tensor::Dtype;
 
+use crate::LinalgError;
 use crate::aligned::Aligned;
-use crate::kernels::{COLUMNS, Element, Kernel, PANELS_TOGETHER, pack_panel, panel_index};
-use crate::{LinalgError, rounding};
+use crate::kernels::{COLUMNS, Element, Kernel, PANELS_TOGETHER, Place, pack_panel, panel_index};
 
 /// A weight W, `out_features` × `in_features` as PyTorch stores it, in the order in which products read it.
 ///
@@ -156,31 +156,51 @@ impl WeightBlock<'_> {
         self.rows
     }
 
-    /// Writes its rows, `rows` × `in_features`, rounded once to the weight's dtype (to nearest, ties to even).
+    /// F32 or BF16.
+    pub fn dtype(&self) -> Dtype {
+        match self.panels {
+            BlockPanels::F32(_) => Dtype::F32,
+            BlockPanels::Bf16(_) => Dtype::BF16,
+        }
+    }
+
+    /// Writes its rows, `rows` × `in_features`, into an f32 weight.
     ///
     /// # Errors
-    /// If the shape is another.
-    pub fn write(&mut self, rows: &ArrayView2<'_, f32>) -> Result<(), LinalgError> {
-        if rows.dim() != (self.rows, self.in_features) {
-            return Err(LinalgError::Shapes {
-                operation: "rewriting a block of a weight",
-                left: (self.rows, self.in_features),
-                right: rows.dim(),
-            });
-        }
+    /// If the shape is another, or the weight is BF16.
+    pub fn write_f32(&mut self, rows: &ArrayView2<'_, f32>) -> Result<(), LinalgError> {
+        self.check(rows.dim())?;
         match &mut self.panels {
             BlockPanels::F32(panels) => pack(rows, panels),
-            BlockPanels::Bf16(panels) => {
-                let rows = rows.as_standard_layout();
-                let mut narrow = Array2::from_elem(rows.dim(), bf16::ZERO);
-                if let (Some(rows), Some(narrow)) = (rows.as_slice(), narrow.as_slice_mut()) {
-                    rounding::to_bf16(rows, narrow);
-                }
-                pack(&narrow.view(), panels);
-            }
+            BlockPanels::Bf16(_) => return Err(other_dtype(Dtype::BF16, Dtype::F32)),
         }
         Ok(())
     }
+
+    /// Writes its rows, `rows` × `in_features`, into a bf16 weight.
+    ///
+    /// # Errors
+    /// If the shape is another, or the weight is F32.
+    pub fn write_bf16(&mut self, rows: &ArrayView2<'_, bf16>) -> Result<(), LinalgError> {
+        self.check(rows.dim())?;
+        match &mut self.panels {
+            BlockPanels::F32(_) => return Err(other_dtype(Dtype::F32, Dtype::BF16)),
+            BlockPanels::Bf16(panels) => pack(rows, panels),
+        }
+        Ok(())
+    }
+
+    fn check(&self, given: (usize, usize)) -> Result<(), LinalgError> {
+        let own = (self.rows, self.in_features);
+        if given == own {
+            return Ok(());
+        }
+        Err(LinalgError::Shapes { operation: "rewriting a block of a weight", left: own, right: given })
+    }
+}
+
+fn other_dtype(weight: Dtype, given: Dtype) -> LinalgError {
+    LinalgError::OtherDtype { weight, given }
 }
 
 /// Writes rows into panels, from the first on.
@@ -189,9 +209,11 @@ fn pack<T: Element>(rows: &ArrayView2<'_, T>, panels: &mut [T]) {
     if columns == 0 {
         return;
     }
+    // Nobody reads a weight again before all of the model is written.
+    let place = Place::Memory;
     let kernel = Kernel::fastest_f32();
     let starts = (0..count).step_by(COLUMNS);
     for (first, panel) in starts.zip(panels.chunks_exact_mut(panel_len::<T>(columns))) {
-        pack_panel(kernel, &rows.slice(s![first..(first + COLUMNS).min(count), ..]), panel);
+        pack_panel(kernel, &rows.slice(s![first..(first + COLUMNS).min(count), ..]), panel, place);
     }
 }

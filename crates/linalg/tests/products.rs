@@ -117,7 +117,13 @@ proptest! {
                 prop_assert_eq!(block.first_row(), next);
                 let part = next..next + block.rows();
                 next = part.end;
-                block.write(&values.slice(s![part, ..])).unwrap();
+                let values = values.slice(s![part, ..]);
+                let written = if narrow {
+                    block.write_bf16(&values.mapv(bf16::from_f32).view())
+                } else {
+                    block.write_f32(&values)
+                };
+                prop_assert_eq!((written, block.dtype()), (Ok(()), dtype));
             }
             prop_assert_eq!(next, n);
             prop_assert_eq!(weight.to_f32(), if narrow { narrowed(&values.view()) } else { values });
@@ -200,6 +206,17 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(PackedWeight::zeros(Dtype::F16, 1, 1).unwrap_err(), LinalgError::Dtype { dtype: Dtype::F16 });
     let mut packed = PackedWeight::from_f32(&weight.view());
     let mut block = packed.blocks_mut(16).next().unwrap();
-    let refused = block.write(&x.view()).unwrap_err().to_string();
+    let refused = block.write_f32(&x.view()).unwrap_err().to_string();
     assert_eq!(refused, "rewriting a block of a weight: 4 × 5 and 3 × 5 do not fit");
+    let narrow = weight.mapv(bf16::from_f32);
+    assert_eq!(
+        block.write_bf16(&narrow.view()),
+        Err(LinalgError::OtherDtype { weight: Dtype::F32, given: Dtype::BF16 })
+    );
+    let mut packed = PackedWeight::from_bf16(&narrow.view());
+    let mut block = packed.blocks_mut(16).next().unwrap();
+    assert_eq!(
+        block.write_f32(&weight.view()),
+        Err(LinalgError::OtherDtype { weight: Dtype::BF16, given: Dtype::F32 })
+    );
 }

@@ -1,5 +1,8 @@
+use half::bf16;
 use skillweld_simd::vectorize;
-use skillweld_tensor::{Dtype, TensorError, TensorView, apply_mask, apply_mask_bf16, convert};
+use skillweld_tensor::{
+    Dtype, TensorError, TensorView, apply_mask, apply_mask_bf16, apply_mask_bf16_narrow, convert, rounding,
+};
 
 use crate::Mask;
 
@@ -101,12 +104,8 @@ impl TaskWeight<'_> {
             Weight::Masked { base, vector } => (base, vector),
         };
         let Scratch { base: base_values, vector: vector_values, bits, .. } = scratch;
-        if let (Some(mask), TaskVector::Stored(vector)) = (&self.mask, vector)
-            && [base.dtype(), vector.dtype()] == [Dtype::BF16; 2]
-        {
+        if let Some((base, vector, mask)) = self.all_bf16(offset, out.len()) {
             let bits = mask.bits(offset..offset + out.len(), bits);
-            let place = 2 * offset..2 * (offset + out.len());
-            let (base, vector) = (&base.bytes()[place.clone()], &vector.bytes()[place]);
             apply_mask_bf16(base, vector, bits, self.rescaler, out);
             return Ok(());
         }
@@ -122,6 +121,43 @@ impl TaskWeight<'_> {
             None => add_scaled(base_values, vector_values, self.rescaler, out),
         }
         Ok(())
+    }
+
+    /// The same elements rounded once to bf16, to nearest, ties to even.
+    ///
+    /// # Errors
+    /// As [`TaskWeight::decode_block`].
+    ///
+    /// # Panics
+    /// As [`TaskWeight::decode_block`].
+    pub fn decode_block_bf16(
+        &self,
+        offset: usize,
+        out: &mut [bf16],
+        scratch: &mut Scratch,
+    ) -> Result<(), TensorError> {
+        if let Weight::Shared(view) = &self.weight {
+            return view.decode_block_bf16(offset, out);
+        }
+        if let Some((base, vector, mask)) = self.all_bf16(offset, out.len()) {
+            let bits = mask.bits(offset..offset + out.len(), &mut scratch.bits);
+            apply_mask_bf16_narrow(base, vector, bits, self.rescaler, out);
+            return Ok(());
+        }
+        let mut values = std::mem::take(&mut scratch.values);
+        let result = self.decode_block(offset, sized(&mut values, out.len()), scratch);
+        rounding::to_bf16(&values, out);
+        scratch.values = values;
+        result
+    }
+
+    /// A block's bytes of Θ₀ and of τ, and the mask, where all of it is bf16 and masked: the form that is decoded fastest.
+    fn all_bf16(&self, offset: usize, len: usize) -> Option<(&[u8], &[u8], &Mask<'_>)> {
+        let Weight::Masked { base, vector: TaskVector::Stored(vector) } = &self.weight else { return None };
+        let place = 2 * offset..2 * (offset + len);
+        let bf16 = [base.dtype(), vector.dtype()] == [Dtype::BF16; 2];
+        let mask = self.mask.as_ref().filter(|_| bf16)?;
+        Some((&base.bytes()[place.clone()], &vector.bytes()[place], mask))
     }
 
     /// The same elements as bytes of [`TaskWeight::dtype`], rounded once. What the task vector does not touch keeps its

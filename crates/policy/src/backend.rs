@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use half::bf16;
 use ndarray::Array2;
 
 use crate::PolicyError;
@@ -164,8 +165,17 @@ pub struct TrunkBlock<'a, W> {
     pub feed_forward: (&'a W, &'a W),
 }
 
-/// Fills `out` with the elements of weight number `index` from element `offset` on, flattened row by row.
-pub type ReadBlock<'a> = dyn Fn(usize, usize, &mut [f32]) -> Result<()> + Sync + 'a;
+/// Room for values of a weight, in the precision that it is kept in.
+#[derive(Debug)]
+pub enum ValuesMut<'a> {
+    /// In f32.
+    F32(&'a mut [f32]),
+    /// In bf16; what is wider is rounded once, to nearest, ties to even.
+    Bf16(&'a mut [bf16]),
+}
+
+/// Fills the room with the elements of weight number `index` from element `offset` on, flattened row by row.
+pub type ReadBlock<'a> = dyn Fn(usize, usize, ValuesMut<'_>) -> Result<()> + Sync + 'a;
 
 /// A processor that runs models.
 ///

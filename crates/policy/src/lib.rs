@@ -48,4 +48,4 @@ pub use skillweld_router::{Candidate, Decision, Outcome, Rule};
 pub use source::ExpertSource;
 pub use task_source::TaskSource;
 pub use vision::VisionTower;
-pub use weights::{Device, Plan, Source, WeightId, Weights};
+pub use weights::{Device, Plan, Source, SourceTensor, WeightId, Weights};

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use skillweld_linalg::gemm;
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, StoreError};
-use skillweld_tensor::{Dtype, LowRank, TensorView};
+use skillweld_tensor::{Dtype, LowRank, TensorError, TensorView, rounding};
 
 use crate::PolicyError;
-use crate::backend::Result;
-use crate::weights::Source;
+use crate::backend::{Result, ValuesMut};
+use crate::weights::{Source, SourceTensor};
 
 /// A published expert, opened: nothing is read but headers.
 #[derive(Debug)]
@@ -42,11 +42,23 @@ struct BoundAdapter {
     last: Mutex<Option<(String, Arc<LowRank>)>>,
 }
 
-/// Where a tensor's values lie.
-enum Found<'a> {
-    Stored(TensorView<'a>),
-    Adapted(TensorView<'a>, &'a BoundAdapter, &'a str),
-    Element(TensorView<'a>, usize),
+/// A tensor of an expert.
+struct ExpertTensor<'a> {
+    stored: TensorView<'a>,
+    form: Form<'a>,
+    /// For errors.
+    path: &'a Path,
+    key: String,
+}
+
+/// What a stored tensor's values are.
+enum Form<'a> {
+    /// The tensor asked for.
+    Whole,
+    /// What the adapter's product for a target is added to.
+    Adapted(&'a BoundAdapter, &'a str),
+    /// One a task, of which this is asked for.
+    Element(usize),
 }
 
 impl ExpertSource {
@@ -103,13 +115,10 @@ impl ExpertSource {
         Self { path: path.to_owned(), weights: None, adapter: None, parts, places }
     }
 
-    fn find(&self, key: &str) -> Option<Found<'_>> {
+    fn find(&self, key: &str) -> Option<(TensorView<'_>, Form<'_>)> {
         if let Some(place) = self.places.get(key) {
             let view = self.parts[place.part].get(&place.key)?;
-            return Some(match place.element {
-                Some(element) => Found::Element(view, element),
-                None => Found::Stored(view),
-            });
+            return Some((view, place.element.map_or(Form::Whole, Form::Element)));
         }
         let weights = self.weights.as_ref()?;
         let stored_key = weights.resolve(key);
@@ -118,16 +127,15 @@ impl ExpertSource {
             let target = bound.targets.get(key).or_else(|| bound.targets.get(stored_key?))?;
             Some((bound, target.as_str()))
         });
-        match target {
-            None => stored.map(Found::Stored),
-            Some((bound, target)) if bound.adapter.rank(target).is_some() => {
-                stored.map(|stored| Found::Adapted(stored, bound, target))
-            }
+        let form = match target {
+            None => Form::Whole,
+            Some((bound, target)) if bound.adapter.rank(target).is_some() => Form::Adapted(bound, target),
             Some((bound, target)) => match bound.adapter.delta(target).ok()? {
-                Some(AdapterDelta::Replace(view)) => Some(Found::Stored(view)),
-                _ => stored.map(Found::Stored),
+                Some(AdapterDelta::Replace(view)) => return Some((view, Form::Whole)),
+                _ => Form::Whole,
             },
-        }
+        };
+        Some((stored?, form))
     }
 }
 
@@ -157,43 +165,58 @@ fn canonical(key: &str, shared: usize, elements: usize) -> Vec<(String, Option<u
 }
 
 impl Source for ExpertSource {
-    fn shape(&self, key: &str) -> Option<Vec<usize>> {
-        Some(match self.find(key)? {
-            Found::Stored(view) | Found::Adapted(view, ..) => view.shape().to_vec(),
-            Found::Element(..) => vec![1],
-        })
-    }
-
-    fn dtype(&self, key: &str) -> Option<Dtype> {
-        let (Found::Stored(view) | Found::Adapted(view, ..) | Found::Element(view, _)) = self.find(key)?;
-        Some(view.dtype())
-    }
-
-    fn read(&self, key: &str, offset: usize, out: &mut [f32]) -> Result<()> {
-        let fail = |source| StoreError::Tensor { path: self.path.clone(), tensor: key.to_owned(), source };
-        match self.find(key) {
-            None => {
-                let problem = format!("tensor `{key}` is missing");
-                return Err(PolicyError::Checkpoint { path: self.path.clone(), problem });
-            }
-            Some(Found::Stored(view)) => {
-                view.decode_block(offset, out).map_err(fail)?;
-            }
-            Some(Found::Element(view, element)) => {
-                view.decode_block(element, out).map_err(fail)?;
-            }
-            Some(Found::Adapted(view, bound, target)) => {
-                view.decode_block(offset, out).map_err(fail)?;
-                if let Some(factors) = bound.factors(target)? {
-                    add_product(&factors, offset, out);
-                }
-            }
-        }
-        Ok(())
+    fn tensor<'a>(&'a self, key: &str) -> Option<Box<dyn SourceTensor + 'a>> {
+        let (stored, form) = self.find(key)?;
+        Some(Box::new(ExpertTensor { stored, form, path: &self.path, key: key.to_owned() }))
     }
 
     fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl SourceTensor for ExpertTensor<'_> {
+    fn shape(&self) -> Vec<usize> {
+        match self.form {
+            Form::Element(_) => vec![1],
+            Form::Whole | Form::Adapted(..) => self.stored.shape().to_vec(),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.stored.dtype()
+    }
+
+    fn read(&self, offset: usize, out: ValuesMut<'_>) -> Result<()> {
+        let offset = if let Form::Element(element) = self.form { element } else { offset };
+        match (out, &self.form) {
+            (ValuesMut::F32(out), _) => self.read_f32(offset, out)?,
+            (ValuesMut::Bf16(out), Form::Adapted(..)) => {
+                let mut sums = vec![0.0; out.len()];
+                self.read_f32(offset, &mut sums)?;
+                rounding::to_bf16(&sums, out);
+            }
+            (ValuesMut::Bf16(out), _) => {
+                self.stored.decode_block_bf16(offset, out).map_err(|error| self.fail(error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ExpertTensor<'_> {
+    fn read_f32(&self, offset: usize, out: &mut [f32]) -> Result<()> {
+        self.stored.decode_block(offset, out).map_err(|error| self.fail(error))?;
+        if let Form::Adapted(bound, target) = self.form
+            && let Some(factors) = bound.factors(target)?
+        {
+            add_product(&factors, offset, out);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, source: TensorError) -> StoreError {
+        StoreError::Tensor { path: self.path.to_owned(), tensor: self.key.clone(), source }
     }
 }
 

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use skillweld_merged::{ExpertPart, MergedCheckpoint, Scratch};
+use skillweld_merged::{ExpertPart, MergedCheckpoint, Scratch, TaskWeight, Weight};
 use skillweld_store::StoreError;
 use skillweld_tensor::{Dtype, TensorView};
 
-use crate::PolicyError;
-use crate::backend::Result;
-use crate::weights::Source;
+use crate::backend::{Result, ValuesMut};
+use crate::weights::{Source, SourceTensor};
 
 /// Θ₀ + rescaler · M_k ⊙ τ of one task, with the action expert of all tasks: shared blocks under `action_head.`, expert
 /// heads under `experts/<task>/action_head.`.
@@ -45,51 +44,72 @@ impl<'a> TaskSource<'a> {
         }
         Self { merged, task, parts, scratch: Mutex::default() }
     }
-
-    /// The stored tensor that has a key's dtype and shape.
-    fn stored(&self, key: &str) -> Option<TensorView<'a>> {
-        self.parts.get(key).copied().or_else(|| Some(self.merged.weight(key).ok()?.stored()))
-    }
-
-    fn fail(&self, key: &str) -> impl FnOnce(skillweld_tensor::TensorError) -> StoreError {
-        let (path, tensor) = (self.merged.dir().to_owned(), key.to_owned());
-        move |source| StoreError::Tensor { path, tensor, source }
-    }
 }
 
 impl Source for TaskSource<'_> {
-    fn shape(&self, key: &str) -> Option<Vec<usize>> {
-        self.stored(key).map(|view| view.shape().to_vec())
-    }
-
-    fn dtype(&self, key: &str) -> Option<Dtype> {
-        self.stored(key).map(|view| view.dtype())
-    }
-
-    fn read(&self, key: &str, offset: usize, out: &mut [f32]) -> Result<()> {
-        if let Some(view) = self.parts.get(key) {
-            view.decode_block(offset, out).map_err(self.fail(key))?;
-            return Ok(());
-        }
-        let weight = self.merged.task_weight(self.task, key).map_err(PolicyError::from)?;
-        let mut scratch =
-            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        // Mask bits start at whole bytes: a block that does not is read from the byte before.
-        let skip = offset % 8;
-        let read = if skip == 0 {
-            weight.decode_block(offset, out, &mut scratch)
-        } else {
-            let mut values = vec![0.0; out.len() + skip];
-            let read = weight.decode_block(offset - skip, &mut values, &mut scratch);
-            out.copy_from_slice(&values[skip..]);
-            read
+    fn tensor<'a>(&'a self, key: &str) -> Option<Box<dyn SourceTensor + 'a>> {
+        let weight = match self.parts.get(key) {
+            Some(part) => TaskWeight { weight: Weight::Shared(*part), mask: None, rescaler: 1.0 },
+            None => self.merged.task_weight(self.task, key).ok()?,
         };
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-        read.map_err(self.fail(key))?;
-        Ok(())
+        Some(Box::new(TaskTensor { source: self, key: key.to_owned(), weight }))
     }
 
     fn path(&self) -> &Path {
         self.merged.dir()
     }
+}
+
+/// A tensor as one task sees it.
+struct TaskTensor<'a> {
+    source: &'a TaskSource<'a>,
+    key: String,
+    weight: TaskWeight<'a>,
+}
+
+impl SourceTensor for TaskTensor<'_> {
+    fn shape(&self) -> Vec<usize> {
+        self.weight.shape().to_vec()
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.weight.dtype()
+    }
+
+    fn read(&self, offset: usize, out: ValuesMut<'_>) -> Result<()> {
+        let lock = || self.source.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = lock().pop().unwrap_or_default();
+        let weight = &self.weight;
+        let read = match out {
+            ValuesMut::F32(out) => {
+                from_whole_byte(offset, out, |offset, out| weight.decode_block(offset, out, &mut scratch))
+            }
+            ValuesMut::Bf16(out) => from_whole_byte(offset, out, |offset, out| {
+                weight.decode_block_bf16(offset, out, &mut scratch)
+            }),
+        };
+        lock().push(scratch);
+        let fail = |source| StoreError::Tensor {
+            path: self.source.merged.dir().to_owned(),
+            tensor: self.key.clone(),
+            source,
+        };
+        Ok(read.map_err(fail)?)
+    }
+}
+
+/// Mask bits start at whole bytes: a block that does not is read from the byte before.
+fn from_whole_byte<T: Copy + Default, E>(
+    offset: usize,
+    out: &mut [T],
+    mut read: impl FnMut(usize, &mut [T]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let skip = offset % 8;
+    if skip == 0 {
+        return read(offset, out);
+    }
+    let mut values = vec![T::default(); out.len() + skip];
+    read(offset - skip, &mut values)?;
+    out.copy_from_slice(&values[skip..]);
+    Ok(())
 }

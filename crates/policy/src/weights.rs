@@ -10,27 +10,33 @@ use std::path::Path;
 use skillweld_tensor::Dtype;
 
 use crate::PolicyError;
-use crate::backend::{Backend, Result, WeightKind};
+use crate::backend::{Backend, Result, ValuesMut, WeightKind};
 
 /// Where the values of weights come from: an expert's files, or a merged checkpoint seen through one task's mask.
 ///
 /// Keys are those of the published checkpoints. The action expert's have `action_head.` in front of the names in its file,
 /// the proprio projector's `proprio_projector.`; what belongs to one expert head alone has `experts/<index>/` before that.
 pub trait Source: Sync {
-    /// Dimensions of a tensor, outermost first; `None` when there is no such tensor.
-    fn shape(&self, key: &str) -> Option<Vec<usize>>;
-
-    /// The dtype that a tensor is stored in.
-    fn dtype(&self, key: &str) -> Option<Dtype>;
-
-    /// Elements `offset .. offset + out.len()` of the flattened tensor, in f32.
-    ///
-    /// # Errors
-    /// Values that cannot be read.
-    fn read(&self, key: &str, offset: usize, out: &mut [f32]) -> Result<()>;
+    /// A tensor; `None` when there is no such one.
+    fn tensor<'a>(&'a self, key: &str) -> Option<Box<dyn SourceTensor + 'a>>;
 
     /// What is read, for errors.
     fn path(&self) -> &Path;
+}
+
+/// A tensor of a [`Source`].
+pub trait SourceTensor: Sync {
+    /// Dimensions, outermost first.
+    fn shape(&self) -> Vec<usize>;
+
+    /// The dtype that it is stored in.
+    fn dtype(&self) -> Dtype;
+
+    /// Elements from `offset` of the flattened tensor on, as many as there is room for.
+    ///
+    /// # Errors
+    /// Values that cannot be read.
+    fn read(&self, offset: usize, out: ValuesMut<'_>) -> Result<()>;
 }
 
 /// A weight of [`Weights`].
@@ -83,7 +89,7 @@ impl<'a> Plan<'a> {
 
     /// True when the source has this tensor.
     pub fn has(&self, key: &str) -> bool {
-        self.source.shape(key).is_some()
+        self.source.tensor(key).is_some()
     }
 
     /// Dimensions of a tensor that must be there.
@@ -91,8 +97,12 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// [`PolicyError::Checkpoint`] when it is missing.
     pub fn shape(&self, key: &str) -> Result<Vec<usize>> {
+        Ok(self.tensor(key)?.shape())
+    }
+
+    fn tensor(&self, key: &str) -> Result<Box<dyn SourceTensor + 'a>> {
         let missing = || self.problem(format!("tensor `{key}` is missing: not a whole Prismatic checkpoint"));
-        self.source.shape(key).ok_or_else(missing)
+        self.source.tensor(key).ok_or_else(missing)
     }
 
     /// Dimensions of a tensor that must have N of them.
@@ -118,7 +128,8 @@ impl<'a> Plan<'a> {
         if let Some(&id) = self.by_key.get(key) {
             return Ok(id);
         }
-        let shape = self.shape(key)?;
+        let tensor = self.tensor(key)?;
+        let (shape, dtype) = (tensor.shape(), tensor.dtype());
         let fits = match kind {
             WeightKind::Vector => rows == 1 && shape == [columns],
             WeightKind::Matrix | WeightKind::TrunkMatrix => {
@@ -132,7 +143,7 @@ impl<'a> Plan<'a> {
             let expected = if kind == WeightKind::Vector { vec![columns] } else { vec![rows, columns] };
             return Err(self.problem(format!("tensor `{key}` has shape {shape:?}, expected {expected:?}")));
         }
-        if let Some(dtype) = self.source.dtype(key).filter(|dtype| !dtype.is_computable()) {
+        if !dtype.is_computable() {
             return Err(self.problem(format!("tensor `{key}` is {dtype}: store it as BF16, F16 or F32")));
         }
         let id = WeightId(self.entries.len());
@@ -161,8 +172,9 @@ impl<'a> Plan<'a> {
 
     /// A whole tensor in f32, for what is computed once when a model is opened.
     pub(crate) fn values(&self, key: &str) -> Result<Vec<f32>> {
-        let mut values = vec![0.0; self.shape(key)?.iter().product()];
-        self.source.read(key, 0, &mut values)?;
+        let tensor = self.tensor(key)?;
+        let mut values = vec![0.0; tensor.shape().iter().product()];
+        tensor.read(0, ValuesMut::F32(&mut values))?;
         Ok(values)
     }
 
@@ -209,8 +221,16 @@ impl<B: Backend> Weights<B> {
     /// # Errors
     /// Whatever backend or source refuse; weights are then partly written, and must be rewritten before use.
     pub fn rewrite(&mut self, backend: &B, source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let (keys, mut storage): (Vec<_>, Vec<_>) = self.iter_mut().filter(|(key, _)| wanted(key)).unzip();
-        backend.write(&mut storage, &|index, offset, out| source.read(keys[index], offset, out))
+        let (mut tensors, mut storage) = (Vec::new(), Vec::new());
+        for (key, weight) in self.iter_mut().filter(|(key, _)| wanted(key)) {
+            let missing = || PolicyError::Checkpoint {
+                path: source.path().to_owned(),
+                problem: format!("tensor `{key}` is missing"),
+            };
+            tensors.push(source.tensor(key).ok_or_else(missing)?);
+            storage.push(weight);
+        }
+        backend.write(&mut storage, &|index, offset, out| tensors[index].read(offset, out))
     }
 }
 

@@ -1,4 +1,5 @@
-//! One macro, [`vectorize!`]: a plain loop, compiled for several instruction sets, chosen at run time.
+//! One macro, [`vectorize!`]: a plain loop, compiled for several instruction sets, chosen at run time; and
+//! [`prefetch`], for loops that are bound by memory.
 //!
 //! The body stays ordinary safe Rust; LLVM vectorises each copy for its own instruction set. Because Rust never
 //! contracts `a * b + c` into a fused operation by itself, every copy computes the same bits: a portable binary gives
@@ -112,6 +113,21 @@ fn detected() -> Level {
         }
     }
     Level::Portable
+}
+
+/// Asks for the cache line `ahead_bytes` behind the beginning of `from`, for a loop that will get there. It may lie past
+/// the end, even of what there is: then nothing happens.
+#[inline(always)]
+pub fn prefetch(from: &[u8], ahead_bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and faults on no address; the pointer is never dereferenced.
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead_bytes).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, ahead_bytes);
 }
 
 #[cfg(test)]

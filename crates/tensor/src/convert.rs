@@ -6,6 +6,7 @@
 
 use skillweld_simd::vectorize;
 
+use crate::rounding::rounded;
 use crate::{Dtype, TensorError};
 
 /// Decodes `bytes` (little-endian elements of `dtype`) into `out`; true when every value is finite.
@@ -133,14 +134,9 @@ vectorize! {
     fn encode_bf16(values: &[f32], out: &mut [u8]) -> bool {
         let mut bad = 0;
         for (o, v) in out.chunks_exact_mut(2).zip(values) {
-            let bits = v.to_bits();
-            // Round to nearest even by adding half an ulp, less one when the kept part is even.
-            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-            let quiet_nan = (bits >> 16) | 0x40;
-            let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
-            let half = if is_nan { quiet_nan } else { rounded };
-            bad |= u32::from(half << 16 & EXPONENT == EXPONENT);
-            o.copy_from_slice(&(half as u16).to_le_bytes());
+            let bits = rounded(v.to_bits());
+            bad |= u32::from(bits & EXPONENT == EXPONENT);
+            o.copy_from_slice(&((bits >> 16) as u16).to_le_bytes());
         }
         bad == 0
     }

@@ -12,10 +12,12 @@ pub mod convert;
 mod dtype;
 mod error;
 mod low_rank;
+pub mod rounding;
 mod view;
 
 pub use bitmask::{
-    BitMask, apply as apply_mask, apply_bf16 as apply_mask_bf16, count_both, count_ones, pack as pack_flags,
+    BitMask, apply as apply_mask, apply_bf16 as apply_mask_bf16, apply_bf16_narrow as apply_mask_bf16_narrow,
+    count_both, count_ones, pack as pack_flags,
 };
 pub use dtype::Dtype;
 pub use error::TensorError;

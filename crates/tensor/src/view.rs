@@ -1,6 +1,7 @@
+use half::bf16;
 use ndarray::{ArrayD, IxDyn};
 
-use crate::{Dtype, TensorError, convert};
+use crate::{Dtype, TensorError, convert, rounding};
 
 /// Number of elements of a shape; `None` when it does not fit into `usize`. The empty shape is a scalar: 1.
 pub fn numel(shape: &[usize]) -> Option<usize> {
@@ -82,6 +83,31 @@ impl<'a> TensorView<'a> {
         out: &mut [f32],
     ) -> Result<bool, TensorError> {
         convert::decode_difference(self.dtype, self.block(offset, out.len())?, base, out)
+    }
+
+    /// As [`TensorView::decode_block`], rounded to bf16 (to nearest, ties to even): what is bf16 already is only copied.
+    ///
+    /// # Errors
+    /// As [`TensorView::decode_block`].
+    ///
+    /// # Panics
+    /// As [`TensorView::decode_block`].
+    pub fn decode_block_bf16(&self, offset: usize, out: &mut [bf16]) -> Result<(), TensorError> {
+        /// Values that are decoded at once, on the stack.
+        const AT_ONCE: usize = 1024;
+        if self.dtype == Dtype::BF16 {
+            let stored = self.block(offset, out.len())?;
+            for (out, bytes) in out.iter_mut().zip(stored.as_chunks().0) {
+                *out = bf16::from_le_bytes(*bytes);
+            }
+            return Ok(());
+        }
+        for (offset, out) in (offset..).step_by(AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
+            let values = &mut [0.0; AT_ONCE][..out.len()];
+            self.decode_block(offset, values)?;
+            rounding::to_bf16(values, out);
+        }
+        Ok(())
     }
 
     fn block(&self, offset: usize, len: usize) -> Result<&'a [u8], TensorError> {

@@ -137,3 +137,70 @@ unsafe fn store<const R: usize, T>(block: &Block<T>, row: usize, first: usize, s
         }
     }
 }
+
+/// A line of a cache, and a register.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// `to[16 · i + r]` = word i of row r, for 16 rows of `words` words, `stride` bytes apart; past the caches if `STREAM`.
+///
+/// # Safety
+/// The processor has AVX-512 F; 16 rows of `words` words lie at `from`, `16 · words` words at `to`, and they do not
+/// overlap. If `STREAM`, `to` begins on a cache line.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn transpose<const STREAM: bool>(
+    from: *const u32,
+    stride: usize,
+    words: usize,
+    to: *mut u32,
+) {
+    for first in (0..words).step_by(16) {
+        let count = (words - first).min(16);
+        let mask = u16::MAX >> (16 - count);
+        let mut rows = [_mm512_setzero_ps(); 16];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the mask lets only words of the row be read.
+            *row = unsafe { _mm512_maskz_loadu_ps(mask, from.byte_add(r * stride).add(first).cast()) };
+        }
+        for (i, column) in transposed(&rows).into_iter().enumerate().take(count) {
+            // SAFETY: first + i < words; lines follow one another from a line's beginning.
+            unsafe {
+                let to = to.add(16 * (first + i)).cast();
+                if STREAM { _mm512_stream_ps(to, column) } else { _mm512_storeu_ps(to, column) }
+            }
+        }
+    }
+    if STREAM {
+        // Streamed lines may be seen after what is written later: not after this.
+        _mm_sfence();
+    }
+}
+
+/// Rows to columns: pairs of rows, then fours within the 128-bit lanes, then the lanes among each other.
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: &[__m512; 16]) -> [__m512; 16] {
+    let wide = _mm512_castps_pd;
+    // Lane l of `fours[4 g + c]` holds column 4 l + c of rows 4 g .. 4 g + 4.
+    let mut fours = [_mm512_setzero_ps(); 16];
+    for (rows, fours) in rows.as_chunks::<4>().0.iter().zip(fours.as_chunks_mut::<4>().0) {
+        let [a, b, c, d] = *rows;
+        let low = [_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d)];
+        let high = [_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d)];
+        for (half, [upper, lower]) in [low, high].into_iter().enumerate() {
+            let (upper, lower) = (wide(upper), wide(lower));
+            fours[2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(upper, lower));
+            fours[2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(upper, lower));
+        }
+    }
+    // 0x88 takes lanes 0 and 2 of both, 0xdd lanes 1 and 3.
+    let mut columns = [_mm512_setzero_ps(); 16];
+    for c in 0..4 {
+        let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
+        let even = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(d, e));
+        let odd = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(d, e));
+        columns[c] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
+        columns[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
+        columns[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
+        columns[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
+    }
+    columns
+}

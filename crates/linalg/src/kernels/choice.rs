@@ -7,7 +7,7 @@ use half::bf16;
 use ndarray::{Array2, Axis, s};
 use skillweld_simd::{LEVEL_VARIABLE, Level};
 
-use super::{COLUMNS, Element, PANELS_TOGETHER, multiply, pack_panel};
+use super::{COLUMNS, Element, PANELS_TOGETHER, Place, multiply, pack_panel};
 
 /// The instruction sets that products are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,7 +174,7 @@ fn trial<T: Element>(kernel: Kernel, element: impl Fn(f32) -> T) -> Array2<f32> 
     for (columns, panel) in
         weight.axis_chunks_iter(Axis(0), COLUMNS).zip(packed.chunks_exact_mut(COLUMNS * DEPTH))
     {
-        pack_panel(kernel, &columns, panel);
+        pack_panel(kernel, &columns, panel, Place::Cache);
     }
     let mut out = Array2::zeros((ROWS, WIDTH));
     for accumulate in [false, true] {

@@ -4,7 +4,9 @@ use half::bf16;
 use ndarray::{Array2, ArrayView2, s};
 use proptest::prelude::*;
 
-use super::{COLUMNS, Element, InstructionSet, Kernel, PANELS_TOGETHER, multiply, pack_panel, widen_panel};
+use super::{
+    COLUMNS, Element, InstructionSet, Kernel, PANELS_TOGETHER, Place, multiply, pack_panel, widen_panel,
+};
 
 fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
     let mut state = seed;
@@ -15,11 +17,12 @@ fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
 }
 
 fn packed<T: Element>(kernel: Kernel, weight: &ArrayView2<'_, T>, depth: usize) -> Vec<T> {
+    let place = Place::Cache;
     let panels = weight.nrows().div_ceil(COLUMNS).next_multiple_of(PANELS_TOGETHER);
     let mut packed = vec![T::default(); panels * COLUMNS * depth];
     for (first, panel) in (0..weight.nrows()).step_by(COLUMNS).zip(packed.chunks_exact_mut(COLUMNS * depth)) {
         let last = weight.nrows().min(first + COLUMNS);
-        pack_panel(kernel, &weight.slice(s![first..last, ..]), panel);
+        pack_panel(kernel, &weight.slice(s![first..last, ..]), panel, place);
     }
     packed
 }

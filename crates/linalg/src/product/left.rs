@@ -6,10 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
 use ndarray::{ArrayView1, ArrayView2, CowArray, ShapeBuilder};
+use skillweld_tensor::rounding;
 
+use crate::Threads;
 use crate::aligned::Aligned;
 use crate::kernels::Element;
-use crate::{Threads, rounding};
 
 /// Values that a worker converts at once.
 const COPIED_AT_ONCE: usize = 1 << 15;

@@ -6,7 +6,7 @@ use half::bf16;
 use ndarray::{ArrayView2, s};
 
 use crate::aligned::Aligned;
-use crate::kernels::{COLUMNS, Element, Kernel, PANELS_TOGETHER, pack_panel, widen_panel};
+use crate::kernels::{COLUMNS, Element, Kernel, PANELS_TOGETHER, Place, pack_panel, widen_panel};
 
 /// Gives panels.
 pub(super) trait Panelled<T>: Sync {
@@ -79,7 +79,7 @@ impl Panelled<f32> for Matrix<'_> {
         scratch.resize(columns.len().div_ceil(COLUMNS).next_multiple_of(PANELS_TOGETHER) * stride);
         for (panel, first) in scratch.chunks_exact_mut(stride).zip(columns.clone().step_by(COLUMNS)) {
             let columns = first..columns.end.min(first + COLUMNS);
-            pack_panel(self.kernel, &self.matrix.slice(s![steps.clone(), columns]).t(), panel);
+            pack_panel(self.kernel, &self.matrix.slice(s![steps.clone(), columns]).t(), panel, Place::Cache);
         }
         (scratch, stride)
     }

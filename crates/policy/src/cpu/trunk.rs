@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::Cpu;
     use crate::Precision;
-    use crate::backend::{Backend, WeightKind};
+    use crate::backend::{Backend, ValuesMut, WeightKind};
     use proptest::prelude::*;
     use std::num::NonZeroUsize;
 
@@ -153,6 +153,7 @@ mod tests {
             let mut weights = [matrix, vector, vector, vector, matrix, vector]
                 .map(|(kind, rows)| cpu.allocate(kind, rows, width).unwrap());
             cpu.write(&mut weights.iter_mut().collect::<Vec<_>>(), &|tensor, offset, out| {
+                let ValuesMut::F32(out) = out else { panic!("the backend keeps f32") };
                 out.iter_mut().enumerate().for_each(|(i, out)| *out = value(tensor, offset + i));
                 Ok(())
             }).unwrap();

@@ -4,13 +4,14 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use ndarray::ArrayView2;
 use skillweld_linalg::{LinalgError, PackedWeight, Threads, WeightBlock};
+use skillweld_tensor::Dtype;
 
-use crate::backend::{ReadBlock, Result, WeightKind};
+use crate::backend::{ReadBlock, Result, ValuesMut, WeightKind};
 
 use super::Precision;
 
 /// Elements that one thread reads and writes at once, about: few enough for a core's L2 cache.
-const BLOCK: usize = 1 << 14;
+const BLOCK: usize = 1 << 16;
 
 /// A weight in memory.
 #[derive(Debug)]
@@ -129,27 +130,42 @@ fn numbered<'a>(blocks: impl Iterator<Item = Block<'a>>) -> Vec<(usize, Block<'a
     (0..).step_by(BLOCK).zip(blocks).collect()
 }
 
+/// A thread's rows on their way into panels.
+#[derive(Default)]
+struct Scratch {
+    f32: Vec<f32>,
+    bf16: Vec<bf16>,
+}
+
 impl Block<'_> {
-    /// Overwrites the block with what `read` gives, rounded once.
-    fn write(&mut self, scratch: &mut Vec<f32>, read: impl Fn(&mut [f32]) -> Result<()>) -> Result<()> {
+    /// Overwrites the block with what `read` gives.
+    fn write(&mut self, scratch: &mut Scratch, read: impl Fn(ValuesMut<'_>) -> Result<()>) -> Result<()> {
         match self {
+            Self::Packed(block, columns) if block.dtype() == Dtype::BF16 => {
+                let rows =
+                    rows(&mut scratch.bf16, (block.rows(), *columns), |out| read(ValuesMut::Bf16(out)))?;
+                Ok(block.write_bf16(&rows)?)
+            }
             Self::Packed(block, columns) => {
-                let shape = (block.rows(), *columns);
-                scratch.resize(shape.0 * shape.1, 0.0);
-                read(scratch)?;
-                let rows = ArrayView2::from_shape(shape, scratch)
-                    .unwrap_or_else(|_| unreachable!("scratch has the block's size"));
-                Ok(block.write(&rows)?)
+                let rows = rows(&mut scratch.f32, (block.rows(), *columns), |out| read(ValuesMut::F32(out)))?;
+                Ok(block.write_f32(&rows)?)
             }
-            Self::F32(values) => read(values),
-            Self::Bf16(values) => {
-                scratch.resize(values.len(), 0.0);
-                read(scratch)?;
-                values.convert_from_f32_slice(scratch);
-                Ok(())
-            }
+            Self::F32(values) => read(ValuesMut::F32(values)),
+            Self::Bf16(values) => read(ValuesMut::Bf16(values)),
         }
     }
+}
+
+/// Rows that `read` fills, in a buffer that is kept.
+fn rows<T: Copy + Default>(
+    buffer: &mut Vec<T>,
+    (rows, columns): (usize, usize),
+    read: impl Fn(&mut [T]) -> Result<()>,
+) -> Result<ArrayView2<'_, T>> {
+    buffer.resize(rows * columns, T::default());
+    read(buffer)?;
+    let rows = ArrayView2::from_shape((rows, columns), buffer);
+    Ok(rows.unwrap_or_else(|_| unreachable!("the buffer has the block's size")))
 }
 
 /// Overwrites weights in place, their blocks in parallel.
@@ -158,7 +174,7 @@ pub(super) fn write(threads: Threads, weights: &mut [&mut CpuWeight], read: &Rea
         weight.blocks_mut().into_iter().map(move |(offset, block)| (index, offset, Mutex::new(block)))
     });
     let blocks: Vec<_> = blocks.collect();
-    threads.for_each(blocks.len(), Vec::new, |scratch, part| {
+    threads.for_each(blocks.len(), Scratch::default, |scratch, part| {
         let (index, offset, block) = &blocks[part];
         let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
         block.write(scratch, |out| read(*index, *offset, out))
@@ -184,7 +200,13 @@ mod tests {
             let value = |weight: usize, index: usize| ((index * 7 + weight) % 251) as f32;
             let mut targets: Vec<_> = weights.iter_mut().collect();
             write(threads, &mut targets, &|weight, offset, out| {
-                out.iter_mut().enumerate().for_each(|(i, out)| *out = value(weight, offset + i));
+                let value = |i| value(weight, offset + i);
+                match out {
+                    ValuesMut::F32(out) => out.iter_mut().enumerate().for_each(|(i, out)| *out = value(i)),
+                    ValuesMut::Bf16(out) => {
+                        out.iter_mut().enumerate().for_each(|(i, out)| *out = bf16::from_f32(value(i)));
+                    }
+                }
                 Ok(())
             }).unwrap();
             let matrix = weights[0].matrix().to_f32();

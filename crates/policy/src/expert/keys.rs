@@ -44,7 +44,8 @@ impl ExpertPlan<'_, '_> {
 
     /// The dtype that `<module>.weight` is stored in.
     pub(super) fn dtype(&self, module: &str) -> Option<Dtype> {
-        self.plan.source().dtype(&format!("{}.weight", self.module(module, ".weight")))
+        let tensor = self.plan.source().tensor(&format!("{}.weight", self.module(module, ".weight")))?;
+        Some(tensor.dtype())
     }
 
     /// All values of `<module><parameter>`.

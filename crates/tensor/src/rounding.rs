@@ -4,26 +4,27 @@ use half::bf16;
 
 skillweld_simd::vectorize! {
     /// `out[i]` = bf16(`x[i]`).
-    pub(crate) fn to_bf16(x: &[f32], out: &mut [bf16]) {
+    pub fn to_bf16(x: &[f32], out: &mut [bf16]) {
         for (out, x) in out.iter_mut().zip(x) {
             *out = bf16::from_bits((rounded(x.to_bits()) >> 16) as u16);
         }
     }
 
     /// `out[i]` = bf16(`x[i]`), again as f32.
-    pub(crate) fn through_bf16(x: &[f32], out: &mut [f32]) {
+    pub fn through_bf16(x: &[f32], out: &mut [f32]) {
         for (out, x) in out.iter_mut().zip(x) {
             *out = f32::from_bits(rounded(x.to_bits()) & 0xffff_0000);
         }
     }
 }
 
-/// The bits whose upper half is the rounded value.
+/// The bits whose upper half is the rounded value. Without branches, so that loops over it become vectors.
 #[inline(always)]
-fn rounded(bits: u32) -> u32 {
-    let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+pub(crate) fn rounded(bits: u32) -> u32 {
     // Half a unit in the last place, less one bit where the last place is even. A NaN gets its quiet bit instead.
-    if nan { bits | 0x0040_0000 } else { bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) }
+    let near = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    let nan = 0u32.wrapping_sub(u32::from(bits & 0x7fff_ffff > 0x7f80_0000));
+    (near & !nan) | ((bits | 0x0040_0000) & nan)
 }
 
 #[cfg(test)]
