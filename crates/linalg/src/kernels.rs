@@ -3,6 +3,10 @@
 //!
 //! A *panel* holds 16 columns of the right-hand matrix (16 rows of a PyTorch weight). In f32 it has 16 values for each step
 //! of k. In bf16 it has 32 for each pair of steps, each column's two side by side, as AMX and `vdpbf16ps` want them.
+//!
+//! A *band* holds as many rows of x as a kernel multiplies at once: for each unit of steps, as many values as it reads of a
+//! row at a time, the rows' units follow one another. So a kernel walks through x as it lies in memory, however far
+//! apart its rows were.
 
 #![allow(
     unsafe_code,
@@ -22,8 +26,10 @@ mod tests;
 
 pub use choice::{InstructionSet, Kernel, Refusal};
 
+use std::ops::Range;
+
 use half::bf16;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::ArrayView2;
 
 /// Columns of a panel.
 pub(crate) const COLUMNS: usize = 16;
@@ -37,24 +43,35 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     const PER_WORD: usize;
     /// Steps of k that panels and rows of x are padded to: 1, or those of an AMX tile.
     const STEPS: usize;
-    /// Rows that x is padded to: 1, or those of an AMX tile.
-    const ROWS: usize;
-    /// Steps of k at once. Vector kernels: so many that writing sums costs little, so few that the panels of a tile stay in an
-    /// L1 cache (24 or 32 KiB) while rows of x stream past them. AMX computes so much for each byte that reading sums back
-    /// would cost more than reading panels from an L2 cache, where 64 columns of so many steps still lie.
-    fn block_depth(kernel: Kernel) -> usize;
+
+    /// How a kernel wants x, and how much of it at once.
+    fn shape(kernel: Kernel) -> Shape;
 
     #[doc(hidden)]
     fn routine(kernel: Kernel) -> Routine<Self>;
 }
 
-/// What a kernel works on: `x` has `rows` rows, rounded up to [`Element::ROWS`], of `depth` values, `x_stride` apart;
-/// `panels` so many panels of 16 · `depth` values, `panel_stride` apart, that they cover `columns`, rounded up to
-/// [`PANELS_TOGETHER`]; `out` has `rows` rows of `columns` values, `out_stride` apart, that nobody else reads or writes.
-/// `depth` is a positive multiple of [`Element::STEPS`].
+/// How a kernel wants x, and how much of a product it works on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Rows of a band.
+    pub(crate) band_rows: usize,
+    /// Steps of k of a row that lie side by side in a band.
+    pub(crate) unit: usize,
+    /// Steps of k at once: so many that reading sums back costs little, so few that two panels stay in an L1 cache of 48
+    /// KiB (AVX2: one in 32) while bands stream past them.
+    pub(crate) block_depth: usize,
+    /// Columns at once, at most: their sums, panels and the bands share an L2 cache.
+    pub(crate) chunk_columns: usize,
+}
+
+/// What a kernel works on: `rows` rows of x in bands of `depth` steps, `band_stride` apart; so many panels of 16 · `depth`
+/// values, `panel_stride` apart, that they cover `columns`, a multiple of 32; and `out`, rows of so many values,
+/// `out_stride` apart, that nobody else reads or writes, as many as there are in the bands. `depth` is a positive
+/// multiple of [`Element::STEPS`].
 pub(crate) struct Block<T> {
     x: *const T,
-    x_stride: usize,
+    band_stride: usize,
     panels: *const T,
     panel_stride: usize,
     out: *mut f32,
@@ -65,22 +82,20 @@ pub(crate) struct Block<T> {
     accumulate: bool,
 }
 
-/// Rows of the next tile: what is left over a whole tile goes into two of about the same height, for one of few rows
-/// takes as long as one of several.
-fn rows_at_once<const ROWS: usize>(left: usize) -> usize {
-    if left > ROWS && left < 2 * ROWS { left.div_ceil(2) } else { left.min(ROWS) }
-}
-
 /// A kernel's entry. Safe to call where the instruction set was detected and the block holds what [`Block`] says.
 pub(crate) type Routine<T> = unsafe fn(&Block<T>);
 
 impl Element for f32 {
     const PER_WORD: usize = 1;
     const STEPS: usize = 1;
-    const ROWS: usize = 1;
 
-    fn block_depth(_: Kernel) -> usize {
-        384
+    fn shape(kernel: Kernel) -> Shape {
+        let band_rows = match kernel.instruction_set() {
+            InstructionSet::Portable => 4,
+            InstructionSet::Avx2 => 6,
+            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 | InstructionSet::Amx => 12,
+        };
+        Shape { band_rows, unit: 1, block_depth: 256, chunk_columns: 128 }
     }
 
     fn routine(kernel: Kernel) -> Routine<Self> {
@@ -97,10 +112,13 @@ impl Element for f32 {
 impl Element for bf16 {
     const PER_WORD: usize = 2;
     const STEPS: usize = 32;
-    const ROWS: usize = 16;
 
-    fn block_depth(kernel: Kernel) -> usize {
-        if kernel.instruction_set() == InstructionSet::Amx { 8192 } else { 512 }
+    fn shape(kernel: Kernel) -> Shape {
+        if kernel.instruction_set() == InstructionSet::Amx {
+            Shape { band_rows: 16, unit: 32, block_depth: 384, chunk_columns: 256 }
+        } else {
+            Shape { band_rows: 12, unit: 2, block_depth: 512, chunk_columns: 128 }
+        }
     }
 
     fn routine(kernel: Kernel) -> Routine<Self> {
@@ -114,53 +132,124 @@ impl Element for bf16 {
     }
 }
 
-/// out = x · panels, or out += x · panels, as `accumulate` says.
-///
-/// `panels[panel · panel_stride ..]` holds 16 · `x.ncols()` values of each panel. The sum over k is one chain of additions
-/// for each element (two, in AMX's and `vdpbf16ps`'s pairs), the same wherever in `out` the element lies.
+/// Rows of x in bands of `depth` steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bands<'a, T> {
+    values: &'a [T],
+    depth: usize,
+}
+
+impl<'a, T: Element> Bands<'a, T> {
+    /// As many bands as `values` holds.
+    pub(crate) fn new(values: &'a [T], depth: usize) -> Self {
+        Self { values, depth }
+    }
+
+    /// Steps of k.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+}
+
+/// Packs some steps of as many rows as a band has, `stride` values apart, into the band, from its beginning on.
 ///
 /// # Panics
-/// When the shapes do not fit one another, or rows are not contiguous.
-pub(crate) fn multiply<T: Element>(
-    kernel: Kernel,
-    x: &ArrayView2<'_, T>,
-    panels: &[T],
-    panel_stride: usize,
-    out: &mut ArrayViewMut2<'_, f32>,
-    accumulate: bool,
-) {
-    let (rows, columns) = out.dim();
-    let depth = x.ncols();
-    if rows == 0 || columns == 0 {
+/// When `steps` is no multiple of the unit, or there are fewer values.
+pub(crate) fn pack_band<T: Element>(kernel: Kernel, rows: &[T], stride: usize, steps: usize, band: &mut [T]) {
+    let Shape { band_rows, unit, .. } = T::shape(kernel);
+    assert!(
+        steps.is_multiple_of(unit) && stride >= steps,
+        "{steps} steps, {stride} apart, in units of {unit}"
+    );
+    let (rows, band) = (&rows[..(band_rows - 1) * stride + steps], &mut band[..band_rows * steps]);
+    #[cfg(target_arch = "x86_64")]
+    if unit == T::PER_WORD && kernel.instruction_set() >= InstructionSet::Avx512 {
+        // SAFETY: `rows` and `band` were cut to exactly what is read and written. A kernel of AVX-512 or above exists only
+        // where that was detected.
+        unsafe {
+            avx512::pack_band(
+                rows.as_ptr().cast(),
+                stride * size_of::<T>(),
+                band_rows,
+                steps / unit,
+                band.as_mut_ptr().cast(),
+            );
+        }
         return;
     }
-    let count = columns.div_ceil(COLUMNS).next_multiple_of(PANELS_TOGETHER);
-    let stride = |strides: &[isize], rows: usize, columns: usize| {
-        assert!(columns == 1 || strides[1] == 1, "rows of {strides:?} are not contiguous");
-        assert!(rows == 1 || strides[0] >= 0, "rows of {strides:?} go backwards");
-        strides[0].unsigned_abs()
-    };
-    assert!(x.nrows() >= rows.next_multiple_of(T::ROWS), "{} rows of x for {rows} of the result", x.nrows());
-    assert!(depth > 0 && depth.is_multiple_of(T::STEPS), "depth {depth} is no multiple of {}", T::STEPS);
+    for (row, values) in rows.chunks(stride).enumerate() {
+        for (step, values) in values[..steps].chunks_exact(unit).enumerate() {
+            band[(step * band_rows + row) * unit..][..unit].copy_from_slice(values);
+        }
+    }
+}
+
+/// out = x · panels, or out += x · panels, as `accumulate` says, for some rows of x (from a band's first on) and some steps.
+///
+/// `panels[panel · panel_stride ..]` holds 16 · `steps.len()` values of each panel, in twos. `out` has rows of `out_stride`
+/// values, as many as the bands have; of each the first `columns`, rounded up to 32, are written, and beyond `rows` what
+/// is there says nothing. The sum over k is one chain of additions for each element (two, in AMX's and `vdpbf16ps`'s
+/// pairs), the same wherever in `out` the element lies.
+///
+/// # Panics
+/// When the shapes do not fit one another.
+#[allow(clippy::too_many_arguments, reason = "one product's operands, each needed")]
+pub(crate) fn multiply<T: Element>(
+    kernel: Kernel,
+    x: Bands<'_, T>,
+    (rows, steps): (Range<usize>, Range<usize>),
+    (panels, panel_stride): (&[T], usize),
+    columns: usize,
+    (out, out_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let Shape { band_rows, .. } = T::shape(kernel);
+    let (depth, columns) = (steps.len(), columns.next_multiple_of(PANELS_TOGETHER * COLUMNS));
+    if rows.is_empty() || columns == 0 {
+        return;
+    }
+    let count = columns / COLUMNS;
+    assert!(
+        rows.start.is_multiple_of(band_rows)
+            && rows.end.next_multiple_of(band_rows) * x.depth <= x.values.len(),
+        "rows {rows:?} of {} values in bands of {band_rows} × {}",
+        x.values.len(),
+        x.depth
+    );
+    assert!(
+        depth > 0
+            && depth.is_multiple_of(T::STEPS)
+            && steps.start.is_multiple_of(T::STEPS)
+            && steps.end <= x.depth,
+        "steps {steps:?} of {}, by {}",
+        x.depth,
+        T::STEPS
+    );
     assert!(
         panel_stride >= COLUMNS * depth && panels.len() >= (count - 1) * panel_stride + COLUMNS * depth,
         "{} values for {count} panels of depth {depth}",
         panels.len()
     );
+    assert!(
+        out_stride >= columns && out.len() >= rows.len().next_multiple_of(band_rows) * out_stride,
+        "{} values for {} rows of {columns}, {out_stride} apart",
+        out.len(),
+        rows.len()
+    );
     let block = Block {
-        x: x.as_ptr(),
-        x_stride: stride(x.strides(), x.nrows(), depth),
+        x: x.values[rows.start * x.depth + steps.start * band_rows..].as_ptr(),
+        band_stride: band_rows * x.depth,
         panels: panels.as_ptr(),
         panel_stride,
-        out_stride: stride(out.strides(), rows, columns),
         out: out.as_mut_ptr(),
-        rows,
+        out_stride,
+        rows: rows.len(),
         columns,
         depth,
         accumulate,
     };
-    // SAFETY: the views promise that their rows exist and that `out` is ours alone; everything else that `Block` says was
-    // checked above. A `Kernel` exists only for an instruction set that was detected.
+    // SAFETY: everything that `Block` says was checked above, and `out` is borrowed mutably. A `Kernel` exists only for an
+    // instruction set that was detected.
     unsafe { T::routine(kernel)(&block) }
 }
 

@@ -5,21 +5,19 @@ use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use skillweld_simd::vectorize;
 
 use self::right::Panelled;
 use crate::aligned::Aligned;
-use crate::kernels::{Element, Kernel, multiply};
+use crate::kernels::{Bands, COLUMNS, Element, Kernel, PANELS_TOGETHER, Shape, multiply};
 use crate::packed::{PackedWeight, Panels};
 use crate::{LinalgError, Threads};
 
-/// Columns that a worker computes at once: few enough for their panels, and the result, to stay in a core's L2 cache.
-const CHUNK_COLUMNS: usize = 64;
-/// Rows that are whole tiles of every kernel: of 6, 8, 16 and 32 rows.
-const WHOLE_TILES: usize = 96;
-/// Rows of x that stay in the L2 cache while each of those panels is used against all of them.
-const BLOCK_ROWS: usize = 2 * WHOLE_TILES;
+/// Rows that are whole bands of every kernel: of 4, 6, 12 and 16 rows.
+const WHOLE_BANDS: usize = 96;
+/// Bytes of x that stay in an L2 cache while panels are used against all of them.
+const BLOCK_BYTES: usize = 384 << 10;
 /// Pieces for each thread, at least, where columns alone do not give as many.
 const PIECES: usize = 3;
 
@@ -48,7 +46,7 @@ impl<'a> From<&'a PackedWeight> for Right<'a> {
 ///
 /// f32 against f32 multiplies and adds in f32. Against a bf16 weight, x is rounded to bf16 (to nearest, ties to even) and
 /// products, which are exact, are added in f32, as PyTorch's bf16 `linear` does but for its last rounding: here the
-/// result stays f32. The sum over k runs in blocks of 384 steps, or where both sides are multiplied as bf16 of 512 (8192 with AMX), each a
+/// result stays f32. The sum over k runs in blocks of 256 steps, or where both sides are multiplied as bf16 of 512 (384 with AMX), each a
 /// chain from 0, the blocks added one after the other; which kernel runs decides about fusing and pairing. So the result
 /// depends on the kernel, but not on the number of threads nor on where in the matrix an element lies. AMX and AVX-512
 /// BF16 treat subnormal numbers as zero.
@@ -85,7 +83,7 @@ pub struct Product<'a> {
 pub type Then<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 
 impl<'a> Product<'a> {
-    /// x · B or x · Wᵀ, x being m × k with any strides. Rows of x that are contiguous are read where they lie.
+    /// x · B or x · Wᵀ, x being m × k with any strides.
     pub fn new(x: impl Into<ArrayView2<'a, f32>>, right: impl Into<Right<'a>>) -> Self {
         Self { x: x.into(), right: right.into(), bias: None, then: None, kernel: None }
     }
@@ -132,8 +130,8 @@ impl<'a> Product<'a> {
             return Err(LinalgError::NotContiguous { rows: out.nrows(), cols: n });
         }
         if k == 0 {
-            out.fill(0.0);
-            self.finish(0, 0, out);
+            let nothing = vec![0.0; n];
+            self.finish(0, 0, std::iter::repeat(&nothing[..]), out);
             return Ok(());
         }
         let x = &self.x;
@@ -141,26 +139,27 @@ impl<'a> Product<'a> {
         match self.right {
             Right::Matrix(matrix) => {
                 let kernel = kernel(Kernel::fastest_f32);
-                left::plain(threads, x, |x| {
-                    self.run(kernel, threads, &x, &right::Matrix { matrix, kernel }, out);
-                });
+                let right = right::Matrix { matrix, kernel };
+                left::plain(threads, kernel, x, |x| self.run(kernel, threads, x, &right, out));
             }
             Right::Weight(weight) => match &weight.panels {
                 Panels::F32(panels) => {
-                    let right = right::Stored { panels, depth: k };
-                    left::plain(threads, x, |x| {
-                        self.run(kernel(Kernel::fastest_f32), threads, &x, &right, out);
-                    });
+                    let (kernel, right) = (kernel(Kernel::fastest_f32), right::Stored { panels, depth: k });
+                    left::plain(threads, kernel, x, |x| self.run(kernel, threads, x, &right, out));
                 }
                 Panels::Bf16(panels) => {
                     let kernel = kernel(Kernel::fastest_bf16);
                     let depth = k.next_multiple_of(bf16::STEPS);
                     let right = right::Stored { panels, depth };
                     if kernel.takes_bf16() {
-                        left::narrow(threads, x, depth, |x| self.run(kernel, threads, &x, &right, out));
+                        left::narrow(threads, kernel, x, depth, |x| {
+                            self.run(kernel, threads, x, &right, out);
+                        });
                     } else {
                         let right = right::Widened { narrow: right, kernel };
-                        left::rounded(threads, x, depth, |x| self.run(kernel, threads, &x, &right, out));
+                        left::rounded(threads, kernel, x, depth, |x| {
+                            self.run(kernel, threads, x, &right, out);
+                        });
                     }
                 }
             },
@@ -172,44 +171,51 @@ impl<'a> Product<'a> {
         &self,
         kernel: Kernel,
         threads: Threads,
-        x: &ArrayView2<'_, T>,
+        x: Bands<'_, T>,
         right: &impl Panelled<T>,
         out: &mut ArrayViewMut2<'_, f32>,
     ) {
-        let depth = x.ncols();
-        let pieces = cut(out, threads);
-        let Ok(()) = threads.for_each(pieces.len(), Aligned::default, |scratch, index| {
+        let Shape { band_rows, block_depth, chunk_columns, .. } = T::shape(kernel);
+        let rows_at_once = BLOCK_BYTES / (block_depth * size_of::<T>()) / WHOLE_BANDS * WHOLE_BANDS;
+        let pieces = cut(out, threads, chunk_columns);
+        let scratch = || (Aligned::default(), Aligned::default());
+        let Ok(()) = threads.for_each(pieces.len(), scratch, |(panels, sums), index| {
             let mut piece = pieces[index].lock().unwrap_or_else(PoisonError::into_inner);
             let Piece { row, column, out } = &mut *piece;
             let (rows, columns) = out.dim();
-            let block_depth = T::block_depth(kernel);
-            for start in (0..depth).step_by(block_depth) {
-                let steps = start..depth.min(start + block_depth);
-                let (panels, stride) = right.panels(steps.clone(), *column..*column + columns, scratch);
-                for first in (0..rows).step_by(BLOCK_ROWS) {
-                    let block = first..rows.min(first + BLOCK_ROWS);
-                    let readable = *row + (first + block.len().next_multiple_of(T::ROWS));
-                    let x = x.slice(s![*row + first..readable, steps.clone()]);
-                    let mut out = out.slice_mut(s![block, ..]);
-                    multiply(kernel, &x, panels, stride, &mut out, start > 0);
+            // Sums lie side by side until they are whole: rows of `out` may be pages apart.
+            let stride = columns.next_multiple_of(PANELS_TOGETHER * COLUMNS);
+            sums.resize(rows.next_multiple_of(band_rows) * stride);
+            for start in (0..x.depth()).step_by(block_depth) {
+                let steps = start..x.depth().min(start + block_depth);
+                let panels = right.panels(steps.clone(), *column..*column + columns, panels);
+                for first in (0..rows).step_by(rows_at_once) {
+                    let block = *row + first..*row + rows.min(first + rows_at_once);
+                    let sums = (&mut sums[first * stride..], stride);
+                    multiply(kernel, x, (block, steps.clone()), panels, columns, sums, start > 0);
                 }
             }
-            self.finish(*row, *column, out);
+            self.finish(*row, *column, sums.chunks(stride), out);
             Ok::<_, Infallible>(())
         });
     }
 
-    /// Bias, then what comes after.
-    fn finish(&self, first_row: usize, column: usize, out: &mut ArrayViewMut2<'_, f32>) {
-        if self.bias.is_none() && self.then.is_none() {
-            return;
-        }
+    /// Writes sums with the bias, then calls what comes after.
+    fn finish<'s>(
+        &self,
+        first_row: usize,
+        column: usize,
+        sums: impl Iterator<Item = &'s [f32]>,
+        out: &mut ArrayViewMut2<'_, f32>,
+    ) {
         let bias = self.bias.map(|bias| &bias[column..column + out.ncols()]);
-        for (row, mut values) in out.rows_mut().into_iter().enumerate() {
+        for ((row, mut values), sums) in out.rows_mut().into_iter().enumerate().zip(sums) {
             // Contiguous: checked by `write`.
             let Some(values) = values.as_slice_mut() else { continue };
-            if let Some(bias) = bias {
-                add(values, bias);
+            let sums = &sums[..values.len()];
+            match bias {
+                Some(bias) => add(sums, bias, values),
+                None => values.copy_from_slice(sums),
             }
             if let Some(then) = self.then {
                 then(first_row + row, column, values);
@@ -219,9 +225,9 @@ impl<'a> Product<'a> {
 }
 
 vectorize! {
-    /// values += x.
-    fn add(values: &mut [f32], x: &[f32]) {
-        values.iter_mut().zip(x).for_each(|(value, x)| *value += x);
+    /// out = a + b.
+    fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
     }
 }
 
@@ -232,19 +238,21 @@ struct Piece<'a> {
     out: ArrayViewMut2<'a, f32>,
 }
 
-/// Cuts the result into pieces that workers take one after the other. Where it is cut changes no value.
-fn cut<'a>(out: &'a mut ArrayViewMut2<'_, f32>, threads: Threads) -> Vec<Mutex<Piece<'a>>> {
+/// Cuts the result into pieces of about `most` columns that workers take one after the other. Where it is cut changes no
+/// value.
+fn cut<'a>(out: &'a mut ArrayViewMut2<'_, f32>, threads: Threads, most: usize) -> Vec<Mutex<Piece<'a>>> {
     let (m, n) = out.dim();
-    let chunks = n.div_ceil(CHUNK_COLUMNS);
+    let width = chunk_columns(n, threads.count(), most);
+    let chunks = n.div_ceil(width);
     let parts = match threads.count() {
         1 => 1,
         count => (PIECES * count).div_ceil(chunks),
     };
-    let rows = m.div_ceil(parts).next_multiple_of(WHOLE_TILES);
+    let rows = m.div_ceil(parts).next_multiple_of(WHOLE_BANDS);
     let mut pieces = Vec::with_capacity(chunks * m.div_ceil(rows));
     let mut rest = out.view_mut();
-    for column in (0..n).step_by(CHUNK_COLUMNS) {
-        let (chunk, after) = rest.split_at(Axis(1), CHUNK_COLUMNS.min(n - column));
+    for column in (0..n).step_by(width) {
+        let (chunk, after) = rest.split_at(Axis(1), width.min(n - column));
         rest = after;
         let mut rest = chunk;
         for row in (0..m).step_by(rows) {
@@ -254,4 +262,12 @@ fn cut<'a>(out: &'a mut ArrayViewMut2<'_, f32>, threads: Threads) -> Vec<Mutex<P
         }
     }
     pieces
+}
+
+/// Columns of a piece: as many as `most`, or fewer, down to half, if so the last thread is done sooner.
+fn chunk_columns(n: usize, threads: usize, most: usize) -> usize {
+    let pair = PANELS_TOGETHER * COLUMNS;
+    let longest = |width: usize| n.div_ceil(width).div_ceil(threads) * width;
+    let widths = (0..=most / 2 / pair).map(|fewer| most - fewer * pair);
+    widths.min_by_key(|&width| longest(width)).unwrap_or(most)
 }

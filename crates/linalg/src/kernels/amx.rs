@@ -10,17 +10,16 @@ use half::bf16;
 
 use super::{Block, COLUMNS};
 
-/// Rows of a tile register.
-pub(super) const TILE_ROWS: usize = 16;
+/// Rows of a tile register, and of a band.
+const TILE_ROWS: usize = 16;
 /// Steps of k in a row of 64 bytes of x. A row of a weight's tile holds a pair of steps for 16 columns.
-pub(super) const TILE_STEPS: usize = 32;
+const TILE_STEPS: usize = 32;
 
 /// One call of [`tile`]: 16 or 32 rows by 32 columns.
 pub(super) struct Tile {
-    /// 16 or (`tall`) 32 rows of `32 · steps` values, `x_stride` bytes apart.
-    pub(super) x: *const bf16,
-    pub(super) x_stride: usize,
-    /// Two panels of `steps` tiles, each 16 rows of 64 bytes, one after the other.
+    /// Two bands (one, if not `tall`) of `steps` tiles, each 16 rows of 64 bytes, one after the other.
+    pub(super) x: [*const bf16; 2],
+    /// Two panels of as many tiles.
     pub(super) panels: [*const bf16; 2],
     /// At least 1.
     pub(super) steps: usize,
@@ -32,7 +31,7 @@ pub(super) struct Tile {
 }
 
 /// # Safety
-/// [`available`] said yes, and `block` points to what [`Block`] says, `x` with its rows padded to a multiple of 16.
+/// [`available`] said yes, and `block` points to what [`Block`] says.
 pub(super) unsafe fn block(block: &Block<bf16>) {
     /// Palette 1, all eight tiles 16 rows of 64 bytes: the layout that `ldtilecfg` reads.
     #[repr(C, align(64))]
@@ -60,59 +59,28 @@ pub(super) unsafe fn block(block: &Block<bf16>) {
     }
 }
 
-/// Calls `tile` for every 32 × 32 sums, by way of a full tile beside `out` where `out` has fewer rows or columns.
+/// Calls `tile` for every 32 × 32 sums.
 ///
 /// # Safety
-/// `block` points to what [`Block`] says, `x` with its rows padded to a multiple of 16; `tile` does as [`tile`] does.
+/// `block` points to what [`Block`] says; `tile` does as [`tile`] does.
 pub(super) unsafe fn tiles(block: &Block<bf16>, tile: unsafe fn(&Tile)) {
-    const WIDE: usize = 2 * COLUMNS;
-    let mut beside = [0.0f32; 2 * TILE_ROWS * WIDE];
-    // Rows outside: the panels of all columns stay in the second cache, and the rows are read again while they are near.
-    for row in (0..block.rows).step_by(2 * TILE_ROWS) {
-        let rows = (2 * TILE_ROWS).min(block.rows - row);
-        let tall = rows > TILE_ROWS;
-        for first in (0..block.columns).step_by(WIDE) {
-            let columns = WIDE.min(block.columns - first);
-            // SAFETY: panels are stored in twos.
-            let panels = unsafe {
-                let left = block.panels.add(first / COLUMNS * block.panel_stride);
-                [left, left.add(block.panel_stride)]
-            };
-            let whole = columns == WIDE && (rows == 2 * TILE_ROWS || rows == TILE_ROWS);
-            // SAFETY: the row exists and first < columns.
-            let out = unsafe { block.out.add(row * block.out_stride + first) };
-            let copy = |beside: &mut [f32], back: bool| {
-                for r in 0..rows {
-                    // SAFETY: rows and columns of `out` that exist, and nobody else holds.
-                    let out =
-                        unsafe { std::slice::from_raw_parts_mut(out.add(r * block.out_stride), columns) };
-                    let beside = &mut beside[r * WIDE..][..columns];
-                    if back {
-                        out.copy_from_slice(beside);
-                    } else {
-                        beside.copy_from_slice(out);
-                    }
-                }
-            };
-            if !whole && block.accumulate {
-                copy(&mut beside, false);
-            }
-            let (to, to_stride) = if whole { (out, block.out_stride) } else { (beside.as_mut_ptr(), WIDE) };
-            // SAFETY: x has these 16 or 32 rows by its padding, `to` has them and 32 columns, depth is a multiple of 32.
+    // Columns outside: two panels stay in the first cache, and the bands stream past them from the second.
+    for first in (0..block.columns).step_by(2 * COLUMNS) {
+        for row in (0..block.rows).step_by(2 * TILE_ROWS) {
+            let tall = block.rows - row > TILE_ROWS;
+            // SAFETY: the bands exist, panels come in twos, `out` has the bands' rows, and depth is a multiple of 32.
             unsafe {
+                let x = block.x.add(row / TILE_ROWS * block.band_stride);
+                let left = block.panels.add(first / COLUMNS * block.panel_stride);
                 tile(&Tile {
-                    x: block.x.add(row * block.x_stride),
-                    x_stride: block.x_stride * size_of::<bf16>(),
-                    panels,
+                    x: [x, if tall { x.add(block.band_stride) } else { x }],
+                    panels: [left, left.add(block.panel_stride)],
                     steps: block.depth / TILE_STEPS,
-                    out: to,
-                    out_stride: to_stride * size_of::<f32>(),
+                    out: block.out.add(row * block.out_stride + first),
+                    out_stride: block.out_stride * size_of::<f32>(),
                     tall,
                     accumulate: block.accumulate,
                 });
-            }
-            if !whole {
-                copy(&mut beside, true);
             }
         }
     }
@@ -140,16 +108,16 @@ unsafe fn tile(t: &Tile) {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "3:",
-                "tileloadd tmm4, [{x} + {x_stride}*1]",
+                "tileloadd tmm4, [{x} + {row}*1]",
                 "tileloadd tmm6, [{left} + {row}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{right} + {row}*1]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{low_x} + {x_stride}*1]",
+                "tileloadd tmm5, [{low_x} + {row}*1]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {x}, 64",
-                "add {low_x}, 64",
+                "add {x}, 1024",
+                "add {low_x}, 1024",
                 "add {left}, 1024",
                 "add {right}, 1024",
                 "dec {steps}",
@@ -162,9 +130,8 @@ unsafe fn tile(t: &Tile) {
                 out = in(reg) t.out,
                 low_out = in(reg) t.out.byte_add(TILE_ROWS * t.out_stride),
                 out_stride = in(reg) t.out_stride,
-                x = inout(reg) t.x => _,
-                low_x = inout(reg) t.x.byte_add(TILE_ROWS * t.x_stride) => _,
-                x_stride = in(reg) t.x_stride,
+                x = inout(reg) t.x[0] => _,
+                low_x = inout(reg) t.x[1] => _,
                 left = inout(reg) t.panels[0] => _,
                 right = inout(reg) t.panels[1] => _,
                 row = in(reg) 64usize,
@@ -185,12 +152,12 @@ unsafe fn tile(t: &Tile) {
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "3:",
-                "tileloadd tmm4, [{x} + {x_stride}*1]",
+                "tileloadd tmm4, [{x} + {row}*1]",
                 "tileloadd tmm6, [{left} + {row}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{right} + {row}*1]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {x}, 64",
+                "add {x}, 1024",
                 "add {left}, 1024",
                 "add {right}, 1024",
                 "dec {steps}",
@@ -200,8 +167,7 @@ unsafe fn tile(t: &Tile) {
                 accumulate = in(reg) u32::from(t.accumulate),
                 out = in(reg) t.out,
                 out_stride = in(reg) t.out_stride,
-                x = inout(reg) t.x => _,
-                x_stride = in(reg) t.x_stride,
+                x = inout(reg) t.x[0] => _,
                 left = inout(reg) t.panels[0] => _,
                 right = inout(reg) t.panels[1] => _,
                 row = in(reg) 64usize,

@@ -2,79 +2,60 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, COLUMNS, rows_at_once};
+use super::{Block, COLUMNS};
 
+/// Rows of a band.
 const ROWS: usize = 6;
 
 /// # Safety
 /// The processor has AVX2 and FMA, and `block` points to what [`Block`] says.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn block(block: &Block<f32>) {
-    for panel in 0..block.columns.div_ceil(COLUMNS) {
-        let mut row = 0;
-        while row < block.rows {
-            let rows = rows_at_once::<ROWS>(block.rows - row);
+    for panel in 0..block.columns / COLUMNS {
+        for row in (0..block.rows).step_by(ROWS) {
             // SAFETY: as the caller's; each call takes rows that exist.
             unsafe {
-                match rows {
-                    6 => tile::<6>(block, row, panel),
-                    5 => tile::<5>(block, row, panel),
-                    4 => tile::<4>(block, row, panel),
-                    3 => tile::<3>(block, row, panel),
+                match block.rows - row {
+                    1 => tile::<1>(block, row, panel),
                     2 => tile::<2>(block, row, panel),
-                    _ => tile::<1>(block, row, panel),
+                    3 => tile::<3>(block, row, panel),
+                    4 => tile::<4>(block, row, panel),
+                    5 => tile::<5>(block, row, panel),
+                    _ => tile::<ROWS>(block, row, panel),
                 }
             }
-            row += rows;
         }
     }
 }
 
 /// # Safety
-/// As for [`block`]; rows `row .. row + R` exist.
+/// As for [`block`]; rows `row .. row + R` exist, and `row` is a band's first.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const R: usize>(block: &Block<f32>, row: usize, panel: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    let mut x = [block.x; R];
-    for (r, x) in x.iter_mut().enumerate() {
-        // SAFETY: the row exists.
-        *x = unsafe { block.x.add((row + r) * block.x_stride) };
-    }
-    // SAFETY: the panel exists.
-    let w = unsafe { block.panels.add(panel * block.panel_stride) };
+    // SAFETY: the band and the panel exist.
+    let (x, w) = unsafe {
+        (block.x.add(row / ROWS * block.band_stride), block.panels.add(panel * block.panel_stride))
+    };
     for k in 0..block.depth {
-        // SAFETY: k < depth, so the panel has 16 values for it, and each row one.
+        // SAFETY: k < depth, so the panel has 16 values for it, and the band one for each row.
         unsafe {
             let w = w.add(k * COLUMNS);
             let w = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                let x = _mm256_broadcast_ss(&*x.add(k));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm256_broadcast_ss(&*x.add(k * ROWS + r));
                 sums[0] = _mm256_fmadd_ps(x, w[0], sums[0]);
                 sums[1] = _mm256_fmadd_ps(x, w[1], sums[1]);
             }
         }
     }
-    let first = panel * COLUMNS;
-    let columns = COLUMNS.min(block.columns - first);
-    for (r, mut sums) in sums.into_iter().enumerate() {
-        // SAFETY: the row exists and has `columns` values from `first` on; 16 are touched only where there are 16.
-        unsafe {
-            let out = block.out.add((row + r) * block.out_stride + first);
-            if columns == COLUMNS {
-                if block.accumulate {
-                    sums[0] = _mm256_add_ps(_mm256_loadu_ps(out), sums[0]);
-                    sums[1] = _mm256_add_ps(_mm256_loadu_ps(out.add(8)), sums[1]);
-                }
-                _mm256_storeu_ps(out, sums[0]);
-                _mm256_storeu_ps(out.add(8), sums[1]);
-            } else {
-                let mut values = [0.0; COLUMNS];
-                _mm256_storeu_ps(values.as_mut_ptr(), sums[0]);
-                _mm256_storeu_ps(values.as_mut_ptr().add(8), sums[1]);
-                for (c, sum) in values[..columns].iter().enumerate() {
-                    let out = &mut *out.add(c);
-                    *out = if block.accumulate { *out + sum } else { *sum };
-                }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (half, sum) in sums.into_iter().enumerate() {
+            // SAFETY: 8 values of a row that exists.
+            unsafe {
+                let out = block.out.add((row + r) * block.out_stride + panel * COLUMNS + 8 * half);
+                let before = if block.accumulate { _mm256_loadu_ps(out) } else { _mm256_setzero_ps() };
+                _mm256_storeu_ps(out, _mm256_add_ps(before, sum));
             }
         }
     }

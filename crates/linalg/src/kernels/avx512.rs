@@ -1,4 +1,5 @@
-//! 8 rows by 32 columns in 16 of AVX-512's 32 registers: enough sums in flight to keep two FMA units busy.
+//! 12 rows by 32 columns in 24 of AVX-512's 32 registers: enough sums in flight to keep two FMA units busy, and few enough
+//! reads beside them.
 //!
 //! With AVX-512 BF16 one instruction multiplies and adds a pair of bf16 steps.
 
@@ -6,34 +7,36 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Block, COLUMNS, rows_at_once};
+use super::{Block, COLUMNS};
 
-const ROWS: usize = 8;
+/// Rows of a band.
+const ROWS: usize = 12;
 
 /// Two panels side by side.
 const WIDE: usize = 2 * COLUMNS;
 
-/// Calls `$tile::<R, …>` for the rows that are left, at most 8.
-macro_rules! by_rows {
+/// Calls `$tile::<R>` for every two panels and every band of R rows, 12 or what is left.
+macro_rules! by_bands {
     ($block:ident, $tile:ident) => {
         for first in (0..$block.columns).step_by(WIDE) {
-            let mut row = 0;
-            while row < $block.rows {
-                let rows = rows_at_once::<ROWS>($block.rows - row);
+            for row in (0..$block.rows).step_by(ROWS) {
                 // SAFETY: as the caller's; each call takes rows that exist.
                 unsafe {
-                    match rows {
-                        8 => $tile::<8>($block, row, first),
-                        7 => $tile::<7>($block, row, first),
-                        6 => $tile::<6>($block, row, first),
-                        5 => $tile::<5>($block, row, first),
-                        4 => $tile::<4>($block, row, first),
-                        3 => $tile::<3>($block, row, first),
+                    match $block.rows - row {
+                        1 => $tile::<1>($block, row, first),
                         2 => $tile::<2>($block, row, first),
-                        _ => $tile::<1>($block, row, first),
+                        3 => $tile::<3>($block, row, first),
+                        4 => $tile::<4>($block, row, first),
+                        5 => $tile::<5>($block, row, first),
+                        6 => $tile::<6>($block, row, first),
+                        7 => $tile::<7>($block, row, first),
+                        8 => $tile::<8>($block, row, first),
+                        9 => $tile::<9>($block, row, first),
+                        10 => $tile::<10>($block, row, first),
+                        11 => $tile::<11>($block, row, first),
+                        _ => $tile::<ROWS>($block, row, first),
                     }
                 }
-                row += rows;
             }
         }
     };
@@ -43,97 +46,112 @@ macro_rules! by_rows {
 /// The processor has AVX-512 F, and `block` points to what [`Block`] says.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn block(block: &Block<f32>) {
-    by_rows!(block, tile);
+    by_bands!(block, tile);
 }
 
 /// # Safety
 /// The processor has AVX-512 F and BF16, and `block` points to what [`Block`] says.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn block_bf16(block: &Block<bf16>) {
-    by_rows!(block, tile_bf16);
+    by_bands!(block, tile_bf16);
+}
+
+/// Where a tile reads: its band, and its two panels.
+///
+/// # Safety
+/// As for [`block`]; `row` is a band's first, and `first` a column that two panels begin with.
+unsafe fn operands<T>(block: &Block<T>, row: usize, first: usize) -> (*const T, *const T, *const T) {
+    // SAFETY: the band exists, and panels come in twos.
+    unsafe {
+        let left = block.panels.add(first / COLUMNS * block.panel_stride);
+        (block.x.add(row / ROWS * block.band_stride), left, left.add(block.panel_stride))
+    }
 }
 
 /// # Safety
-/// As for [`block`]; rows `row .. row + R` exist.
+/// As for [`block`]; rows `row .. row + R` exist, and `row` is a band's first.
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const R: usize>(block: &Block<f32>, row: usize, first: usize) {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    let mut x = [block.x; R];
-    for (r, x) in x.iter_mut().enumerate() {
-        // SAFETY: the row exists.
-        *x = unsafe { block.x.add((row + r) * block.x_stride) };
-    }
-    // SAFETY: panels are stored in twos.
-    let (left, right) = unsafe {
-        let left = block.panels.add(first / COLUMNS * block.panel_stride);
-        (left, left.add(block.panel_stride))
-    };
+    // SAFETY: as the caller's.
+    let (x, left, right) = unsafe { operands(block, row, first) };
     for k in 0..block.depth {
-        // SAFETY: k < depth, so each panel has 16 values for it, and each row one.
+        // SAFETY: k < depth, so each panel has 16 values for it, and the band one for each row.
         unsafe {
             let w = [_mm512_loadu_ps(left.add(k * COLUMNS)), _mm512_loadu_ps(right.add(k * COLUMNS))];
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                let x = _mm512_set1_ps(*x.add(k));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*x.add(k * ROWS + r));
                 sums[0] = _mm512_fmadd_ps(x, w[0], sums[0]);
                 sums[1] = _mm512_fmadd_ps(x, w[1], sums[1]);
             }
         }
     }
-    // SAFETY: rows row .. row + R exist, and first < columns.
+    // SAFETY: rows row .. row + R exist, and columns first .. first + 32.
     unsafe { store(block, row, first, &sums) };
 }
 
 /// # Safety
-/// As for [`block_bf16`]; rows `row .. row + R` exist.
+/// As for [`block_bf16`]; rows `row .. row + R` exist, and `row` is a band's first.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile_bf16<const R: usize>(block: &Block<bf16>, row: usize, first: usize) {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    let mut x = [block.x; R];
-    for (r, x) in x.iter_mut().enumerate() {
-        // SAFETY: the row exists.
-        *x = unsafe { block.x.add((row + r) * block.x_stride) };
-    }
-    // SAFETY: panels are stored in twos.
-    let (left, right) = unsafe {
-        let left = block.panels.add(first / COLUMNS * block.panel_stride);
-        (left, left.add(block.panel_stride))
-    };
+    // SAFETY: as the caller's.
+    let (x, left, right) = unsafe { operands(block, row, first) };
     for k in (0..block.depth).step_by(2) {
-        // SAFETY: depth is even and k below it, so each panel has 32 values, 64 bytes, for k and k + 1, and each row two.
-        // The types of vectors are only other names for 512 bits.
+        // SAFETY: depth is even and k below it, so each panel has 32 values, 64 bytes, for k and k + 1, and the band two for
+        // each row. The types of vectors are only other names for 512 bits.
         unsafe {
             let w = [
                 std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(left.add(k * COLUMNS).cast())),
                 std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right.add(k * COLUMNS).cast())),
             ];
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                let x = _mm512_set1_epi32(x.add(k).cast::<i32>().read_unaligned());
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32(x.add(k * ROWS + 2 * r).cast::<i32>().read_unaligned());
                 let x = std::mem::transmute::<__m512i, __m512bh>(x);
                 sums[0] = _mm512_dpbf16_ps(sums[0], x, w[0]);
                 sums[1] = _mm512_dpbf16_ps(sums[1], x, w[1]);
             }
         }
     }
-    // SAFETY: rows row .. row + R exist, and first < columns.
+    // SAFETY: rows row .. row + R exist, and columns first .. first + 32.
     unsafe { store(block, row, first, &sums) };
 }
 
 /// # Safety
-/// Rows `row .. row + R` of `out` exist, and `first < columns`.
+/// Rows `row .. row + R` of `out` exist, and columns `first .. first + 32`.
 #[target_feature(enable = "avx512f")]
 unsafe fn store<const R: usize, T>(block: &Block<T>, row: usize, first: usize, sums: &[[__m512; 2]; R]) {
-    let columns = WIDE.min(block.columns - first);
-    let mask = u32::MAX >> (WIDE - columns);
     for (r, sums) in sums.iter().enumerate() {
         for (half, sum) in sums.iter().enumerate() {
-            let mask = (mask >> (COLUMNS * half)) as u16;
-            // SAFETY: the mask lets only values below `columns` be touched; the address itself may lie past them.
+            // SAFETY: 16 values of a row that exists.
             unsafe {
-                let out = block.out.wrapping_add((row + r) * block.out_stride + first + COLUMNS * half);
-                let before =
-                    if block.accumulate { _mm512_maskz_loadu_ps(mask, out) } else { _mm512_setzero_ps() };
-                _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, *sum));
+                let out = block.out.add((row + r) * block.out_stride + first + COLUMNS * half);
+                let before = if block.accumulate { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
+                _mm512_storeu_ps(out, _mm512_add_ps(before, *sum));
             }
+        }
+    }
+}
+
+/// `to[rows · i + r]` = word i of row r, for `rows` rows, at most 16, of `words` words, `stride` bytes apart.
+///
+/// # Safety
+/// The processor has AVX-512 F; that many rows of that many words lie at `from`, room for all of them at `to`, and they do
+/// not overlap.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn pack_band(from: *const u32, stride: usize, rows: usize, words: usize, to: *mut u32) {
+    let row_mask = u16::MAX >> (16 - rows);
+    for first in (0..words).step_by(16) {
+        let count = (words - first).min(16);
+        let mask = u16::MAX >> (16 - count);
+        let mut lines = [_mm512_setzero_ps(); 16];
+        for (r, line) in lines.iter_mut().enumerate().take(rows) {
+            // SAFETY: the mask lets only words of the row be read.
+            *line = unsafe { _mm512_maskz_loadu_ps(mask, from.byte_add(r * stride).add(first).cast()) };
+        }
+        for (i, column) in transposed(&lines).into_iter().enumerate().take(count) {
+            // SAFETY: first + i < words, and the mask lets only `rows` words be written.
+            unsafe { _mm512_mask_storeu_ps(to.add(rows * (first + i)).cast(), row_mask, column) };
         }
     }
 }

@@ -7,7 +7,7 @@ use half::bf16;
 use ndarray::{Array2, Axis, s};
 use skillweld_simd::{LEVEL_VARIABLE, Level};
 
-use super::{COLUMNS, Element, PANELS_TOGETHER, Place, multiply, pack_panel};
+use super::{Bands, COLUMNS, Element, PANELS_TOGETHER, Place, multiply, pack_band, pack_panel};
 
 /// The instruction sets that products are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,21 +166,29 @@ fn trial<T: Element>(kernel: Kernel, element: impl Fn(f32) -> T) -> Array2<f32> 
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         element((state >> 24) as f32 - 128.0)
     };
-    let mut x = Array2::from_elem((ROWS.next_multiple_of(T::ROWS), DEPTH), T::default());
+    let band_rows = T::shape(kernel).band_rows;
+    let mut x = Array2::from_elem((ROWS.next_multiple_of(band_rows), DEPTH), T::default());
     x.slice_mut(s![..ROWS, ..]).mapv_inplace(|_| number());
     let panels = WIDTH.div_ceil(COLUMNS).next_multiple_of(PANELS_TOGETHER);
     let weight = Array2::from_shape_simple_fn((panels * COLUMNS, DEPTH), number);
+    let mut bands = vec![T::default(); x.len()];
+    for (rows, band) in x.axis_chunks_iter(Axis(0), band_rows).zip(bands.chunks_exact_mut(band_rows * DEPTH))
+    {
+        pack_band(kernel, rows.to_slice().unwrap_or_default(), DEPTH, DEPTH, band);
+    }
     let mut packed = vec![T::default(); weight.len()];
     for (columns, panel) in
         weight.axis_chunks_iter(Axis(0), COLUMNS).zip(packed.chunks_exact_mut(COLUMNS * DEPTH))
     {
         pack_panel(kernel, &columns, panel, Place::Cache);
     }
-    let mut out = Array2::zeros((ROWS, WIDTH));
+    let stride = panels * COLUMNS;
+    let mut out = vec![0.0; x.nrows() * stride];
+    let (bands, packed) = (Bands::new(&bands, DEPTH), (&packed[..], COLUMNS * DEPTH));
     for accumulate in [false, true] {
-        multiply(kernel, &x.view(), &packed, COLUMNS * DEPTH, &mut out.view_mut(), accumulate);
+        multiply(kernel, bands, (0..ROWS, 0..DEPTH), packed, WIDTH, (&mut out, stride), accumulate);
     }
-    out
+    Array2::from_shape_fn((ROWS, WIDTH), |(row, column)| out[row * stride + column])
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use ndarray::{Array2, ArrayView2, s};
 use proptest::prelude::*;
 
 use super::{
-    COLUMNS, Element, InstructionSet, Kernel, PANELS_TOGETHER, Place, multiply, pack_panel, widen_panel,
+    Bands, COLUMNS, Element, InstructionSet, Kernel, PANELS_TOGETHER, Place, Shape, multiply, pack_band,
+    pack_panel, widen_panel,
 };
 
 fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
@@ -47,11 +48,39 @@ fn assert_close(out: &ArrayView2<'_, f32>, (sums, tolerance): &(Array2<f64>, Arr
     }
 }
 
-/// Padded with zeros to `rows` × `columns`.
-fn padded<T: Element>(a: &Array2<T>, rows: usize, columns: usize) -> Array2<T> {
-    let mut padded = Array2::from_elem((rows, columns), T::default());
-    padded.slice_mut(s![..a.nrows(), ..a.ncols()]).assign(a);
-    padded
+/// The bands of x, `depth` steps each, whatever the kernel packs them with.
+fn banded<T: Element>(kernel: Kernel, x: &Array2<T>, depth: usize) -> Vec<T> {
+    let rows = T::shape(kernel).band_rows;
+    let mut padded = Array2::from_elem((x.nrows().next_multiple_of(rows), depth), T::default());
+    padded.slice_mut(s![..x.nrows(), ..x.ncols()]).assign(x);
+    let mut bands = vec![T::default(); padded.len()];
+    for (rows, band) in padded.as_slice().unwrap().chunks(rows * depth).zip(bands.chunks_mut(rows * depth)) {
+        pack_band(kernel, rows, depth, depth, band);
+    }
+    bands
+}
+
+/// x · weightᵀ on one kernel: added to `before` or, without it, alone.
+fn product<T: Element>(
+    kernel: Kernel,
+    x: &Array2<T>,
+    weight: &Array2<T>,
+    before: Option<&Array2<f32>>,
+) -> Array2<f32> {
+    let depth = x.ncols().next_multiple_of(T::STEPS);
+    let (bands, panels) = (banded(kernel, x, depth), packed(kernel, &weight.view(), depth));
+    let (m, n) = (x.nrows(), weight.nrows());
+    // Wider than need be, and full of what must be overwritten.
+    let stride = n.next_multiple_of(32) + 32;
+    let mut out = Array2::from_elem((m.next_multiple_of(T::shape(kernel).band_rows), stride), f32::NAN);
+    if let Some(before) = before {
+        out.slice_mut(s![..m, ..n]).assign(before);
+    }
+    let (bands, panels) = (Bands::new(&bands, depth), (&panels[..], COLUMNS * depth));
+    let sums = (out.as_slice_mut().unwrap(), stride);
+    multiply(kernel, bands, (0..m, 0..depth), panels, n, sums, before.is_some());
+    assert!(out.slice(s![.., stride - 32..]).iter().all(|beyond| beyond.is_nan()));
+    out.slice(s![..m, ..n]).to_owned()
 }
 
 fn kernels() -> impl Iterator<Item = Kernel> {
@@ -63,50 +92,55 @@ proptest! {
 
     #[test]
     fn f32_kernels_multiply(m in 1..40usize, n in 1..70usize, k in 1..90usize, add: bool, seed: u64) {
-        let (x, weight, before) = (matrix(m, k, seed), matrix(n, k, !seed), matrix(m, n + 3, seed ^ 1));
-        let start = before.slice(s![.., 1..=n]).mapv(|v| if add { v } else { 0.0 });
-        let expected = reference(&start, &x.view(), &weight.view());
+        let (x, weight, before) = (matrix(m, k, seed), matrix(n, k, !seed), matrix(m, n, seed ^ 1));
+        let before = add.then_some(&before);
+        let expected = reference(before.unwrap_or(&Array2::zeros((m, n))), &x.view(), &weight.view());
         for kernel in kernels() {
             let panels = packed(kernel, &weight.view(), k);
             prop_assert_eq!(&panels, &packed(Kernel::PORTABLE, &weight.view(), k));
-            let mut out = before.clone();
-            multiply(kernel, &x.view(), &panels, COLUMNS * k, &mut out.slice_mut(s![.., 1..=n]), add);
-            assert_close(&out.slice(s![.., 1..=n]), &expected, kernel.instruction_set().name());
-            // Nothing beside the columns was touched.
-            for column in [0, n + 1, n + 2] {
-                prop_assert_eq!(out.column(column), before.column(column));
-            }
+            let out = product(kernel, &x, &weight, before);
+            assert_close(&out.view(), &expected, kernel.instruction_set().name());
         }
     }
 
     #[test]
     fn bf16_kernels_multiply(m in 1..70usize, n in 1..70usize, k in 1..130usize, add: bool, seed: u64) {
-        let depth = k.next_multiple_of(bf16::STEPS);
         let (x, weight) = (matrix(m, k, seed).mapv(bf16::from_f32), matrix(n, k, !seed).mapv(bf16::from_f32));
-        let before = matrix(m, n + 3, seed ^ 1);
-        let start = before.slice(s![.., 1..=n]).mapv(|v| if add { v } else { 0.0 });
+        let before = matrix(m, n, seed ^ 1);
+        let before = add.then_some(&before);
         let (wide_x, wide_weight) = (x.mapv(bf16::to_f32), weight.mapv(bf16::to_f32));
-        let expected = reference(&start, &wide_x.view(), &wide_weight.view());
-        let narrow = padded(&x, m.next_multiple_of(16), depth);
-        let stride = COLUMNS * depth;
+        let expected = reference(before.unwrap_or(&Array2::zeros((m, n))), &wide_x.view(), &wide_weight.view());
         let mut portable = None;
         for kernel in kernels() {
-            let panels = packed(kernel, &weight.view(), depth);
-            prop_assert_eq!(&panels, &packed(Kernel::PORTABLE, &weight.view(), depth));
-            let mut out = before.clone();
-            let mut part = out.slice_mut(s![.., 1..=n]);
-            if kernel.takes_bf16() {
-                multiply(kernel, &narrow.view(), &panels, stride, &mut part, add);
+            let panels = packed(kernel, &weight.view(), k.next_multiple_of(bf16::STEPS));
+            prop_assert_eq!(&panels, &packed(Kernel::PORTABLE, &weight.view(), k.next_multiple_of(bf16::STEPS)));
+            let out = if kernel.takes_bf16() {
+                product(kernel, &x, &weight, before)
             } else {
-                let panels = packed(kernel, &wide_weight.view(), k);
-                multiply(kernel, &wide_x.view(), &panels, COLUMNS * k, &mut part, add);
+                product(kernel, &wide_x, &wide_weight, before)
+            };
+            assert_close(&out.view(), &expected, kernel.instruction_set().name());
+            if !kernel.takes_bf16() {
                 // Products of bf16 are exact in f32, so fusing them into the sum changes nothing.
                 prop_assert_eq!(portable.get_or_insert_with(|| out.clone()), &out);
             }
-            assert_close(&out.slice(s![.., 1..=n]), &expected, kernel.instruction_set().name());
-            for column in [0, n + 1, n + 2] {
-                prop_assert_eq!(out.column(column), before.column(column));
+        }
+    }
+
+    #[test]
+    fn bands_hold_units_of_rows(words in 1..40usize, seed: u64) {
+        fn check<T: Element + PartialEq + std::fmt::Debug>(kernel: Kernel, units: usize, value: impl Fn(f32) -> T, seed: u64) {
+            let Shape { band_rows, unit, .. } = T::shape(kernel);
+            let steps = units * unit;
+            let x = matrix(band_rows, steps, seed).mapv(value);
+            for (at, packed) in banded(kernel, &x, steps).into_iter().enumerate() {
+                let (row, step) = (at / unit % band_rows, at / unit / band_rows * unit + at % unit);
+                assert_eq!(packed, x[[row, step]], "{kernel:?}: row {row}, step {step}");
             }
+        }
+        for kernel in kernels() {
+            check(kernel, words, |value| value, seed);
+            check(kernel, words, bf16::from_f32, seed);
         }
     }
 }
@@ -179,15 +213,14 @@ mod emulated {
     /// What the assembly of `amx::tile` does, instruction by instruction.
     unsafe fn tile(t: &amx::Tile) {
         let halves = if t.tall { 2 } else { 1 };
-        for half in 0..halves {
+        for (half, x) in t.x.into_iter().enumerate().take(halves) {
             for (side, panel) in t.panels.into_iter().enumerate() {
                 // SAFETY: the caller promises the rows and panels that `Tile` describes.
                 unsafe {
                     let out = t.out.byte_add(16 * half * t.out_stride + 64 * side);
-                    let x = t.x.byte_add(16 * half * t.x_stride);
                     let mut sums = if t.accumulate { load(out, t.out_stride) } else { [[0; 64]; 16] };
                     for step in 0..t.steps {
-                        let a = load(x.byte_add(64 * step), t.x_stride);
+                        let a = load(x.byte_add(1024 * step), 64);
                         let b = load(panel.byte_add(1024 * step), 64);
                         multiply_pairs(&mut sums, &a, &b);
                     }
@@ -204,31 +237,32 @@ mod emulated {
         fn amx_multiplies_what_is_packed(m in 1..80usize, n in 1..80usize, k in 1..130usize, add: bool, seed: u64) {
             let depth = k.next_multiple_of(bf16::STEPS);
             let (x, weight) = (matrix(m, k, seed).mapv(bf16::from_f32), matrix(n, k, !seed).mapv(bf16::from_f32));
-            let before = matrix(m, n + 3, seed ^ 1);
-            let start = before.slice(s![.., 1..=n]).mapv(|v| if add { v } else { 0.0 });
+            let (rows, columns) = (m.next_multiple_of(16), n.next_multiple_of(32));
+            let mut out = matrix(rows, columns, seed ^ 1);
+            let start = out.slice(s![..m, ..n]).mapv(|v| if add { v } else { 0.0 });
             let expected =
                 reference(&start, &x.mapv(bf16::to_f32).view(), &weight.mapv(bf16::to_f32).view());
-            let x = padded(&x, m.next_multiple_of(16), depth + 32);
+            // Bands as AMX has them, but packed by hand: there may be no such kernel here.
+            let mut bands = vec![bf16::ZERO; rows * depth];
+            for ((row, step), value) in x.indexed_iter() {
+                bands[row / 16 * 16 * depth + step / 32 * 512 + row % 16 * 32 + step % 32] = *value;
+            }
             let panels = packed(Kernel::PORTABLE, &weight.view(), depth);
-            let mut out = before.clone();
             let block = Block {
-                x: x.as_ptr(),
-                x_stride: depth + 32,
+                x: bands.as_ptr(),
+                band_stride: 16 * depth,
                 panels: panels.as_ptr(),
                 panel_stride: COLUMNS * depth,
-                out: out.slice_mut(s![.., 1..]).as_mut_ptr(),
-                out_stride: n + 3,
+                out: out.as_mut_ptr(),
+                out_stride: columns,
                 rows: m,
-                columns: n,
+                columns,
                 depth,
                 accumulate: add,
             };
-            // SAFETY: `block` points into the matrices above, with x padded to 16 rows.
+            // SAFETY: `block` points into the buffers above, all in whole bands, panels and tiles.
             unsafe { amx::tiles(&block, tile) };
-            assert_close(&out.slice(s![.., 1..=n]), &expected, "emulated AMX");
-            for column in [0, n + 1, n + 2] {
-                prop_assert_eq!(out.column(column), before.column(column));
-            }
+            assert_close(&out.slice(s![..m, ..n]), &expected, "emulated AMX");
         }
     }
 }
