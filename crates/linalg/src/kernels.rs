@@ -82,6 +82,30 @@ pub(crate) struct Block<T> {
     accumulate: bool,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl<T> Block<T> {
+    /// Asks for the panels after those of columns `first` and on, a share of them for each of `shares` calls: they come from
+    /// memory, each for the first time, and waiting for them would take as long as multiplying does.
+    ///
+    /// They may lie past the last: then nothing happens.
+    #[inline(always)]
+    fn fetch_next_panels(&self, first: usize, (share, shares): (usize, usize)) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        const LINE_BYTES: usize = 64;
+        let next = first + PANELS_TOGETHER * COLUMNS;
+        // After the last of these columns comes the first again, with the steps after these.
+        let (panel, step) = if next < self.columns { (next / COLUMNS, 0) } else { (0, self.depth) };
+        let lines = COLUMNS * self.depth * size_of::<T>() / LINE_BYTES;
+        for panel in panel..panel + PANELS_TOGETHER {
+            let panel = self.panels.wrapping_add(panel * self.panel_stride + step * COLUMNS);
+            for line in lines * share / shares..lines * (share + 1) / shares {
+                // SAFETY: a prefetch reads nothing and faults on no address.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(panel.cast::<i8>().wrapping_add(line * LINE_BYTES)) };
+            }
+        }
+    }
+}
+
 /// A kernel's entry. Safe to call where the instruction set was detected and the block holds what [`Block`] says.
 pub(crate) type Routine<T> = unsafe fn(&Block<T>);
 

@@ -67,6 +67,7 @@ pub(super) unsafe fn tiles(block: &Block<bf16>, tile: unsafe fn(&Tile)) {
     // Columns outside: two panels stay in the first cache, and the bands stream past them from the second.
     for first in (0..block.columns).step_by(2 * COLUMNS) {
         for row in (0..block.rows).step_by(2 * TILE_ROWS) {
+            block.fetch_next_panels(first, (row / (2 * TILE_ROWS), block.rows.div_ceil(2 * TILE_ROWS)));
             let tall = block.rows - row > TILE_ROWS;
             // SAFETY: the bands exist, panels come in twos, `out` has the bands' rows, and depth is a multiple of 32.
             unsafe {

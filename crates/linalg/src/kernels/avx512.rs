@@ -20,6 +20,7 @@ macro_rules! by_bands {
     ($block:ident, $tile:ident) => {
         for first in (0..$block.columns).step_by(WIDE) {
             for row in (0..$block.rows).step_by(ROWS) {
+                $block.fetch_next_panels(first, (row / ROWS, $block.rows.div_ceil(ROWS)));
                 // SAFETY: as the caller's; each call takes rows that exist.
                 unsafe {
                     match $block.rows - row {
