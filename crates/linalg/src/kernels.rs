@@ -201,9 +201,25 @@ pub(crate) fn pack_band<T: Element>(kernel: Kernel, rows: &[T], stride: usize, s
         }
         return;
     }
+    match unit {
+        1 => pack_units::<T, 1>(rows, stride, steps, band_rows, band),
+        2 => pack_units::<T, 2>(rows, stride, steps, band_rows, band),
+        _ => pack_units::<T, 32>(rows, stride, steps, band_rows, band),
+    }
+}
+
+/// Units of known length, for which a copy is a load and a store.
+fn pack_units<T: Element, const UNIT: usize>(
+    rows: &[T],
+    stride: usize,
+    steps: usize,
+    band_rows: usize,
+    band: &mut [T],
+) {
     for (row, values) in rows.chunks(stride).enumerate() {
-        for (step, values) in values[..steps].chunks_exact(unit).enumerate() {
-            band[(step * band_rows + row) * unit..][..unit].copy_from_slice(values);
+        let units = band.as_chunks_mut::<UNIT>().0.iter_mut().skip(row).step_by(band_rows);
+        for (unit, values) in units.zip(values[..steps].as_chunks::<UNIT>().0) {
+            *unit = *values;
         }
     }
 }

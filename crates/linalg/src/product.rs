@@ -77,6 +77,7 @@ pub struct Product<'a> {
     bias: Option<&'a [f32]>,
     then: Option<&'a Then<'a>>,
     kernel: Option<Kernel>,
+    narrow: bool,
 }
 
 /// What [`Product::then`] takes.
@@ -85,7 +86,7 @@ pub type Then<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 impl<'a> Product<'a> {
     /// x · B or x · Wᵀ, x being m × k with any strides.
     pub fn new(x: impl Into<ArrayView2<'a, f32>>, right: impl Into<Right<'a>>) -> Self {
-        Self { x: x.into(), right: right.into(), bias: None, then: None, kernel: None }
+        Self { x: x.into(), right: right.into(), bias: None, then: None, kernel: None, narrow: false }
     }
 
     /// Adds `bias`, of n values, to every row.
@@ -97,6 +98,12 @@ impl<'a> Product<'a> {
     /// residual to add, a gate. Every element is in one piece; order and length of the pieces are not said.
     pub fn then(self, then: &'a Then<'a>) -> Self {
         Self { then: Some(then), ..self }
+    }
+
+    /// Whether to round, where bf16 is multiplied faster than f32, both sides to bf16 (to nearest, ties to even). Only
+    /// [`Right::Matrix`] asks: a packed weight says by itself what it is.
+    pub fn narrow(self, narrow: bool) -> Self {
+        Self { narrow, ..self }
     }
 
     /// Computes with this kernel and not the fastest. One that multiplies bf16 takes AVX-512's against f32.
@@ -137,6 +144,12 @@ impl<'a> Product<'a> {
         let x = &self.x;
         let kernel = |fastest: fn() -> Kernel| self.kernel.unwrap_or_else(fastest);
         match self.right {
+            Right::Matrix(matrix) if self.narrow && kernel(Kernel::fastest_bf16).takes_bf16() => {
+                let kernel = kernel(Kernel::fastest_bf16);
+                let right = right::Rounded { matrix, kernel };
+                let depth = k.next_multiple_of(bf16::STEPS);
+                left::narrow(threads, kernel, x, depth, |x| self.run(kernel, threads, x, &right, out));
+            }
             Right::Matrix(matrix) => {
                 let kernel = kernel(Kernel::fastest_f32);
                 let right = right::Matrix { matrix, kernel };

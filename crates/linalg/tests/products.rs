@@ -43,13 +43,16 @@ fn assert_product(out: &Array2<f32>, x: &ArrayView2<'_, f32>, b: &ArrayView2<'_,
     }
 }
 
-/// Shapes around the kernels' tiles, around blocks of k (384, 512; AMX takes 8192) and rows (192), and around pieces of columns (64).
+/// Shapes around the kernels' tiles, around blocks of k (256, 384, 512) and of rows (384, 480), around what is packed at
+/// once (480), and around pieces of columns (64 to 128; AMX takes 128 to 256).
 fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![
         (0..40usize, 0..80usize, 0..150usize),
         (1..20usize, 500..530usize, 1..20usize),
-        (1..4usize, 8185..8200usize, 1..4usize),
-        (180..210usize, 380..390usize, 50..140usize),
+        (1..4usize, 470..490usize, 1..4usize),
+        (375..395usize, 250..265usize, 50..140usize),
+        (470..490usize, 380..390usize, 20..60usize),
+        (1..20usize, 250..390usize, 120..300usize),
     ]
 }
 
@@ -103,6 +106,21 @@ proptest! {
             let mut out = Array2::zeros((m, n));
             Product::new(&x, &packed).kernel(kernel).write(threads(2), &mut out.view_mut()).unwrap();
             assert_product(&out, &narrowed(&x.view()).view(), &weight.t());
+        }
+    }
+
+    #[test]
+    fn both_sides_may_be_rounded((m, k, n) in shapes(), transposed: bool, count in 1..4usize, seed: u64) {
+        let (x, stored) = (matrix(m, k, seed), if transposed { matrix(n, k, !seed) } else { matrix(k, n, !seed) });
+        let right = if transposed { stored.t() } else { stored.view() };
+        for kernel in InstructionSet::ALL.into_iter().filter_map(|set| Kernel::of(set).ok()) {
+            let mut out = Array2::zeros((m, n));
+            Product::new(&x, right).narrow(true).kernel(kernel).write(threads(count), &mut out.view_mut()).unwrap();
+            if [InstructionSet::Avx512Bf16, InstructionSet::Amx].contains(&kernel.instruction_set()) {
+                assert_product(&out, &narrowed(&x.view()).view(), &narrowed(&right).view());
+            } else {
+                assert_product(&out, &x.view(), &right);
+            }
         }
     }
 

@@ -39,7 +39,7 @@ const VALUES_AT_ONCE: usize = 1 << 15;
 pub enum Precision {
     /// f32.
     F32,
-    /// bf16. Linear layers round their inputs to bf16 as well.
+    /// bf16. Linear layers round their inputs to bf16 as well, and so does the attention of towers and language model.
     Bf16,
 }
 
@@ -186,7 +186,8 @@ impl Backend for Cpu {
         let AttentionShape { sequences, heads, kv_heads, head_dim, causal } = shape;
         let mut out = self.pool.matrix(queries.matrix.rows(), heads * head_dim);
         let length = out.rows() / sequences;
-        let layout = Layout { head_dim, sharing: heads / kv_heads, causal };
+        let narrow = self.precision == Precision::Bf16;
+        let layout = Layout { head_dim, sharing: heads / kv_heads, causal, narrow };
         let scale = (head_dim as f32).sqrt().recip();
         let mut view = out.view_mut();
         let sequences = view.axis_chunks_iter_mut(Axis(0), length.max(1)).enumerate().map(|(index, out)| {
@@ -205,7 +206,8 @@ impl Backend for Cpu {
 
     fn gated_attention(&self, groups: &[KeyGroup<'_, CpuMatrix>], heads: usize) -> Result<CpuMatrix> {
         let mut out = self.pool.matrix(groups[0].queries.rows(), groups[0].queries.columns());
-        let layout = Layout { head_dim: out.columns() / heads, sharing: 1, causal: false };
+        // A handful of queries: packing keys and values costs more than multiplying, and rounding them would tell.
+        let layout = Layout { head_dim: out.columns() / heads, sharing: 1, causal: false, narrow: false };
         let groups = groups.iter().map(|&KeyGroup { queries, keys, values, scale }| Group {
             queries: queries.view(),
             keys: keys.view(),

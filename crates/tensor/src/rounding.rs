@@ -10,6 +10,14 @@ skillweld_simd::vectorize! {
         }
     }
 
+    /// `out[2 i]` = bf16(`a[i]`), `out[2 i + 1]` = bf16(`b[i]`).
+    pub fn interleave_bf16(a: &[f32], b: &[f32], out: &mut [bf16]) {
+        for ((out, a), b) in out.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b) {
+            let word = (rounded(a.to_bits()) >> 16) | (rounded(b.to_bits()) & 0xffff_0000);
+            *out = [bf16::from_bits(word as u16), bf16::from_bits((word >> 16) as u16)];
+        }
+    }
+
     /// `out[i]` = bf16(`x[i]`), again as f32.
     pub fn through_bf16(x: &[f32], out: &mut [f32]) {
         for (out, x) in out.iter_mut().zip(x) {
@@ -39,7 +47,11 @@ mod tests {
             let x: Vec<f32> = bits.iter().copied().chain(edges).map(f32::from_bits).collect();
             let expected: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
             let (mut narrow, mut wide) = (vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+            let mut pairs = vec![bf16::ZERO; 2 * x.len()];
             to_bf16(&x, &mut narrow);
+            interleave_bf16(&x, &x.iter().rev().copied().collect::<Vec<_>>(), &mut pairs);
+            let expected_pairs = expected.iter().zip(expected.iter().rev()).flat_map(|(a, b)| [a.to_bits(), b.to_bits()]);
+            prop_assert!(pairs.iter().map(|x| x.to_bits()).eq(expected_pairs));
             through_bf16(&x, &mut wide);
             for ((narrow, wide), expected) in narrow.iter().zip(&wide).zip(&expected) {
                 prop_assert_eq!(narrow.to_bits(), expected.to_bits());

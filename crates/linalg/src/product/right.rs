@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 use ndarray::{ArrayView2, s};
+use skillweld_tensor::rounding;
 
 use crate::aligned::Aligned;
 use crate::kernels::{COLUMNS, Element, Kernel, PANELS_TOGETHER, Place, pack_panel, widen_panel};
@@ -82,5 +83,56 @@ impl Panelled<f32> for Matrix<'_> {
             pack_panel(self.kernel, &self.matrix.slice(s![steps.clone(), columns]).t(), panel, Place::Cache);
         }
         (scratch, stride)
+    }
+}
+
+/// A matrix k × n with any strides, rounded to bf16, with zeros up to `depth` steps.
+pub(super) struct Rounded<'a> {
+    pub(super) matrix: ArrayView2<'a, f32>,
+    pub(super) kernel: Kernel,
+}
+
+impl Panelled<bf16> for Rounded<'_> {
+    fn panels<'s>(
+        &'s self,
+        steps: Range<usize>,
+        columns: Range<usize>,
+        scratch: &'s mut Aligned<bf16>,
+    ) -> (&'s [bf16], usize) {
+        let stride = COLUMNS * steps.len();
+        scratch.resize(columns.len().div_ceil(COLUMNS).next_multiple_of(PANELS_TOGETHER) * stride);
+        let there = steps.start..steps.end.min(self.matrix.nrows());
+        let mut staging = vec![bf16::ZERO; stride];
+        for (panel, first) in scratch.chunks_exact_mut(stride).zip(columns.clone().step_by(COLUMNS)) {
+            let columns = first..columns.end.min(first + COLUMNS);
+            let part = self.matrix.slice(s![there.clone(), columns]);
+            if part.ncols() == COLUMNS && part.strides()[1] == 1 {
+                // Row-major: two rows make the pairs of one step, as they lie.
+                pairs_of_rows(&part, panel);
+                continue;
+            }
+            for (column, values) in
+                part.columns().into_iter().zip(staging.chunks_exact_mut(part.nrows().max(1)))
+            {
+                match column.as_slice() {
+                    Some(column) => rounding::to_bf16(column, values),
+                    None => values.iter_mut().zip(column).for_each(|(to, x)| *to = bf16::from_f32(*x)),
+                }
+            }
+            let shape = (part.ncols(), part.nrows());
+            let rows = ArrayView2::from_shape(shape, &staging[..part.len()]);
+            let rows = rows.unwrap_or_else(|_| unreachable!("as many values as the shape says"));
+            pack_panel(self.kernel, &rows, panel, Place::Cache);
+        }
+        (scratch, stride)
+    }
+}
+
+/// A panel of 16 columns, each row contiguous, with zeros after the last row.
+fn pairs_of_rows(part: &ArrayView2<'_, f32>, panel: &mut [bf16]) {
+    const NOTHING: [f32; COLUMNS] = [0.0; COLUMNS];
+    let row = |k: usize| (k < part.nrows()).then(|| part.row(k).to_slice()).flatten().unwrap_or(&NOTHING);
+    for (pair, to) in panel.chunks_exact_mut(2 * COLUMNS).enumerate() {
+        rounding::interleave_bf16(row(2 * pair), row(2 * pair + 1), to);
     }
 }

@@ -1,4 +1,7 @@
 //! exp and erf without branches, so that loops over them vectorise; and the activations made of them.
+//!
+//! Multiplications and additions are fused explicitly: half the instructions, and the same bits on every processor, if
+//! slowly on one without them.
 
 use skillweld_simd::vectorize;
 
@@ -14,18 +17,17 @@ pub(super) fn exp(x: f32) -> f32 {
     // Comparisons that are false for NaN: it stays NaN.
     let x = if x < -87.3 { -87.3 } else { x };
     let x = if x > 88.3 { 88.3 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
-    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, x));
     // Taylor's series on |r| ≤ ½ ln 2: the first term left out is 5e-9.
-    let p = 1.0 / 5040.0;
-    let p = p * r + 1.0 / 720.0;
-    let p = p * r + 1.0 / 120.0;
-    let p = p * r + 1.0 / 24.0;
-    let p = p * r + 1.0 / 6.0;
-    let p = p * r + 0.5;
-    let p = p * r + 1.0;
-    let p = p * r + 1.0;
+    let p = (1.0 / 5040.0f32).mul_add(r, 1.0 / 720.0);
+    let p = p.mul_add(r, 1.0 / 120.0);
+    let p = p.mul_add(r, 1.0 / 24.0);
+    let p = p.mul_add(r, 1.0 / 6.0);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r, 1.0);
+    let p = p.mul_add(r, 1.0);
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     p * power
 }
@@ -55,7 +57,8 @@ fn erf(x: f32) -> f32 {
         0.636_145_83,
         1.128_455_8,
     ];
-    let polynomial = |coefficients: &[f32], x: f32| coefficients.iter().fold(0.0, |sum, c| sum * x + c);
+    let polynomial =
+        |coefficients: &[f32], x: f32| coefficients.iter().fold(0.0f32, |sum, c| sum.mul_add(x, *c));
     let magnitude = x.abs().min(4.0);
     let small = magnitude * polynomial(&SMALL, magnitude * magnitude);
     let large = 1.0 - exp(-(magnitude * polynomial(&LARGE, magnitude)));
@@ -67,7 +70,8 @@ vectorize! {
     /// ½ y (1 + erf(y / √2)).
     pub(super) fn gelu(values: &mut [f32]) {
         for value in values {
-            *value = 0.5 * *value * (1.0 + erf(*value * std::f32::consts::FRAC_1_SQRT_2));
+            let half = 0.5 * *value;
+            *value = half.mul_add(erf(*value * std::f32::consts::FRAC_1_SQRT_2), half);
         }
     }
 
