@@ -12,7 +12,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use half::bf16;
 use ndarray::{Array2, s};
 use skillweld_benches::random;
-use skillweld_linalg::{Kernel, PackedWeight, Product, Right, Threads};
+use skillweld_linalg::{Kernel, PackedWeight, Product, Right, Threads, gemm};
 use skillweld_simd::{Level, level};
 
 /// Rows of x, `in_features`, `out_features`: two images' patches and a prompt through a 0.5 B language model, DINOv2-L,
@@ -63,6 +63,15 @@ fn products(criterion: &mut Criterion) {
                 (format!("f32 packed, {f32_kernel}"), (&packed).into()),
                 (format!("bf16 packed, {bf16_kernel}"), (&narrow).into()),
             ];
+            if threads == Threads::ONE {
+                // What a library for all of linear algebra takes for the same, on one thread.
+                let right: Vec<f32> = weight.t().iter().copied().collect();
+                let x = x.as_slice().expect("row-major");
+                group.bench_function("f32, faer, 1 threads", |bencher| {
+                    let out = out.as_slice_mut().expect("row-major");
+                    bencher.iter(|| gemm(1.0, x, &right, out, (m, k, n)));
+                });
+            }
             for (name, right) in rights {
                 group.bench_function(format!("{name}, {count} threads"), |bencher| {
                     bencher.iter(|| {
