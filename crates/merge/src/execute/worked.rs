@@ -108,8 +108,8 @@ impl Worked<'_> {
         block: &Range<usize>,
         out: &mut [f32],
     ) -> Result<(), MergeError> {
-        let finite = view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
         self.hash(view, block);
+        let finite = view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
         if finite { Ok(()) } else { self.refuse_non_finite(model, out, block.start) }
     }
 
@@ -123,9 +123,8 @@ impl Worked<'_> {
         out: &mut [f32],
     ) -> Result<(), MergeError> {
         let name = MergeError::tensor(&self.tensor.key);
-        let finite = view.decode_difference(block.start, base, out).map_err(name)?;
-        if finite {
-            self.hash(view, block);
+        self.hash(view, block);
+        if view.decode_difference(block.start, base, out).map_err(name)? {
             return Ok(());
         }
         // Slowly again, for the place: the difference of finite values may have overflowed before it.
@@ -134,6 +133,7 @@ impl Worked<'_> {
         Ok(())
     }
 
+    /// Comes before decoding: BLAKE3 has more to compute while it waits for memory.
     fn hash(&self, view: &TensorView<'_>, block: &Range<usize>) {
         if let Some(hashes) = self.hashes {
             hashes.offer(view, block.start, block.end);
