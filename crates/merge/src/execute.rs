@@ -143,7 +143,13 @@ impl<'a> Executor<'a> {
         let tensor = &self.plan.tensors[index];
         let Action::Merge(merge) = &tensor.action else { return None };
         let allow_non_finite = self.plan.recipe.allow_non_finite;
-        Some(Worked { tensor, merge, allow_non_finite, hooks: &self.control.hooks, hashes: Some(self.hashes) })
+        Some(Worked {
+            tensor,
+            merge,
+            allow_non_finite,
+            hooks: &self.control.hooks,
+            hashes: Some(self.hashes),
+        })
     }
 
     /// All tensors that plugins merge.

@@ -87,7 +87,10 @@ mod tests {
                     let (below, count) = keep_between(&values[..len], from, end, &mut kept);
                     let expected: Vec<u32> =
                         bits[..len].iter().copied().filter(|bits| (from..end).contains(bits)).collect();
-                    assert_eq!((&kept[..count], below), (&*expected, bits[..len].iter().filter(|b| **b < from).count()));
+                    assert_eq!(
+                        (&kept[..count], below),
+                        (&*expected, bits[..len].iter().filter(|b| **b < from).count())
+                    );
                 }
             }
         }

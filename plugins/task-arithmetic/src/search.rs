@@ -83,7 +83,8 @@ impl Interval {
             return Search::Nothing;
         }
         // From the interval's upper end on.
-        let Some((half, rank)) = (rank > above).then(|| select(&groups, halves, rank - above)).flatten() else {
+        let Some((half, rank)) = (rank > above).then(|| select(&groups, halves, rank - above)).flatten()
+        else {
             return Search::Open(Self::ALL);
         };
         let low = self.low + ((half as u32 / 2) << self.shift);
@@ -183,5 +184,64 @@ vectorize! {
             *sum = lanes.iter().sum();
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Magnitudes of all kinds: few distinct ones, neighbours in the last bit, any bits at all.
+    fn values() -> impl Strategy<Value = Vec<f32>> {
+        let value = prop_oneof![
+            3 => (-9i8..=9).prop_map(|x| f32::from(x) / 8.0),
+            2 => (0u32..40).prop_map(|ulps| f32::from_bits(0x3f80_0000 + ulps)),
+            1 => any::<u32>().prop_map(|bits| f32::from_bits(bits & 0xbfff_ffff)),
+        ];
+        vec(value, 1..1500)
+    }
+
+    proptest! {
+        #[test]
+        fn finds_the_rank_by_sorting_whatever_the_sample_says(
+            values in values(), misled in values(), mislead: bool, density in 0.001f64..1.0,
+        ) {
+            let mut sample = vec![0.0; BINS.sample];
+            count_sample(if mislead { &misled } else { &values }, &mut sample);
+            let mut interval = Interval::guess(&sample, density);
+            let mut sorted: Vec<u32> = values.iter().map(|x| x.abs().to_bits()).collect();
+            sorted.sort_by(|a, b| b.cmp(a));
+            let wanted = ((density * values.len() as f64).floor() as usize).max(1);
+            let bits = sorted[wanted - 1];
+            let larger = sorted.iter().filter(|&&x| x > bits).count();
+            let equal = sorted.iter().filter(|&&x| x == bits).count();
+            // The sample's pass is not among these.
+            for _ in 1..crate::trim::PASSES {
+                let mut table = vec![0.0; BINS.interval];
+                values.chunks(700).for_each(|block| count_within(block, interval, &mut table));
+                match interval.narrow(&table, |_| wanted as f64) {
+                    Search::Open(next) => interval = next,
+                    found => {
+                        let (rank, count) = ((wanted - larger) as f64, equal as f64);
+                        prop_assert_eq!(found, Search::Found { bits, rank, count });
+                        return Ok(());
+                    }
+                }
+            }
+            prop_assert!(false, "not found, still in {interval:?}");
+        }
+    }
+
+    #[test]
+    fn too_few_entries_have_no_threshold() {
+        let table = vec![0.0; BINS.interval];
+        assert_eq!(Interval::ALL.narrow(&table, |_| 1.0), Search::Nothing);
+    }
+
+    #[test]
+    fn a_sample_of_nothing_excludes_nothing() {
+        assert_eq!(Interval::guess(&vec![0.0; BINS.sample], 0.2), Interval::ALL);
     }
 }

@@ -79,6 +79,20 @@ pub(crate) fn sum(len: usize, parts: impl Iterator<Item = Vec<f64>>) -> Vec<f64>
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_settled_pass_has_zeros_whatever_was_added_before() {
+        let plan = Plan { sums_len: vec![1, 1], ..Plan::default() };
+        let threads = Threads::new(NonZeroUsize::new(3).unwrap());
+        let totals = totals(&plan, threads, &Pool::default(), 100, |_, unit, pass, sums| {
+            sums[0] += 1.0;
+            if pass.index == 0 && unit == 40 {
+                pass.settle();
+            }
+            Ok(())
+        });
+        assert_eq!(totals.unwrap(), [0.0, 100.0]);
+    }
+
     use super::*;
     use skillweld_plugin_host::Scope;
     use std::num::NonZeroUsize;
