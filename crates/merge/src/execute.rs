@@ -30,6 +30,7 @@ use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::plan::{Action, Plan};
 use buffers::{Buffers, Pool};
+use totals::Pass;
 
 /// How a merge is watched and stopped.
 #[derive(Clone, Copy)]
@@ -142,7 +143,13 @@ impl<'a> Executor<'a> {
         let tensor = &self.plan.tensors[index];
         let Action::Merge(merge) = &tensor.action else { return None };
         let allow_non_finite = self.plan.recipe.allow_non_finite;
-        Some(Worked { tensor, merge, allow_non_finite, hooks: &self.control.hooks, hashes: self.hashes })
+        Some(Worked {
+            tensor,
+            merge,
+            allow_non_finite,
+            hooks: &self.control.hooks,
+            hashes: Some(self.hashes),
+        })
     }
 
     /// All tensors that plugins merge.
@@ -162,9 +169,9 @@ impl<'a> Executor<'a> {
             .flat_map(|(job, work)| self.cut().slabs(job, work.tensor.numel(), work.whole()))
             .collect();
         let plan = first.merge.method.plan();
-        totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, at, sums| {
+        totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
             let unit = &units[unit];
-            self.observe(&all[unit.job], &unit.range, buffers, at, sums)
+            self.observe(&all[unit.job], &unit.range, buffers, pass, sums)
         })
     }
 
@@ -179,8 +186,8 @@ impl<'a> Executor<'a> {
             return Ok(self.merge_totals.as_slice().into());
         }
         let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
-        let totals = totals::totals(plan, threads, &self.pool, units.len(), |buffers, unit, at, sums| {
-            self.observe(work, &units[unit].range, buffers, at, sums)
+        let totals = totals::totals(plan, threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
+            self.observe(work, &units[unit].range, buffers, pass, sums)
         })?;
         Ok(totals.into())
     }
@@ -190,17 +197,39 @@ impl<'a> Executor<'a> {
         work: &Worked<'_>,
         slab: &std::ops::Range<usize>,
         buffers: &mut Buffers,
-        at: (usize, &[f64]),
+        pass: &Pass<'_>,
         sums: &mut [f64],
     ) -> Result<(), MergeError> {
         self.control.check()?;
-        let Buffers { inputs, outputs } = buffers;
-        work.load_slab(slab, inputs)?;
-        for block in self.cut().blocks(slab, work.whole()) {
-            work.load_block(slab, &block, inputs)?;
-            work.observe(&block, inputs, outputs, at, sums)?;
+        if !pass.is_settled() {
+            self.observe_slab(work, slab, buffers, pass, sums)?;
         }
         (self.control.advance)(slab.len() as u64);
+        Ok(())
+    }
+
+    fn observe_slab(
+        &self,
+        work: &Worked<'_>,
+        slab: &std::ops::Range<usize>,
+        buffers: &mut Buffers,
+        pass: &Pass<'_>,
+        sums: &mut [f64],
+    ) -> Result<(), MergeError> {
+        let Buffers { inputs, outputs } = buffers;
+        let sampled = pass.sample > 1 && !work.whole();
+        let work = if sampled { Worked { hashes: None, ..*work } } else { *work };
+        work.load_slab(slab, inputs)?;
+        for mut block in self.cut().blocks(slab, work.whole()) {
+            if sampled {
+                block = units::sampled(&block, pass.sample);
+            }
+            work.load_block(slab, &block, inputs)?;
+            if work.observe(&block, inputs, outputs, (pass.index, pass.totals), sums)?.is_break() {
+                pass.settle();
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -240,8 +269,8 @@ impl<'a> Executor<'a> {
         let Some(mask) = &work.merge.mask else { return Ok(vec![0.0; len]) };
         let merge_totals = self.totals_of(work, threads)?;
         let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
-        // One pass at a time: `totals` sees a plan of just this one.
-        let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..mask.plan().clone() };
+        // One pass at a time, over everything: `totals` sees a plan of just this one.
+        let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..Default::default() };
         totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, _, sums| {
             self.control.check()?;
             let slab = &units[unit].range;
@@ -250,7 +279,8 @@ impl<'a> Executor<'a> {
             for block in self.cut().blocks(slab, work.whole()) {
                 work.load_block(slab, &block, inputs)?;
                 work.run(&block, inputs, outputs, &merge_totals)?;
-                work.observe_mask(mask, &block, inputs, outputs, at, sums)?;
+                // A pass that is settled adds nothing anyway; masks with statistics are too rare to end it early.
+                let _ = work.observe_mask(mask, &block, inputs, outputs, at, sums)?;
             }
             (self.control.advance)(slab.len() as u64);
             Ok(())

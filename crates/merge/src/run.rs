@@ -1,6 +1,7 @@
 //! From a checked plan to a finished output directory.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -61,7 +62,11 @@ impl Plan<'_> {
         let input_hashes = self.input_hashes(&hashes, control.threads)?;
         let in_base = self.tensors_in_base(&base).into_iter();
         let in_base: Vec<_> = in_base.map(|(key, view)| (key, view, hashes.finish(&view))).collect();
-        let mut output_hashes = outputs.finish(&in_base)?;
+        let mut output_hashes = std::thread::scope(|scope| {
+            // Unmapping gigabytes takes the processor's time, the last sync the disk's.
+            scope.spawn(|| self.release_inputs(control.threads));
+            outputs.finish(&in_base)
+        })?;
         self.write_base_index(dir.path(), &base)?;
         if !subspaces.is_empty() {
             output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
@@ -95,6 +100,16 @@ impl Plan<'_> {
             }
         }
         book
+    }
+
+    /// Gives the inputs' pages back: nearly everything has been read for the last time.
+    fn release_inputs(&self, threads: Threads) {
+        let checkpoints = self.input_checkpoints();
+        let release = |(): &mut (), i: usize| {
+            checkpoints[i].1.release();
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = threads.for_each(checkpoints.len(), || (), release);
     }
 
     /// Every checkpoint that is read, with its place in the provenance.

@@ -1,4 +1,4 @@
-/* Skillweld plugin boundary, version 1.0. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
+/* Skillweld plugin boundary, version 1.1. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
  * crates/plugin-abi/tests/header.rs. C99 or C++. A plugin is a shared library that exports
  *
  *     const skw_plugin skillweld_plugin_v1 = { SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, ... };
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define SKW_MAGIC 0x444C574C4C494B53ull /* "SKILLWLD", little-endian */
-#define SKW_ABI_MINOR 0u
+#define SKW_ABI_MINOR 1u
 #define SKW_LAYOUT_HASH 0xd3890e536668d4b5ull
 #define SKW_MAX_PASSES 8
 
@@ -69,6 +69,7 @@ typedef struct skw_host { /* callbacks, valid during the call */
     void (*log)(void *context, uint32_t level, skw_str message); /* 1 error, 2 warning, 3 info, 4 debug */
     void (*progress)(void *context, double fraction);
     int32_t (*cancelled)(void *context); /* non-zero: return SKW_CANCELLED soon */
+    void (*settled)(void *context);      /* 1.1, else NULL; in observe: the pass has nothing to add in any block */
 } skw_host;
 
 typedef struct skw_params { /* in the order of the schema; booleans 0 or 1, strings their position in enum */
@@ -86,6 +87,7 @@ typedef struct skw_plan { /* zeroed by the host, but for size */
     uint32_t scope;  /* SKW_SCOPE_* of the totals */
     uint64_t sums_len[SKW_MAX_PASSES];
     uint64_t scratch_per_element; /* floats */
+    uint64_t sample[SKW_MAX_PASSES]; /* 1.1: one element of so many is enough for the pass; 0 or 1: all */
 } skw_plan;
 
 typedef struct skw_tensor { /* one expert in a block: dense, or factors with SKW_LOW_RANK */

@@ -25,7 +25,7 @@ pub const SYMBOL: &str = "skillweld_plugin_v1";
 /// First field of [`Plugin`]: the bytes `SKILLWLD` read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SKILLWLD");
 /// Minor version of this boundary: counts the times a struct has grown.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 /// Most `observe` passes a method may ask for.
 pub const MAX_PASSES: usize = 8;
 
@@ -201,6 +201,10 @@ pub struct Host {
     pub progress: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void, fraction: f64)>,
     /// Non-zero when the user wants to stop: return [`status::CANCELLED`] soon.
     pub cancelled: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void) -> i32>,
+    /// Told in `observe` that this pass has nothing to add, here or in any other block, because the totals of earlier
+    /// passes settle what it is for: the host may leave out what remains of it, and takes zeros for its sums. Since 1.1;
+    /// null in older hosts.
+    pub settled: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void)>,
 }
 
 /// Parameters as numbers, in the order in which the schema lists them: booleans are 0 or 1, strings are the position
@@ -236,6 +240,9 @@ pub struct Plan {
     pub sums_len: [u64; MAX_PASSES],
     /// f32 of scratch wanted for each element of a block.
     pub scratch_per_element: u64,
+    /// For each pass: one element of so many is enough for it, taken anywhere; 0 or 1: it must see all. The host may show
+    /// such a pass shorter blocks with gaps between them, or everything. Since 1.1.
+    pub sample: [u64; MAX_PASSES],
 }
 
 /// One expert's values in a block: dense, or as factors when the method has [`flags::LOW_RANK`].

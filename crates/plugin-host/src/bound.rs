@@ -26,6 +26,8 @@ pub struct Plan {
     pub scope: Scope,
     /// f32 of scratch for each element of a block.
     pub scratch_per_element: usize,
+    /// For each pass: one element of so many is enough, taken anywhere; 1 where it must see all.
+    pub sample: Vec<usize>,
 }
 
 /// Over what the sums of `observe` are taken.
@@ -181,6 +183,7 @@ impl Bound {
             scope: 0,
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
+            sample: [0; abi::MAX_PASSES],
         };
         // SAFETY: all three point to locals that outlive the call; lengths in `params` are those of its vectors.
         let status = unsafe { plan(&raw const host, &raw const params, &raw mut raw) };
@@ -213,6 +216,7 @@ impl Bound {
             sums_len: sums_len.iter().map(|&len| len as usize).collect(),
             scope,
             scratch_per_element: raw.scratch_per_element as usize,
+            sample: raw.sample[..passes].iter().map(|&sample| sample.max(1) as usize).collect(),
         })
     }
 }

@@ -1,3 +1,4 @@
+use core::ops::ControlFlow;
 use core::ptr::{null, null_mut};
 
 use skillweld_plugin_abi::{self as abi, flags, status};
@@ -49,7 +50,8 @@ impl Bound {
     /// Adds the block's statistics of `pass` (from 0) to `sums`, which is `plan().sums_len[pass]` long.
     ///
     /// `totals` are those of the earlier passes, one after the other; `scratch` holds at least
-    /// `plan().scratch_per_element * block.len` values and is overwritten.
+    /// `plan().scratch_per_element * block.len` values and is overwritten. `Break`: the method has nothing to add in any
+    /// block of this pass; its sums are zeros.
     ///
     /// # Errors
     /// [`PluginError::BadCall`] when a length does not fit, else what the method fails with.
@@ -60,7 +62,7 @@ impl Bound {
         totals: &[f64],
         sums: &mut [f64],
         scratch: &mut [f32],
-    ) -> Result<(), PluginError> {
+    ) -> Result<ControlFlow<()>, PluginError> {
         let Some(observe) = self.method.functions().observe.filter(|_| pass < self.plan().passes()) else {
             return Err(self.bad_call(block.key, format!("there is no observe pass {pass}")));
         };
@@ -95,7 +97,7 @@ impl Bound {
             // What the buffer held of another block must not pass for a result.
             out.fill(f32::from_bits(UNWRITTEN_BITS));
         }
-        self.with_call(block, totals, out.as_mut_ptr(), null(), scratch, |call| self.call_run(call))
+        self.with_call(block, totals, out.as_mut_ptr(), null(), scratch, |call| self.call_run(call)).map(drop)
     }
 
     /// Runs a mask method: fills one mask an expert, `ceil(block.len / 8)` bytes each; element 8j + i of the block is
@@ -121,7 +123,7 @@ impl Bound {
         self.check_len(block.key, "totals", totals.len(), self.plan().totals_len())?;
         let pointers = Few::<_, FEW>::collect(null_mut(), masks.iter_mut().map(|mask| mask.as_mut_ptr()));
         let pointers = pointers.as_slice().as_ptr();
-        self.with_call(block, totals, null_mut(), pointers, scratch, |call| self.call_run(call))?;
+        self.with_call(block, totals, null_mut(), pointers, scratch, |call| self.call_run(call)).map(drop)?;
         let tail = block.len % 8;
         for mask in masks.iter_mut().filter(|_| tail != 0) {
             if let Some(last) = mask.last_mut() {
@@ -170,7 +172,8 @@ impl Bound {
         }
     }
 
-    /// Builds the call, makes it and translates its status. `out` and `masks` are null or as [`abi::Call`] asks.
+    /// Builds the call, makes it and translates its status; `Break` when the method called its pass settled. `out` and
+    /// `masks` are null or as [`abi::Call`] asks.
     fn with_call(
         &self,
         block: &BlockInputs<'_>,
@@ -179,7 +182,7 @@ impl Bound {
         masks: *const *mut u8,
         scratch: &mut [f32],
         function: impl FnOnce(*const abi::Call) -> i32,
-    ) -> Result<(), PluginError> {
+    ) -> Result<ControlFlow<()>, PluginError> {
         let numel = self.check_block(block)?;
         let scratch_len = self.check_scratch(block, scratch.len())?;
         let shape = Few::<_, FEW>::collect(0, block.shape.iter().map(|&d| d as u64));
@@ -209,7 +212,9 @@ impl Bound {
             ..self.blank(&host, &params)
         };
         let status = function(&raw const call);
-        check_status(status, context, &self.method, block.key)
+        let settled = context.is_settled();
+        check_status(status, context, &self.method, block.key)?;
+        Ok(if settled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// A call without tensor data.

@@ -1,4 +1,4 @@
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 use core::fmt;
 
@@ -51,11 +51,12 @@ pub const NO_REASON: &str = "the plugin gave no reason";
 pub(crate) struct Context<'a> {
     hooks: &'a HostHooks<'a>,
     error: RefCell<String>,
+    settled: Cell<bool>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(hooks: &'a HostHooks<'a>) -> Self {
-        Self { hooks, error: RefCell::new(String::new()) }
+        Self { hooks, error: RefCell::new(String::new()), settled: Cell::new(false) }
     }
 
     /// The callbacks to hand over; they are good for as long as `self` stays where it is.
@@ -67,7 +68,13 @@ impl<'a> Context<'a> {
             log: Some(log),
             progress: Some(progress),
             cancelled: Some(cancelled),
+            settled: Some(settled),
         }
+    }
+
+    /// Whether the call said that its pass has nothing to add.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.get()
     }
 
     /// The last message pushed through [`abi::Host::error`].
@@ -109,6 +116,13 @@ unsafe extern "C" fn progress(context: *mut c_void, fraction: f64) {
 unsafe extern "C" fn cancelled(context: *mut c_void) -> i32 {
     // SAFETY: as in `error`.
     unsafe { context_of(context) }.is_some_and(|context| (context.hooks.cancelled)()).into()
+}
+
+unsafe extern "C" fn settled(context: *mut c_void) {
+    // SAFETY: as in `error`.
+    if let Some(context) = unsafe { context_of(context) } {
+        context.settled.set(true);
+    }
 }
 
 /// # Safety

@@ -57,9 +57,18 @@ fn statistics_are_added_up() {
     assert_eq!((probe.plan().passes(), probe.plan().totals_len(), probe.plan().totals_of(0)), (1, 2, 0..2));
     let mut sums = [100.0, 0.0];
     for _ in 0..2 {
-        probe.observe(&block("w"), 0, &[], &mut sums, &mut [0.0; 4]).unwrap();
+        let more = probe.observe(&block("w"), 0, &[], &mut sums, &mut [0.0; 4]).unwrap();
+        assert!(more.is_continue());
     }
     assert_eq!(sums, [120.0, 2.0]);
+    let more = probe.observe(&block("settled"), 0, &[], &mut sums, &mut [0.0; 4]).unwrap();
+    assert!(more.is_break());
+}
+
+#[test]
+fn passes_see_everything_unless_a_sample_is_enough() {
+    assert_eq!(bound(&[], 2).plan().sample, [1]);
+    assert_eq!(bound(&["SAMPLE=32"], 2).plan().sample, [32]);
 }
 
 #[test]
@@ -143,8 +152,8 @@ fn calls_that_do_not_fit_never_reach_the_plugin() {
         (probe.run(&block("w"), &[0.0; 1], &mut out, &mut scratch), "totals has length 1"),
         (probe.run(&block("w"), &[0.0; 2], &mut out, &mut scratch[..3]), "scratch of 4 floats, got 3"),
         (probe.run_mask(&block("w"), &[0.0; 2], &mut [], &mut scratch), "gives values, not masks"),
-        (probe.observe(&block("w"), 1, &[0.0; 2], &mut [], &mut scratch), "no observe pass 1"),
-        (probe.observe(&block("w"), 0, &[], &mut [0.0], &mut scratch), "sums has length 1"),
+        (probe.observe(&block("w"), 1, &[0.0; 2], &mut [], &mut scratch).map(drop), "no observe pass 1"),
+        (probe.observe(&block("w"), 0, &[], &mut [0.0], &mut scratch).map(drop), "sums has length 1"),
         (probe.rescale(&[0.0; 2], &HostHooks::SILENT).map(|_| ()), "no rescalers"),
     ] {
         let error = error.unwrap_err();

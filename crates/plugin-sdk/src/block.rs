@@ -186,6 +186,16 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// Tells the host, in `observe`, that this pass has nothing to add, here or in any other block, because
+    /// [`totals`](Self::totals) settle already what it is for. The host may leave out the rest of the pass; its sums are
+    /// then zeros.
+    pub fn settled(&self) {
+        if let Some(settled) = self.host.settled {
+            // SAFETY: the host's own callback and context, during the call.
+            unsafe { settled(self.host.context) }
+        }
+    }
+
     /// `Err(Stop::Cancelled)` when the user wants to stop: `block.check_cancelled()?` now and then in a long call.
     pub fn check_cancelled(&self) -> Result {
         // SAFETY: the host's own callback and context, during the call.

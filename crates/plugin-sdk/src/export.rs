@@ -148,6 +148,10 @@ unsafe extern "C" fn plan<P: Passes>(
             (*plan).scope = if wanted.global { abi::SCOPE_GLOBAL } else { abi::SCOPE_TENSOR };
             (*plan).sums_len = sums_len;
             (*plan).scratch_per_element = wanted.scratch_per_element as u64;
+            // A host of version 1.0 has no room for it, and shows every pass everything.
+            if (*plan).size as usize >= size_of::<abi::Plan>() {
+                (*plan).sample = wanted.sample.map(|sample| sample as u64);
+            }
         }
         Ok(())
     })

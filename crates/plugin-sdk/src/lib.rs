@@ -66,5 +66,5 @@ pub use param::{Param, Value};
 pub use params::Params;
 pub use random::{Random, TILE};
 pub use skillweld_plugin_abi::{self as abi, laws};
-pub use skillweld_simd::{self, vectorize};
+pub use skillweld_simd::{self, between::keep_between, vectorize};
 pub use spec::Spec;

@@ -1,5 +1,7 @@
 //! The two kinds of method.
 
+use skillweld_plugin_abi as abi;
+
 use crate::{Block, Masks, Params, Spec};
 
 /// Experts → one tensor, or one task vector with [`Spec::task_vectors`].
@@ -63,6 +65,7 @@ pub struct Plan {
     pub(crate) global: bool,
     pub(crate) sums: Vec<usize>,
     pub(crate) scratch_per_element: usize,
+    pub(crate) sample: [usize; abi::MAX_PASSES],
 }
 
 impl Plan {
@@ -79,6 +82,17 @@ impl Plan {
     /// Asks for `count` f32 of scratch for each element of a block: [`Block::take_scratch`].
     pub fn scratch_per_element(mut self, count: usize) -> Self {
         self.scratch_per_element = count;
+        self
+    }
+
+    /// One element of `one_of`, taken anywhere, is enough for pass `pass`: its blocks may be shorter than those of other
+    /// passes, with gaps between them. A host may show it all elements nevertheless.
+    ///
+    /// # Panics
+    /// When there is no such pass.
+    pub fn sample(mut self, pass: usize, one_of: usize) -> Self {
+        assert!(pass < self.passes(), "pass {pass} of {}", self.passes());
+        self.sample[pass] = one_of;
         self
     }
 

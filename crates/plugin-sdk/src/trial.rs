@@ -2,7 +2,7 @@
 //!
 //! Every function here panics when the method fails: a failed trial is a failed test.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 
 use skillweld_plugin_abi as abi;
@@ -164,8 +164,22 @@ impl TrialTensor {
 }
 
 unsafe extern "C" fn keep_message(context: *mut c_void, message: abi::Str) {
-    // SAFETY: `context` is the session's message, alive while the method runs; the text is valid during the call.
-    unsafe { (*context.cast::<RefCell<String>>()).replace(raw::text(message).to_owned()) };
+    // SAFETY: `context` is what the session heard, alive while the method runs; the text is valid during the call.
+    unsafe { (*context.cast::<Heard>()).message.replace(raw::text(message).to_owned()) };
+}
+
+unsafe extern "C" fn note_settled(context: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { (*context.cast::<Heard>()).settled.set(true) };
+}
+
+/// What a method said through the callbacks.
+#[derive(Default)]
+struct Heard {
+    /// Its last message.
+    message: RefCell<String>,
+    /// The pass has nothing to add.
+    settled: Cell<bool>,
 }
 
 /// What the structs of one trial point to, alive while the method runs.
@@ -173,8 +187,8 @@ struct Session<'a> {
     trial: &'a Trial,
     method: &'a abi::Method,
     experts: usize,
-    /// What the method said last; on the heap, because `host` points to it.
-    message: Box<RefCell<String>>,
+    /// On the heap, because `host` points to it.
+    heard: Box<Heard>,
     host: abi::Host,
     /// Back `params`.
     _values: [Vec<f64>; 2],
@@ -196,20 +210,21 @@ impl<'a> Session<'a> {
                 _ => panic!("parameter `{}` has the wrong number of values", param.name),
             }
         }
-        let message = Box::<RefCell<String>>::default();
+        let heard = Box::<Heard>::default();
         Self {
             trial,
             method: trial.entry.method(),
             experts,
             host: abi::Host {
                 size: size_of::<abi::Host>() as u64,
-                context: (&raw const *message).cast_mut().cast(),
+                context: (&raw const *heard).cast_mut().cast(),
                 error: Some(keep_message),
                 log: None,
                 progress: None,
                 cancelled: None,
+                settled: Some(note_settled),
             },
-            message,
+            heard,
             params: abi::Params {
                 size: size_of::<abi::Params>() as u64,
                 global: global.as_ptr(),
@@ -225,7 +240,7 @@ impl<'a> Session<'a> {
     fn check(&self, status: Option<i32>) -> Result<(), String> {
         match status {
             Some(abi::status::OK) => Ok(()),
-            Some(status) => Err(format!("status {status}: {}", self.message.borrow())),
+            Some(status) => Err(format!("status {status}: {}", self.heard.message.borrow())),
             None => Err("the method lacks this function".to_owned()),
         }
     }
@@ -237,6 +252,7 @@ impl<'a> Session<'a> {
             scope: 0,
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
+            sample: [0; abi::MAX_PASSES],
         };
         // SAFETY: the structs are valid, and `plan` is this call's to write.
         self.check(self.method.plan.map(|fill| unsafe { fill(&self.host, &self.params, &mut plan) }))?;
@@ -250,10 +266,19 @@ impl<'a> Session<'a> {
             let len = plan.sums_len[pass as usize] as usize;
             let mut sums = vec![vec![0.0; len]; totals.len()];
             for (t, sums) in sums.iter_mut().enumerate() {
+                self.heard.settled.set(false);
                 self.for_each_block(t, &totals[t], |call| {
+                    if self.heard.settled.get() {
+                        return Some(abi::status::OK);
+                    }
+                    // As the host does: the first elements of each block.
+                    call.len = call.len.div_ceil(plan.sample[pass as usize].max(1));
                     // SAFETY: every pointer of the call is valid; `sums` is as long as the plan says.
                     self.method.observe.map(|observe| unsafe { observe(call, pass, sums.as_mut_ptr()) })
                 })?;
+                if self.heard.settled.get() {
+                    sums.fill(0.0);
+                }
             }
             if plan.scope == abi::SCOPE_GLOBAL {
                 let global: Vec<f64> = (0..len).map(|i| sums.iter().map(|tensor| tensor[i]).sum()).collect();

@@ -174,6 +174,7 @@ fn structs_of_another_size_are_read() {
         log: None,
         progress: None,
         cancelled: None,
+        settled: None,
     };
     let host = NewerHost(host, [u64::MAX; 4]);
     let (weights, choice_global_scratch, totals) = ([1.0, 10.0], [0.0, 0.0, 0.0], [0.0, 1.0]);
@@ -216,4 +217,43 @@ fn structs_of_another_size_are_read() {
     // SAFETY: every pointer that lies within `call.size` is valid.
     let status = unsafe { Centre::entry().method().run.unwrap()(&call) };
     assert_eq!((status, out), (abi::status::OK, [31.0, 42.0]));
+}
+
+/// A host of version 1.0 has no room for what 1.1 added to the plan.
+#[test]
+fn a_plan_of_an_older_host_is_not_written_past_its_end() {
+    let (weights, choice_global_scratch) = ([1.0], [0.0, 0.0, 0.0]);
+    let params = abi::Params {
+        size: size_of::<abi::Params>() as u64,
+        global: choice_global_scratch.as_ptr(),
+        global_count: 3,
+        per_expert: weights.as_ptr(),
+        per_expert_count: 1,
+        expert_count: 1,
+    };
+    let sample_after = |size: usize| {
+        let mut plan = abi::Plan {
+            size: size as u64,
+            passes: 0,
+            scope: 0,
+            sums_len: [0; abi::MAX_PASSES],
+            scratch_per_element: 0,
+            sample: [7; abi::MAX_PASSES],
+        };
+        let host = abi::Host {
+            size: size_of::<abi::Host>() as u64,
+            context: std::ptr::null_mut(),
+            error: None,
+            log: None,
+            progress: None,
+            cancelled: None,
+            settled: None,
+        };
+        // SAFETY: the structs are valid, and `plan` is this call's to write.
+        let status = unsafe { Centre::entry().method().plan.unwrap()(&host, &params, &mut plan) };
+        assert_eq!((status, plan.passes), (abi::status::OK, 1));
+        plan.sample
+    };
+    assert_eq!(sample_after(std::mem::offset_of!(abi::Plan, sample)), [7; abi::MAX_PASSES]);
+    assert_eq!(sample_after(size_of::<abi::Plan>()), [0; abi::MAX_PASSES]);
 }

@@ -7,6 +7,8 @@
 
 use std::sync::OnceLock;
 
+pub mod between;
+
 /// Wraps one function so that it runs as AVX-512, AVX2 or portable code, whichever the processor has.
 ///
 /// The function takes named arguments and may borrow; it takes no type parameters (write one per dtype: generics stay

@@ -118,6 +118,12 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Unmaps what has been read; whatever is read again is mapped again, out of the page cache. A process that ends
+    /// unmaps everything too, but on one thread.
+    pub fn release(&self) {
+        self.files.iter().for_each(MappedFile::release);
+    }
+
     /// Every key that is stored, sorted. A tied weight stored under two names has both here.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

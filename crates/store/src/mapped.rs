@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::StoreError;
 
@@ -37,5 +37,12 @@ impl MappedFile {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Unmaps the pages touched so far; whoever touches them again maps them again. A hint: failing does nothing.
+    pub(crate) fn release(&self) {
+        #[allow(unsafe_code, reason = "the advice is unsafe for mappings that are written to")]
+        // SAFETY: nobody writes to this mapping, so that every page comes back from the file with the bytes it had.
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 }

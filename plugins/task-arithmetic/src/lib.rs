@@ -8,6 +8,7 @@ mod arithmetic;
 mod dare;
 mod join;
 mod rescale;
+mod search;
 mod ties;
 mod trim;
 

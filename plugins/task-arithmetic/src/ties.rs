@@ -49,15 +49,16 @@ impl MergeMethod for Ties {
 
     fn plan(params: &Params<'_>) -> Result<Plan> {
         let sums: Vec<usize> = passes(params).into_iter().map(|(_, len)| len).collect();
-        Ok(match scope(params) {
+        let plan = match scope(params) {
             Scope::Tensor => Plan::per_tensor(sums),
             Scope::Global => Plan::global(sums),
-        })
+        };
+        Ok(if trims(params) { plan.sample(0, trim::SAMPLE) } else { plan })
     }
 
     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
         match passes(block)[pass].0 {
-            Pass::Digit(digit) => return trim::observe(block, scope(block), digit, sums),
+            Pass::Threshold(pass) => return trim::observe(block, scope(block), pass, sums),
             Pass::Norms => rescale::observe(block, &Trim::new(block, vec![1.0; block.experts()])?, sums),
             Pass::Signs => for_each_tile(block, &Trim::new(block, weights(block))?, |_, len, rows| {
                 sums[0] += sum_of_signs(rows, len);
@@ -97,8 +98,8 @@ fn counts_signs(params: &Params<'_>) -> bool {
 /// What a pass over the data finds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// One digit of the thresholds.
-    Digit(usize),
+    /// A step towards the thresholds.
+    Threshold(usize),
     /// Σ|τ| before and after trimming.
     Norms,
     /// The majority sign.
@@ -110,7 +111,10 @@ fn passes(params: &Params<'_>) -> Vec<(Pass, usize)> {
     let mut passes = Vec::new();
     if trims(params) {
         passes.extend(
-            trim::sums_len(params.experts()).into_iter().enumerate().map(|(i, len)| (Pass::Digit(i), len)),
+            trim::sums_len(params.experts())
+                .into_iter()
+                .enumerate()
+                .map(|(i, len)| (Pass::Threshold(i), len)),
         );
         if params.boolean("rescale") {
             passes.push((Pass::Norms, rescale::sums_len(params.experts())));

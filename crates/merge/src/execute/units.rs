@@ -38,6 +38,9 @@ pub(crate) struct Unit {
     pub(crate) range: Range<usize>,
 }
 
+/// Fewest elements that a block shows to a pass that is content with a sample.
+const MIN_SAMPLE: usize = 512;
+
 impl Cut {
     /// Number of slabs of a tensor; an empty tensor has one, so that it is written (with nothing in it) too.
     fn slab_count(self, numel: usize, whole: bool) -> usize {
@@ -63,6 +66,11 @@ impl Cut {
     }
 }
 
+/// The part of a block that a pass sees for which one element of `sample` is enough.
+pub(crate) fn sampled(block: &Range<usize>, sample: usize) -> Range<usize> {
+    block.start..block.end.min(block.start + (block.len() / sample).max(MIN_SAMPLE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +92,13 @@ mod tests {
             }
             prop_assert_eq!(next, numel);
         }
+    }
+
+    #[test]
+    fn a_sample_is_the_head_of_a_block_and_of_a_short_one_all() {
+        assert_eq!(sampled(&(5..5 + 65_536), 32), 5..5 + 2048);
+        assert_eq!(sampled(&(5..5 + 16_384), 1000), 5..5 + 512);
+        assert_eq!(sampled(&(5..305), 32), 5..305);
     }
 
     #[test]

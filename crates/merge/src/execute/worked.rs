@@ -1,6 +1,6 @@
 //! One tensor in the hands of a worker: blocks are decoded, handed to plugins, and come back merged.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks, flags};
 use skillweld_simd::vectorize;
@@ -19,7 +19,8 @@ pub(crate) struct Worked<'a> {
     pub(crate) merge: &'a Merge<'a>,
     pub(crate) allow_non_finite: bool,
     pub(crate) hooks: &'a HostHooks<'a>,
-    pub(crate) hashes: &'a HashBook,
+    /// `None`: blocks are seen in part only, so their bytes are hashed another time.
+    pub(crate) hashes: Option<&'a HashBook>,
 }
 
 /// NaN or infinity among the values of `model` from element `offset` of tensor `key` on.
@@ -107,8 +108,8 @@ impl Worked<'_> {
         block: &Range<usize>,
         out: &mut [f32],
     ) -> Result<(), MergeError> {
+        self.hash(view, block);
         let finite = view.decode_block(block.start, out).map_err(MergeError::tensor(&self.tensor.key))?;
-        self.hashes.offer(view, block.start, block.end);
         if finite { Ok(()) } else { self.refuse_non_finite(model, out, block.start) }
     }
 
@@ -122,15 +123,21 @@ impl Worked<'_> {
         out: &mut [f32],
     ) -> Result<(), MergeError> {
         let name = MergeError::tensor(&self.tensor.key);
-        let finite = view.decode_difference(block.start, base, out).map_err(name)?;
-        if finite {
-            self.hashes.offer(view, block.start, block.end);
+        self.hash(view, block);
+        if view.decode_difference(block.start, base, out).map_err(name)? {
             return Ok(());
         }
         // Slowly again, for the place: the difference of finite values may have overflowed before it.
         self.decode(view, model, block, out)?;
         subtract(out, base);
         Ok(())
+    }
+
+    /// Comes before decoding: BLAKE3 has more to compute while it waits for memory.
+    fn hash(&self, view: &TensorView<'_>, block: &Range<usize>) {
+        if let Some(hashes) = self.hashes {
+            hashes.offer(view, block.start, block.end);
+        }
     }
 
     fn refuse_non_finite(&self, model: &str, values: &[f32], offset: usize) -> Result<(), MergeError> {
@@ -176,7 +183,7 @@ impl Worked<'_> {
         })
     }
 
-    /// Adds a loaded block to the sums of one pass of the merge method.
+    /// Adds a loaded block to the sums of one pass of the merge method; `Break` when the pass has nothing to add.
     pub(crate) fn observe(
         &self,
         block: &Range<usize>,
@@ -184,7 +191,7 @@ impl Worked<'_> {
         outputs: &mut Outputs,
         (pass, totals): (usize, &[f64]),
         sums: &mut [f64],
-    ) -> Result<(), MergeError> {
+    ) -> Result<ControlFlow<()>, MergeError> {
         let bound = &self.merge.method;
         let scratch = sized(&mut outputs.scratch, bound.plan().scratch_per_element * block.len());
         Ok(self.with_block(block, inputs, None, |call| bound.observe(call, pass, totals, sums, scratch))?)
@@ -204,7 +211,8 @@ impl Worked<'_> {
         Ok(self.with_block(block, inputs, None, |call| bound.run(call, totals, merged, scratch))?)
     }
 
-    /// Adds a block that has just been merged to the sums of one pass of the mask method.
+    /// Adds a block that has just been merged to the sums of one pass of the mask method; `Break` as for
+    /// [`observe`](Self::observe).
     pub(crate) fn observe_mask(
         &self,
         mask: &Bound,
@@ -213,7 +221,7 @@ impl Worked<'_> {
         outputs: &mut Outputs,
         (pass, totals): (usize, &[f64]),
         sums: &mut [f64],
-    ) -> Result<(), MergeError> {
+    ) -> Result<ControlFlow<()>, MergeError> {
         let scratch = sized(&mut outputs.scratch, mask.plan().scratch_per_element * block.len());
         let merged = Some(&outputs.merged[..block.len()]);
         Ok(self.with_block(block, inputs, merged, |call| mask.observe(call, pass, totals, sums, scratch))?)

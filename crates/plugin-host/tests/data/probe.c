@@ -57,6 +57,9 @@
 #ifndef PASSES
 #define PASSES 1
 #endif
+#ifndef SAMPLE
+#define SAMPLE 0
+#endif
 #ifndef SCRATCH
 #define SCRATCH 1
 #endif
@@ -68,6 +71,7 @@ static int32_t plan(const skw_host *host, const skw_params *params, skw_plan *pl
     plan->scope = SKW_SCOPE_GLOBAL;
     plan->sums_len[0] = 2;
     plan->scratch_per_element = SCRATCH;
+    plan->sample[0] = SAMPLE;
     return SKW_OK;
 }
 
@@ -85,6 +89,7 @@ static int32_t observe(const skw_call *call, uint32_t pass, double *sums) {
     (void)pass;
     for (uint64_t i = 0; i < call->len; i++) sums[0] += skw_expert(call, 0)->dense[i];
     sums[1] += 1;
+    if (key_is(call, "settled")) call->host->settled(call->host->context);
     return SKW_OK;
 }
 
