@@ -11,7 +11,7 @@ use crate::backend::{ReadBlock, Result, ValuesMut, WeightKind};
 use super::Precision;
 
 /// Elements that one thread reads and writes at once, about: few enough for a core's L2 cache.
-const BLOCK: usize = 1 << 16;
+const BLOCK: usize = 1 << 14;
 
 /// A weight in memory.
 #[derive(Debug)]
