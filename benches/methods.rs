@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "criterion's macro makes the items")]
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
@@ -74,17 +75,22 @@ impl<'a> Stream<'a> {
         let mut totals = Vec::with_capacity(plan.totals_len());
         for pass in 0..plan.passes() {
             let mut sums = vec![0.0; plan.totals_of(pass).len()];
+            // As a merge does: of each block the first elements, where a sample is enough.
+            let len = BLOCK / plan.sample[pass];
             for offset in (0..LEN).step_by(BLOCK) {
-                let experts = self.experts(offset);
-                let block = self.block(offset, &experts);
+                let experts = self.experts(offset..offset + len);
+                let block = self.block(offset..offset + len, &experts);
                 let observed = self.bound.observe(&block, pass, &totals, &mut sums, &mut self.scratch);
-                observed.expect("finite values can be observed");
+                if observed.expect("finite values can be observed").is_break() {
+                    sums.fill(0.0);
+                    break;
+                }
             }
             totals.extend(sums);
         }
         for offset in (0..LEN).step_by(BLOCK) {
-            let experts = self.experts(offset);
-            let block = self.block(offset, &experts);
+            let experts = self.experts(offset..offset + BLOCK);
+            let block = self.block(offset..offset + BLOCK, &experts);
             let run = match self.bound.method().kind() {
                 Kind::Merge => self.bound.run(&block, &totals, &mut self.out, &mut self.scratch),
                 _ => {
@@ -97,23 +103,23 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn experts(&self, offset: usize) -> Vec<ExpertBlock<'a>> {
+    fn experts(&self, elements: Range<usize>) -> Vec<ExpertBlock<'a>> {
         let experts = self.inputs.experts[..self.bound.expert_count()].iter();
-        experts.map(|expert| ExpertBlock::Dense(&expert[offset..offset + BLOCK])).collect()
+        experts.map(|expert| ExpertBlock::Dense(&expert[elements.clone()])).collect()
     }
 
-    fn block<'b>(&self, offset: usize, experts: &'b [ExpertBlock<'b>]) -> BlockInputs<'b>
+    fn block<'b>(&self, elements: Range<usize>, experts: &'b [ExpertBlock<'b>]) -> BlockInputs<'b>
     where
         'a: 'b,
     {
         BlockInputs {
             key: "model.layers.0.mlp.up_proj.weight",
             shape: &[LEN / 1024, 1024],
-            offset,
-            len: BLOCK,
+            offset: elements.start,
+            len: elements.len(),
             experts,
-            base: Some(&self.inputs.base[offset..offset + BLOCK]),
-            merged: Some(&self.inputs.merged[offset..offset + BLOCK]),
+            base: Some(&self.inputs.base[elements.clone()]),
+            merged: Some(&self.inputs.merged[elements]),
             seed: 0,
             hooks: &HostHooks::SILENT,
         }
