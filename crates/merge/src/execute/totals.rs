@@ -79,6 +79,10 @@ pub(crate) fn sum(len: usize, parts: impl Iterator<Item = Vec<f64>>) -> Vec<f64>
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use skillweld_plugin_host::Scope;
+    use std::num::NonZeroUsize;
+
     #[test]
     fn a_settled_pass_has_zeros_whatever_was_added_before() {
         let plan = Plan { sums_len: vec![1, 1], ..Plan::default() };
@@ -92,10 +96,6 @@ mod tests {
         });
         assert_eq!(totals.unwrap(), [0.0, 100.0]);
     }
-
-    use super::*;
-    use skillweld_plugin_host::Scope;
-    use std::num::NonZeroUsize;
 
     #[test]
     fn totals_have_the_same_bits_for_any_number_of_threads() {
