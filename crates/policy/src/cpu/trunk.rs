@@ -10,10 +10,8 @@ use crate::backend::TrunkBlock;
 
 use super::{CpuMatrix, CpuWeight};
 
-/// Output features that a thread takes at once.
+/// Output features that a thread computes at once.
 const FEATURES: usize = 32;
-/// Output features that it computes at once.
-const PAIR: usize = 2;
 
 /// Actions × width in f64.
 #[derive(Debug)]
@@ -70,19 +68,13 @@ fn linear(threads: Threads, x: &[f64], columns: usize, (weight, bias): (&CpuWeig
     let blocks: Vec<_> = turned.chunks_mut((FEATURES * rows).max(1)).map(Mutex::new).collect();
     let Ok(()) = threads.for_each(
         blocks.len(),
-        || vec![0.0; PAIR * columns],
-        |decoded, index| {
+        || vec![0.0; columns],
+        |row, index| {
             let mut block = blocks[index].lock().unwrap_or_else(PoisonError::into_inner);
-            for (first, out) in (index * FEATURES..).step_by(PAIR).zip(block.chunks_mut(PAIR * rows)) {
-                let pair = first..first + out.len() / rows;
-                let decoded = &mut decoded[..pair.len() * columns];
-                for (feature, row) in pair.clone().zip(decoded.chunks_exact_mut(columns)) {
-                    weight.row(feature, row);
-                }
-                dots(x, decoded, columns, out);
-                for (feature, out) in pair.zip(out.chunks_exact_mut(rows)) {
-                    out.iter_mut().for_each(|out| *out += f64::from(bias[feature]));
-                }
+            for (feature, out) in (index * FEATURES..).zip(block.chunks_exact_mut(rows)) {
+                weight.row(feature, row);
+                dots(x, row, out);
+                out.iter_mut().for_each(|out| *out += f64::from(bias[feature]));
             }
             Ok::<_, Infallible>(())
         },
@@ -103,58 +95,38 @@ fn layer_norm(row: &mut [f64], gain: &[f32], bias: &[f32], epsilon: f64) {
 }
 
 vectorize! {
-    /// out\[f · rows + r\] = x\[r\] · w\[f\], for one or two rows of w and any number of x, of `columns` values each.
-    fn dots(x: &[f64], w: &[f32], columns: usize, out: &mut [f64]) {
-        match w.split_at_checked(columns) {
-            Some((first, second)) if second.len() == columns => all_dots(x, [first, second], out),
-            Some((only, _)) => all_dots(x, [only], out),
-            None => {}
+    /// out\[r\] = x\[r\] · w, the rows of x as long as w.
+    fn dots(x: &[f64], w: &[f32], out: &mut [f64]) {
+        // Four rows at once: their sums stay in registers, and w is converted once for all of them.
+        let (fours, rest) = out.as_chunks_mut::<4>();
+        let done = fours.len() * 4 * w.len();
+        for (out, x) in fours.iter_mut().zip(x.chunks_exact(4 * w.len())) {
+            *out = dots_of(std::array::from_fn(|r| &x[r * w.len()..(r + 1) * w.len()]), w);
+        }
+        for (out, x) in rest.iter_mut().zip(x[done..].chunks_exact(w.len())) {
+            [*out] = dots_of([x], w);
         }
     }
 }
 
-/// Four rows of x with all of w at once: their sums stay in registers, and each value of either is loaded once for all.
 #[inline(always)]
-fn all_dots<const F: usize>(x: &[f64], w: [&[f32]; F], out: &mut [f64]) {
-    let (columns, rows) = (w[0].len(), out.len() / F);
-    let mut row = 0;
-    while row < rows {
-        let x = |r: usize| &x[(row + r) * columns..(row + r + 1) * columns];
-        let count = if rows - row >= 4 { 4 } else { 1 };
-        let sums = if count == 4 {
-            dots_of([x(0), x(1), x(2), x(3)], w)
-        } else {
-            dots_of([x(0)], w).map(|[sum]| [sum, 0.0, 0.0, 0.0])
-        };
-        for (feature, sums) in sums.iter().enumerate() {
-            out[feature * rows + row..][..count].copy_from_slice(&sums[..count]);
-        }
-        row += count;
-    }
-}
-
-#[inline(always)]
-fn dots_of<const R: usize, const F: usize>(x: [&[f64]; R], w: [&[f32]; F]) -> [[f64; R]; F] {
+fn dots_of<const R: usize>(x: [&[f64]; R], w: &[f32]) -> [f64; R] {
     const LANES: usize = 8;
-    let columns = w[0].len();
-    let whole = columns / LANES * LANES;
-    let mut sums = [[[0.0f64; LANES]; R]; F];
-    for first in (0..whole).step_by(LANES) {
-        let x = x.map(|x| &x[first..first + LANES]);
-        for (sums, w) in sums.iter_mut().zip(w) {
-            let w = &w[first..first + LANES];
-            for (sums, x) in sums.iter_mut().zip(x) {
-                for lane in 0..LANES {
-                    sums[lane] = x[lane].mul_add(f64::from(w[lane]), sums[lane]);
-                }
+    let mut sums = [[0.0; LANES]; R];
+    let (chunks, rest) = w.as_chunks::<LANES>();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let w = chunk.map(f64::from);
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let x = &x[index * LANES..][..LANES];
+            for lane in 0..LANES {
+                sums[lane] += x[lane] * w[lane];
             }
         }
     }
-    std::array::from_fn(|f| {
-        std::array::from_fn(|r| {
-            let tail = x[r][whole..].iter().zip(&w[f][whole..]).map(|(x, &w)| x * f64::from(w));
-            sums[f][r].iter().copied().chain(tail).sum()
-        })
+    let first = w.len() - rest.len();
+    std::array::from_fn(|r| {
+        let tail = x[r][first..].iter().zip(rest).map(|(x, &w)| x * f64::from(w));
+        sums[r].iter().copied().chain(tail).sum()
     })
 }
 
