@@ -201,21 +201,10 @@ impl<'a> Executor<'a> {
         sums: &mut [f64],
     ) -> Result<(), MergeError> {
         self.control.check()?;
-        if !pass.is_settled() {
-            self.observe_slab(work, slab, buffers, pass, sums)?;
+        if pass.is_settled() {
+            (self.control.advance)(slab.len() as u64);
+            return Ok(());
         }
-        (self.control.advance)(slab.len() as u64);
-        Ok(())
-    }
-
-    fn observe_slab(
-        &self,
-        work: &Worked<'_>,
-        slab: &std::ops::Range<usize>,
-        buffers: &mut Buffers,
-        pass: &Pass<'_>,
-        sums: &mut [f64],
-    ) -> Result<(), MergeError> {
         let Buffers { inputs, outputs } = buffers;
         let sampled = pass.sample > 1 && !work.whole();
         let work = if sampled { Worked { hashes: None, ..*work } } else { *work };
@@ -230,6 +219,7 @@ impl<'a> Executor<'a> {
                 break;
             }
         }
+        (self.control.advance)(slab.len() as u64);
         Ok(())
     }
 
@@ -271,7 +261,7 @@ impl<'a> Executor<'a> {
         let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
         // One pass at a time, over everything: `totals` sees a plan of just this one.
         let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..Default::default() };
-        totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, _, sums| {
+        totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
             self.control.check()?;
             let slab = &units[unit].range;
             let Buffers { inputs, outputs } = buffers;
@@ -279,8 +269,10 @@ impl<'a> Executor<'a> {
             for block in self.cut().blocks(slab, work.whole()) {
                 work.load_block(slab, &block, inputs)?;
                 work.run(&block, inputs, outputs, &merge_totals)?;
-                // A pass that is settled adds nothing anyway; masks with statistics are too rare to end it early.
-                let _ = work.observe_mask(mask, &block, inputs, outputs, at, sums)?;
+                if work.observe_mask(mask, &block, inputs, outputs, at, sums)?.is_break() {
+                    pass.settle();
+                    break;
+                }
             }
             (self.control.advance)(slab.len() as u64);
             Ok(())

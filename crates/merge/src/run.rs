@@ -64,7 +64,9 @@ impl Plan<'_> {
         let in_base: Vec<_> = in_base.map(|(key, view)| (key, view, hashes.finish(&view))).collect();
         let mut output_hashes = std::thread::scope(|scope| {
             // Unmapping gigabytes takes the processor's time, the last sync the disk's.
-            scope.spawn(|| self.release_inputs(control.threads));
+            // Without a thread for it the process does it when it ends.
+            let release = || self.release_inputs(control.threads);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, release);
             outputs.finish(&in_base)
         })?;
         self.write_base_index(dir.path(), &base)?;
