@@ -1,0 +1,114 @@
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use skillweld_tensor::Dtype;
+
+use crate::Memory;
+
+/// Elements of one dtype in a target's memory.
+#[derive(Debug)]
+pub struct Array<M> {
+    memory: M,
+    dtype: Dtype,
+    numel: usize,
+}
+
+impl<M: Memory> Array<M> {
+    pub(crate) fn new(memory: M, dtype: Dtype, numel: usize) -> Self {
+        Self { memory, dtype, numel }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.numel
+    }
+
+    /// Bytes that the elements take.
+    pub fn byte_len(&self) -> usize {
+        (self.numel * self.dtype.bits()).div_ceil(8)
+    }
+
+    /// The memory under it.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The memory under it, to write to.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// All elements, to read.
+    pub fn view(&self) -> View<'_> {
+        View { address: self.memory.address(), dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
+    /// All elements, to write.
+    pub fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut { address: self.memory.address(), dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+}
+
+/// Some elements of an array, to read.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub(crate) address: u64,
+    pub(crate) dtype: Dtype,
+    pub(crate) numel: usize,
+    array: PhantomData<&'a ()>,
+}
+
+impl View<'_> {
+    /// These of its elements.
+    ///
+    /// # Panics
+    /// When the range does not lie within the view.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.numel, "{range:?} of {} elements", self.numel);
+        let address = self.address + (range.start * self.dtype.bits() / 8) as u64;
+        Self { address, numel: range.len(), ..self }
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.numel
+    }
+}
+
+/// Some elements of an array, to write.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    pub(crate) address: u64,
+    pub(crate) dtype: Dtype,
+    pub(crate) numel: usize,
+    array: PhantomData<&'a mut ()>,
+}
+
+impl<'a> ViewMut<'a> {
+    /// The same elements, to read.
+    pub fn as_view(&self) -> View<'_> {
+        View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
+    /// Both sides of element `middle`.
+    ///
+    /// # Panics
+    /// When it lies past the end.
+    pub fn split_at(self, middle: usize) -> (ViewMut<'a>, ViewMut<'a>) {
+        assert!(middle <= self.numel, "element {middle} of {}", self.numel);
+        let address = self.address + (middle * self.dtype.bits() / 8) as u64;
+        let after = ViewMut { address, dtype: self.dtype, numel: self.numel - middle, array: PhantomData };
+        (ViewMut { numel: middle, ..self }, after)
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.numel
+    }
+}

@@ -1,0 +1,6 @@
+//! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
+
+mod masked_apply;
+mod pieces;
+
+pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};

@@ -1,0 +1,269 @@
+// The fibers behind shim.h, and the few functions that Rust calls.
+
+#include "shim.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+namespace emulation {
+namespace {
+
+constexpr size_t STACK_BYTES = 128 * 1024;
+constexpr unsigned char POISON = 0xff; // NaN in every float format
+
+struct Kernel {
+    unsigned threads;
+    size_t parameters;
+    std::function<void(void **)> call;
+};
+
+std::map<std::string, Kernel> &kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+enum class Wait { Nothing, Block, Warp, Grid, Done };
+
+struct Block;
+
+struct Fiber {
+    ucontext_t context;
+    std::unique_ptr<unsigned char[]> stack;
+    Position position;
+    Block *block = nullptr;
+    unsigned index = 0; // in the block
+    Wait wait = Wait::Nothing;
+    unsigned mask = 0; // of the warp barrier it waits at
+};
+
+struct Block {
+    std::vector<Fiber *> fibers;
+    std::vector<unsigned char> shared;
+    unsigned char *aligned = nullptr;
+    // What each lane of each warp left, twice: a fast lane may already leave the next value while a slow one reads.
+    std::vector<uint64_t> slots;
+};
+
+struct Run {
+    ucontext_t scheduler;
+    Fiber *current = nullptr;
+    std::mt19937_64 random;
+    const Kernel *kernel = nullptr;
+    void **arguments = nullptr;
+    int dropped_line = 0;
+    std::set<int> lines;
+};
+
+thread_local Run *run = nullptr;
+thread_local std::vector<std::unique_ptr<Fiber>> idle;
+
+void suspend(Wait wait) {
+    Fiber *self = run->current;
+    self->wait = wait;
+    swapcontext(&self->context, &run->scheduler);
+}
+
+void enter() {
+    run->kernel->call(run->arguments);
+    run->current->wait = Wait::Done;
+    swapcontext(&run->current->context, &run->scheduler);
+}
+
+std::unique_ptr<Fiber> new_fiber() {
+    std::unique_ptr<Fiber> fiber;
+    if (idle.empty()) {
+        fiber = std::make_unique<Fiber>();
+        fiber->stack.reset(new unsigned char[STACK_BYTES]);
+    } else {
+        fiber = std::move(idle.back());
+        idle.pop_back();
+    }
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack.get();
+    fiber->context.uc_stack.ss_size = STACK_BYTES;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, enter, 0);
+    fiber->wait = Wait::Nothing;
+    return fiber;
+}
+
+// Lets go whoever waits for something that has come. Threads that have ended do not count, as on a GPU.
+bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
+    bool any = false, all_at_grid = true;
+    for (auto &block : blocks) {
+        bool all_at_block = true;
+        for (Fiber *fiber : block->fibers) {
+            if (fiber->wait == Wait::Done) continue;
+            all_at_block &= fiber->wait == Wait::Block;
+            all_at_grid &= fiber->wait == Wait::Grid;
+        }
+        for (Fiber *fiber : block->fibers)
+            if (all_at_block && fiber->wait == Wait::Block) fiber->wait = Wait::Nothing, any = true;
+        for (size_t first = 0; first < block->fibers.size(); first += 32) {
+            size_t count = std::min<size_t>(32, block->fibers.size() - first);
+            for (size_t lane = 0; lane < count; lane++) {
+                Fiber *fiber = block->fibers[first + lane];
+                if (fiber->wait != Wait::Warp) continue;
+                bool complete = true;
+                for (size_t other = 0; other < count; other++) {
+                    Fiber *with = block->fibers[first + other];
+                    if (fiber->mask >> other & 1u) complete &= with->wait == Wait::Warp && with->mask == fiber->mask;
+                }
+                if (!complete) continue;
+                unsigned mask = fiber->mask;
+                for (size_t other = 0; other < count; other++)
+                    if (mask >> other & 1u) block->fibers[first + other]->wait = Wait::Nothing;
+                any = true;
+            }
+        }
+    }
+    if (all_at_grid)
+        for (auto &block : blocks)
+            for (Fiber *fiber : block->fibers)
+                if (fiber->wait == Wait::Grid) fiber->wait = Wait::Nothing, any = true;
+    return any;
+}
+
+// Runs the given blocks until all their threads have ended. False: they wait for each other for ever.
+bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
+    std::vector<Fiber *> ready;
+    for (;;) {
+        ready.clear();
+        bool live = false;
+        for (auto &block : blocks)
+            for (Fiber *fiber : block->fibers) {
+                live |= fiber->wait != Wait::Done;
+                if (fiber->wait == Wait::Nothing) ready.push_back(fiber);
+            }
+        if (!live) return true;
+        if (ready.empty()) {
+            if (!release(blocks)) return false;
+            continue;
+        }
+        std::shuffle(ready.begin(), ready.end(), run->random);
+        for (Fiber *fiber : ready) {
+            run->current = fiber;
+            swapcontext(&run->scheduler, &fiber->context);
+        }
+        release(blocks);
+    }
+}
+
+std::unique_ptr<Block> new_block(dim3 at, dim3 grid, unsigned threads, size_t shared_bytes,
+                                 std::vector<std::unique_ptr<Fiber>> &owned) {
+    auto block = std::make_unique<Block>();
+    block->shared.assign(shared_bytes + 256, POISON);
+    uintptr_t address = reinterpret_cast<uintptr_t>(block->shared.data());
+    block->aligned = block->shared.data() + (128 - address % 128) % 128;
+    block->slots.assign((threads + 31) / 32 * 32 * 2, 0);
+    for (unsigned i = 0; i < threads; i++) {
+        auto fiber = new_fiber();
+        fiber->position = Position{dim3{i, 0, 0}, at, dim3{threads, 1, 1}, grid};
+        fiber->block = block.get();
+        fiber->index = i;
+        block->fibers.push_back(fiber.get());
+        owned.push_back(std::move(fiber));
+    }
+    return block;
+}
+
+} // namespace
+
+void Registered::add(const char *name, unsigned threads, size_t parameters, std::function<void(void **)> kernel) {
+    kernels()[name] = Kernel{threads, parameters, std::move(kernel)};
+}
+
+const Position &position() { return run->current->position; }
+unsigned char *shared_memory() { return run->current->block->aligned; }
+unsigned lane() { return run->current->index % 32; }
+
+void block_barrier(int line) {
+    run->lines.insert(line);
+    if (line != run->dropped_line) suspend(Wait::Block);
+}
+void warp_barrier(unsigned mask) {
+    run->current->mask = mask;
+    suspend(Wait::Warp);
+}
+void grid_barrier() { suspend(Wait::Grid); }
+void pause() { suspend(Wait::Nothing); }
+
+void exchange(unsigned mask, const void *mine, size_t bytes, uint64_t *all) {
+    Fiber *self = run->current;
+    uint64_t *slots = self->block->slots.data() + self->index / 32 * 32;
+    slots[self->index % 32] = 0;
+    std::memcpy(&slots[self->index % 32], mine, bytes);
+    warp_barrier(mask);
+    std::memcpy(all, slots, 32 * sizeof(uint64_t));
+    warp_barrier(mask);
+}
+
+float float_of_half(uint16_t bits) {
+    uint32_t sign = uint32_t(bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, fraction = bits & 1023u;
+    if (exponent == 31) return bit_cast<float>(sign | 0x7f800000u | fraction << 13);
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(float(fraction), -24);
+    return bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+uint16_t half_of_float(float value) {
+    uint32_t bits = bit_cast<uint32_t>(value);
+    uint16_t sign = uint16_t(bits >> 16 & 0x8000u);
+    float size = std::fabs(value);
+    if (size != size) return uint16_t(sign | 0x7e00u | (bits >> 13 & 0x3ffu));
+    if (size >= 65520.0f) return uint16_t(sign | 0x7c00u);
+    // Below the smallest normal number every step is 2^-24; the sum with 0.5 leaves it in the low bits, rounded to even.
+    if (size < 6.103515625e-05f) return uint16_t(sign | (bit_cast<uint32_t>(size + 0.5f) - 0x3f000000u));
+    uint32_t rounded = (bits & 0x7fffffffu) + 0xfffu + (bits >> 13 & 1u);
+    return uint16_t(sign | ((rounded - (112u << 23)) >> 13));
+}
+
+} // namespace emulation
+
+using namespace emulation;
+
+// 0: done; 1: no such kernel; 2: too many threads; 3: another number of arguments; 4: deadlock.
+extern "C" int skillweld_emulate(const char *name, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads,
+                                 size_t shared_bytes, int cooperative, void **arguments, size_t argument_count,
+                                 uint64_t seed, int dropped_line, int *lines, size_t *line_count) {
+    auto found = kernels().find(name);
+    if (found == kernels().end()) return 1;
+    if (threads == 0 || threads > found->second.threads) return 2;
+    if (argument_count != found->second.parameters) return 3;
+    Run here;
+    here.random.seed(seed);
+    here.kernel = &found->second;
+    here.arguments = arguments;
+    here.dropped_line = dropped_line;
+    run = &here;
+    dim3 grid{grid_x, grid_y, grid_z};
+    std::vector<std::unique_ptr<Fiber>> owned;
+    bool finished = true;
+    std::vector<dim3> order;
+    for (unsigned z = 0; z < grid_z; z++)
+        for (unsigned y = 0; y < grid_y; y++)
+            for (unsigned x = 0; x < grid_x; x++) order.push_back(dim3{x, y, z});
+    std::shuffle(order.begin(), order.end(), here.random);
+    // Blocks of an ordinary launch promise nothing about each other: one after the other, in any order.
+    size_t together = cooperative ? order.size() : 1;
+    for (size_t first = 0; finished && first < order.size(); first += together) {
+        std::vector<std::unique_ptr<Block>> blocks;
+        for (size_t i = 0; i < together; i++)
+            blocks.push_back(new_block(order[first + i], grid, threads, shared_bytes, owned));
+        finished = run_blocks(blocks);
+        if (finished) // else their stacks hold live objects and cannot be used again
+            for (auto &fiber : owned) idle.push_back(std::move(fiber));
+        owned.clear();
+    }
+    size_t count = 0;
+    for (int line : here.lines)
+        if (count < *line_count) lines[count++] = line;
+    *line_count = count;
+    run = nullptr;
+    return finished ? 0 : 4;
+}

@@ -1,0 +1,73 @@
+// What every kernel is written against: the few names that differ between a GPU and the emulation on a CPU.
+//
+// Rules that keep kernels emulable: dynamic shared memory only, through SHARED_MEMORY; entry points through KERNEL; inline
+// PTX only inside functions of this folder, each with an emulated twin beside it.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef SKILLWELD_EMULATED
+
+#include "../emulation/shim.h"
+
+#define KERNEL(threads, name, parameters)                                        \
+    static void name parameters;                                                 \
+    static ::emulation::Registered registered_##name(#name, threads, &name);     \
+    static void name parameters
+
+#define SHARED_MEMORY(pointer) unsigned char *pointer = ::emulation::shared_memory()
+
+#else
+
+// `threads` is the largest block the kernel is launched with.
+#define KERNEL(threads, name, parameters) extern "C" __global__ void __launch_bounds__(threads) name parameters
+
+#define SHARED_MEMORY(pointer)                                            \
+    extern __shared__ __align__(128) unsigned char skillweld_shared[];    \
+    unsigned char *pointer = skillweld_shared
+
+#endif
+
+#define WARP 32u
+#define WHOLE_WARP 0xffffffffu
+
+// 16 bytes, the widest single access of a thread.
+struct __align__(16) Bytes16 {
+    uint32_t word[4];
+};
+
+// Reads 16 bytes that this kernel reads once: they pass by the first cache.
+__device__ __forceinline__ Bytes16 load_once(const void *address) {
+    Bytes16 value;
+#ifdef SKILLWELD_EMULATED
+    value = *static_cast<const Bytes16 *>(address);
+#else
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(value.word[0]), "=r"(value.word[1]), "=r"(value.word[2]), "=r"(value.word[3])
+        : "l"(address));
+#endif
+    return value;
+}
+
+// Writes 16 bytes that nobody reads again soon.
+__device__ __forceinline__ void store_once(void *address, Bytes16 value) {
+#ifdef SKILLWELD_EMULATED
+    *static_cast<Bytes16 *>(address) = value;
+#else
+    asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.word[0]), "r"(value.word[1]),
+                 "r"(value.word[2]), "r"(value.word[3])
+                 : "memory");
+#endif
+}
+
+// Sum over the 32 lanes of a warp, the same in all of them.
+__device__ __forceinline__ float warp_sum(float value) {
+    for (uint32_t step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(WHOLE_WARP, value, step);
+    return value;
+}
+
+// Largest value of the 32 lanes of a warp, the same in all of them.
+__device__ __forceinline__ float warp_max(float value) {
+    for (uint32_t step = WARP / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(WHOLE_WARP, value, step));
+    return value;
+}

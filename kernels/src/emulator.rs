@@ -1,0 +1,194 @@
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+
+use skillweld_gpu::{GpuError, Launch, Memory, Result, Target};
+
+/// Bytes before and after an allocation that no kernel may touch.
+const GUARD_BYTES: usize = 256;
+/// What they hold.
+const GUARD: u8 = 0xa5;
+/// What memory holds before it is written: NaN in every float format.
+const POISON: u8 = 0xff;
+/// How many barriers of one kernel are told apart.
+const MOST_BARRIERS: usize = 256;
+
+#[expect(unsafe_code, reason = "the emulation is C++")]
+unsafe extern "C" {
+    fn skillweld_emulate(
+        name: *const c_char,
+        grid_x: c_uint,
+        grid_y: c_uint,
+        grid_z: c_uint,
+        threads: c_uint,
+        shared_bytes: usize,
+        cooperative: c_int,
+        arguments: *const *mut c_void,
+        argument_count: usize,
+        seed: u64,
+        dropped_line: c_int,
+        lines: *mut c_int,
+        line_count: *mut usize,
+    ) -> c_int;
+}
+
+/// A GPU made of a CPU: kernels run one thread at a time, in an order drawn from a seed.
+#[derive(Debug, Default)]
+pub struct Emulator {
+    seed: Cell<u64>,
+    dropped: Option<(String, i32)>,
+    barriers: RefCell<BTreeSet<(String, i32)>>,
+}
+
+impl Emulator {
+    /// One that draws the order of threads from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed: Cell::new(seed), ..Self::default() }
+    }
+
+    /// One for which a kernel's barrier does nothing: that on this line of its source. For tests of the tests.
+    pub fn without_barrier(seed: u64, kernel: &str, line: i32) -> Self {
+        Self { dropped: Some((kernel.to_owned(), line)), ..Self::new(seed) }
+    }
+
+    /// The barriers that were reached so far: kernel and line.
+    pub fn barriers(&self) -> BTreeSet<(String, i32)> {
+        self.barriers.borrow().clone()
+    }
+}
+
+/// Memory of an [`Emulator`].
+#[derive(Debug)]
+pub struct EmulatedMemory {
+    // Of 256-byte blocks for their alignment, which a driver promises.
+    blocks: Vec<Block>,
+    byte_len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(256))]
+struct Block(#[expect(dead_code, reason = "read as bytes only")] [u8; GUARD_BYTES]);
+
+impl EmulatedMemory {
+    fn new(byte_len: usize) -> Self {
+        let inner = byte_len.div_ceil(GUARD_BYTES);
+        let mut memory = Self { blocks: vec![Block([GUARD; GUARD_BYTES]); inner + 2], byte_len };
+        memory.bytes_mut().fill(POISON);
+        memory
+    }
+
+    fn all(&self) -> &[u8] {
+        // SAFETY: blocks are plain bytes without padding.
+        #[expect(unsafe_code, reason = "a view of the same bytes")]
+        unsafe {
+            std::slice::from_raw_parts(self.blocks.as_ptr().cast(), self.blocks.len() * GUARD_BYTES)
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `all`, and borrowed mutably.
+        #[expect(unsafe_code, reason = "a view of the same bytes")]
+        let all = unsafe {
+            std::slice::from_raw_parts_mut(
+                self.blocks.as_mut_ptr().cast::<u8>(),
+                self.blocks.len() * GUARD_BYTES,
+            )
+        };
+        &mut all[GUARD_BYTES..GUARD_BYTES + self.byte_len]
+    }
+
+    /// Whether something wrote beside the memory.
+    fn overrun(&self) -> bool {
+        let (before, rest) = self.all().split_at(GUARD_BYTES);
+        before.iter().chain(&rest[self.byte_len..]).any(|&byte| byte != GUARD)
+    }
+}
+
+impl Memory for EmulatedMemory {
+    fn address(&self) -> u64 {
+        self.blocks.as_ptr() as u64 + GUARD_BYTES as u64
+    }
+
+    fn byte_len(&self) -> usize {
+        self.byte_len
+    }
+}
+
+impl Target for Emulator {
+    type Memory = EmulatedMemory;
+
+    fn allocate(&self, bytes: usize) -> Result<EmulatedMemory> {
+        Ok(EmulatedMemory::new(bytes))
+    }
+
+    fn upload(&self, to: &mut EmulatedMemory, offset: usize, bytes: &[u8]) -> Result<()> {
+        to.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn download(&self, from: &EmulatedMemory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        if from.overrun() {
+            let problem = "something was written beside an array".to_owned();
+            return Err(GpuError::Emulation { kernel: "one of those before".to_owned(), problem });
+        }
+        bytes.copy_from_slice(&from.all()[GUARD_BYTES + offset..][..bytes.len()]);
+        Ok(())
+    }
+
+    fn fill(&self, memory: &mut EmulatedMemory, byte: u8) -> Result<()> {
+        memory.bytes_mut().fill(byte);
+        Ok(())
+    }
+
+    fn resident_blocks(&self, _kernel: &str, _threads: u32, _shared_bytes: u32) -> Result<u32> {
+        // Few, so that a loop over more work than that runs more than once.
+        Ok(3)
+    }
+
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let failed = |problem: &str| GpuError::Emulation {
+            kernel: launch.kernel.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let name = CString::new(launch.kernel).map_err(|_| failed("a name with a zero in it"))?;
+        let arguments: Vec<*mut c_void> =
+            launch.arguments.iter().map(skillweld_gpu::Argument::as_ptr).collect();
+        let dropped = match &self.dropped {
+            Some((kernel, line)) if kernel == launch.kernel => *line,
+            _ => 0,
+        };
+        let mut lines = [0; MOST_BARRIERS];
+        let mut line_count = lines.len();
+        let [x, y, z] = launch.grid;
+        let seed = self.seed.replace(self.seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        // SAFETY: the caller promised that the arguments fit the kernel, the emulation checks their number, and all
+        // pointers are of values that outlive the call.
+        let status = unsafe {
+            skillweld_emulate(
+                name.as_ptr(),
+                x,
+                y,
+                z,
+                launch.threads,
+                launch.shared_bytes as usize,
+                c_int::from(launch.cooperative),
+                arguments.as_ptr(),
+                arguments.len(),
+                seed,
+                dropped,
+                lines.as_mut_ptr(),
+                &raw mut line_count,
+            )
+        };
+        let lines = lines[..line_count].iter().map(|&line| (launch.kernel.to_owned(), line));
+        self.barriers.borrow_mut().extend(lines);
+        match status {
+            0 => Ok(()),
+            1 => Err(GpuError::NoKernel { kernel: launch.kernel.to_owned() }),
+            2 => Err(failed("launched with more threads than it is compiled for")),
+            3 => Err(failed("launched with another number of arguments than it has parameters")),
+            _ => Err(failed("its threads wait for each other for ever")),
+        }
+    }
+}

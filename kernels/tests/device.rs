@@ -1,0 +1,35 @@
+//! Every property on a GPU. Without one each shows as ignored, with the reason; `SKILLWELD_REQUIRE_GPU=1` makes that a
+//! failure.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use skillweld_gpu::Device;
+use skillweld_kernels::properties::{all, runner};
+
+/// Cases of a property.
+const CASES: u32 = 64;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1); // one stream, one order
+    let device = Device::open(0);
+    let required = std::env::var_os("SKILLWELD_REQUIRE_GPU").is_some_and(|value| value == "1");
+    let trials = all::<Device>()
+        .into_iter()
+        .map(|property| match &device {
+            Ok(device) => {
+                let device = device.clone();
+                Trial::test(property.name, move || Ok((property.check)(&device, &mut runner(CASES, 1))?))
+            }
+            Err(error) if required => {
+                let reason = error.to_string();
+                Trial::test(property.name, move || Err(reason.into()))
+            }
+            Err(error) => {
+                Trial::test(property.name, || Ok(())).with_ignored_flag(true).with_kind(error.to_string())
+            }
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
