@@ -23,7 +23,8 @@ MATRIX_FLOP_PER_S = 790e12
 def json_lines(command, environment=None):
     """Runs a program and returns the JSON objects among its lines, printing everything else."""
     found = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+    environment = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     for line in process.stdout:
         if line.startswith("{"):
             found.append(json.loads(line))
