@@ -1,6 +1,8 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
+mod gemm;
 mod masked_apply;
 mod pieces;
 
+pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
