@@ -49,3 +49,20 @@ __device__ __forceinline__ void finish(const Linear &linear, uint64_t row, uint3
     const float beside = linear.beside ? Number::widen(static_cast<const Stored *>(linear.beside)[at]) : 0.0f;
     static_cast<Stored *>(linear.y)[at] = Number::round(finished(linear, column, value, beside));
 }
+
+// The same for eight elements of a row from `column` on, a multiple of 8; `values` begin on 16 bytes.
+template <class Number>
+__device__ __forceinline__ void finish_eight(const Linear &linear, uint64_t row, uint32_t column, const float *values) {
+    using Stored = typename Number::Stored;
+    if (linear.columns % 8 != 0) { // rows do not begin on 16 bytes
+#pragma unroll 1
+        for (uint32_t i = 0; i < 8 && column + i < linear.columns; i++) finish<Number>(linear, row, column + i, values[i]);
+        return;
+    }
+    const uint64_t at = row * linear.columns + column, numel = at + 8;
+    float beside[8] = {}, result[8];
+    if (linear.beside) load_eight<Number>(static_cast<const Stored *>(linear.beside), at, numel).widen(beside);
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) result[i] = finished(linear, column + i, values[i], beside[i]);
+    store_eight<Number>(static_cast<Stored *>(linear.y), at, numel, result);
+}

@@ -17,6 +17,7 @@ pub(super) fn properties<T: Target>() -> Vec<Property<T>> {
     vec![
         Property { name: "gemm: f32 sums equal the CPU bit for bit", check: equals_cpu },
         Property { name: "gemm: plain sums are within their roundings", check: plain },
+        Property { name: "gemm: the matrix units' sums are within their roundings", check: matrix_units },
     ]
 }
 
@@ -82,6 +83,22 @@ fn plain<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
     let done = runner.run(&cases, |((rows, columns, inner), [x, weight], out, bias, then, seed)| {
         let case = Case { rows, columns, inner, dtypes: [x, weight, out], bias, then, seed };
         within_roundings(target, &case)
+    });
+    done.map_err(|error| error.to_string())
+}
+
+fn matrix_units<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
+    // Few rows and a long `inner` are cut into parts; more rows and columns take the large tile.
+    let shapes = prop_oneof![
+        (1..70usize, 1..70usize, 1..80usize),
+        (1..70usize, 1..40usize, 40..120usize),
+        (65..128usize, 65..128usize, 32..64usize),
+        (100..200usize, 65..140usize, 1..40usize),
+    ];
+    let cases = (shapes, result_dtype(), any::<bool>(), then(), any::<u64>());
+    let done = runner.run(&cases, |((rows, columns, eighths), out, bias, then, seed)| {
+        let dtypes = [Dtype::BF16, Dtype::BF16, out];
+        within_roundings(target, &Case { rows, columns, inner: 8 * eighths, dtypes, bias, then, seed })
     });
     done.map_err(|error| error.to_string())
 }

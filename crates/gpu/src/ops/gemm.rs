@@ -5,10 +5,45 @@ use crate::error::require;
 use crate::{Argument, GpuError, Launch, Memory, Result, Target, View, ViewMut};
 
 const OPERATION: &str = "gemm";
-/// As in `kernels/src/gemm.cu`.
-const THREADS: u32 = 256;
+/// As in `kernels/src/gemm_plain.cu`.
+const PLAIN_THREADS: u32 = 256;
 const PLAIN_SIDE: usize = 64;
 const PLAIN_SHARED_BYTES: u32 = 2 * 16 * 65 * 4;
+/// As in `kernels/src/gemm.cu`: threads, warps and bf16 elements of a step along `inner`.
+const MATRIX_THREADS: u32 = 128;
+const WARPS: usize = 4;
+const STEP: usize = 64;
+/// Blocks that may share a tile, each with at least this many steps.
+const MOST_PARTS: usize = 16;
+const LEAST_STEPS: usize = 3;
+/// What a block takes beside its steps, and what reading or writing one part's sums takes, both in steps.
+const EXTRA_STEPS: f64 = 4.0;
+const SUMS_STEPS: f64 = 1.0;
+
+/// One of the kernels' tile shapes.
+struct Shape {
+    side: usize,
+    shared_bytes: u32,
+    /// Of an element of a step, against the largest tile.
+    speed: f64,
+}
+
+/// Smallest first.
+static SHAPES: [Shape; 2] = [
+    Shape { side: 64, shared_bytes: 4 * 2 * 64 * 128, speed: 0.45 },
+    Shape { side: 128, shared_bytes: 3 * 2 * 128 * 128, speed: 1.0 },
+];
+
+impl Shape {
+    fn kernel(&self, out: Dtype) -> Result<String> {
+        Ok(format!("{OPERATION}_{}_{}", self.side, suffix(OPERATION, out)?))
+    }
+
+    /// Bytes of a tile's sums.
+    fn sums_bytes(&self) -> usize {
+        self.side * self.side * 4
+    }
+}
 
 /// What a [`Linear`] layer does with y while it is in registers. `residual` and `gate` are rows × columns of the result's
 /// dtype.
@@ -57,19 +92,37 @@ pub struct Linear<'a> {
 #[derive(Debug)]
 pub struct LinearScratch<M> {
     sums: M,
+    /// One counter a warp's sums: how many blocks left theirs. Zero between launches.
+    arrivals: M,
+    /// Blocks that run at once, for every entry of [`SHAPES`].
+    at_once: [u32; SHAPES.len()],
 }
 
 impl<M: Memory> LinearScratch<M> {
-    /// Room for the sums.
+    /// Room for two tiles of sums a block that runs at once.
     ///
     /// # Errors
     /// No memory for it.
     pub fn new<T: Target<Memory = M>>(target: &T) -> Result<Self> {
-        Ok(Self { sums: target.allocate(16)? })
+        let mut at_once = [0; SHAPES.len()];
+        for (count, shape) in at_once.iter_mut().zip(&SHAPES) {
+            *count =
+                target.resident_blocks(&shape.kernel(Dtype::BF16)?, MATRIX_THREADS, shape.shared_bytes)?;
+        }
+        let sums_bytes =
+            at_once.iter().zip(&SHAPES).map(|(&count, shape)| 2 * count as usize * shape.sums_bytes());
+        let sums_bytes = sums_bytes.max().unwrap_or(0);
+        let sums = target.allocate(sums_bytes)?;
+        let mut arrivals = target.allocate(sums_bytes / SHAPES[0].sums_bytes() * WARPS * 4)?;
+        target.fill(&mut arrivals, 0)?;
+        Ok(Self { sums, arrivals, at_once })
     }
 }
 
 /// Asks for the layer. It may be recorded in a graph.
+///
+/// bf16 operands with a multiple of 8 columns go to the matrix units; all others are for tests: they are summed by plain
+/// f32 instructions.
 ///
 /// Twin: the policy's `Cpu::linear`.
 ///
@@ -81,17 +134,10 @@ pub fn linear<T: Target>(
     linear: &Linear<'_>,
 ) -> Result<()> {
     let Operands { then, beside, scale } = checked(linear)?;
-    let _ = scratch.sums.address();
     if linear.rows == 0 || linear.columns == 0 {
         return Ok(());
     }
-    let kernel = format!(
-        "{OPERATION}_plain_{}_{}_{}",
-        suffix(OPERATION, linear.x.dtype)?,
-        suffix(OPERATION, linear.weight.dtype)?,
-        suffix(OPERATION, linear.out.dtype)?
-    );
-    let arguments = [
+    let mut arguments = vec![
         Argument::U64(linear.x.address),
         Argument::U64(linear.weight.address),
         Argument::U64(linear.bias.map_or(0, |bias| bias.address)),
@@ -103,22 +149,74 @@ pub fn linear<T: Target>(
         Argument::U32(linear.inner as u32),
         Argument::U32(then),
     ];
-    let grid =
-        [grid(OPERATION, linear.rows.div_ceil(PLAIN_SIDE))?, linear.columns.div_ceil(PLAIN_SIDE) as u32, 1];
-    let launch = Launch {
-        kernel: &kernel,
-        grid,
-        threads: THREADS,
-        shared_bytes: PLAIN_SHARED_BYTES,
-        cooperative: false,
-        arguments: &arguments,
+    let by_matrix_units = linear.x.dtype == Dtype::BF16 && linear.inner > 0 && linear.inner.is_multiple_of(8);
+    let (kernel, side, parts, threads, shared_bytes) = if by_matrix_units {
+        let Plan { shape, parts, steps_of_part } = plan(linear, scratch);
+        arguments.extend([
+            Argument::U64(scratch.sums.address()),
+            Argument::U64(scratch.arrivals.address()),
+            Argument::U32(steps_of_part as u32),
+        ]);
+        (shape.kernel(linear.out.dtype)?, shape.side, parts, MATRIX_THREADS, shape.shared_bytes)
+    } else {
+        (plain_kernel(linear)?, PLAIN_SIDE, 1, PLAIN_THREADS, PLAIN_SHARED_BYTES)
     };
+    let grid =
+        [grid(OPERATION, linear.rows.div_ceil(side))?, linear.columns.div_ceil(side) as u32, parts as u32];
+    let arguments = &arguments;
+    let launch = Launch { kernel: &kernel, grid, threads, shared_bytes, cooperative: false, arguments };
     // SAFETY: the arguments are the kernel's, and `checked` saw to it that every array has the elements that it reads or
-    // writes; they are borrowed until the launch is asked for, and memory is freed in the stream's order.
+    // writes; they are borrowed until the launch is asked for, memory is freed in the stream's order, and the scratch
+    // memory, borrowed mutably, has room for what `plan` asks for.
     #[expect(unsafe_code, reason = "a checked launch")]
     unsafe {
         target.launch(&launch)
     }
+}
+
+fn plain_kernel(linear: &Linear<'_>) -> Result<String> {
+    Ok(format!(
+        "{OPERATION}_plain_{}_{}_{}",
+        suffix(OPERATION, linear.x.dtype)?,
+        suffix(OPERATION, linear.weight.dtype)?,
+        suffix(OPERATION, linear.out.dtype)?
+    ))
+}
+
+/// How a launch is cut into blocks.
+struct Plan {
+    shape: &'static Shape,
+    parts: usize,
+    steps_of_part: usize,
+}
+
+/// The plan that ought to be fastest: as few rounds of blocks as can be, each as short as can be.
+fn plan<M: Memory>(linear: &Linear<'_>, scratch: &LinearScratch<M>) -> Plan {
+    let steps = linear.inner.div_ceil(STEP);
+    let mut best = Plan { shape: &SHAPES[0], parts: 1, steps_of_part: steps };
+    let mut best_cost = f64::INFINITY;
+    for (shape, &at_once) in SHAPES.iter().zip(&scratch.at_once) {
+        let tiles = linear.rows.div_ceil(shape.side) * linear.columns.div_ceil(shape.side);
+        for wanted in 1..=MOST_PARTS.min(steps) {
+            let steps_of_part = steps.div_ceil(wanted);
+            let parts = steps.div_ceil(steps_of_part);
+            let fits = tiles * parts * shape.sums_bytes() <= scratch.sums.byte_len();
+            if parts > 1 && (!fits || steps_of_part < LEAST_STEPS) {
+                continue;
+            }
+            // A multiprocessor with half its blocks is a little more than half as long at work.
+            let halves = (2 * tiles * parts).div_ceil(at_once.max(1) as usize);
+            let rounds = if halves <= 1 { 0.65 } else { halves as f64 / 2.0 };
+            let sums_steps = if parts > 1 { SUMS_STEPS * (parts + 1) as f64 } else { 0.0 };
+            let work = steps_of_part as f64 + EXTRA_STEPS + sums_steps;
+            let area = (shape.side * shape.side) as f64 / shape.speed;
+            let cost = rounds * f64::from(at_once.max(1)) * work * area;
+            if cost < best_cost {
+                (best, best_cost) = (Plan { shape, parts, steps_of_part }, cost);
+            }
+        }
+    }
+    best
 }
 
 /// What the kernels take beside x, W, bias and y.
