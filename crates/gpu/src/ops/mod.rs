@@ -1,8 +1,10 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
+mod gemm;
 mod masked_apply;
 mod masks;
 mod pieces;
 
+pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
