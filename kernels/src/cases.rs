@@ -1,6 +1,7 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
 mod gemm;
+mod join;
 mod masked_apply;
 mod masks;
 mod random_memory;
@@ -24,5 +25,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), masks::cases(), gemm::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), masks::cases(), join::cases(), gemm::cases()].into_iter().flatten().collect()
 }

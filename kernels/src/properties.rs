@@ -1,6 +1,7 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
 mod gemm;
+mod join;
 mod masked_apply;
 mod masks;
 mod random;
@@ -20,7 +21,15 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), masks::properties(), gemm::properties()].into_iter().flatten().collect()
+    [masked_apply::properties(), masks::properties(), join::properties(), gemm::properties()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
+pub fn slow<T: Target>() -> Vec<Property<T>> {
+    join::slow_properties()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skillweld_kernels::Emulator;
-use skillweld_kernels::properties::{Property, all, runner};
+use skillweld_kernels::properties::{Property, all, runner, slow};
 
 /// Cases of a property.
 const CASES: u32 = 12;
@@ -19,6 +19,11 @@ fn main() -> ExitCode {
         trials.push(Trial::test(property.name, move || Ok(check(&Emulator::new(1), &mut runner(CASES, 1))?)));
         let name = format!("{}, and misses every barrier", property.name);
         trials.push(Trial::test(name, move || misses_every_barrier(&property)));
+    }
+    for property in slow::<Emulator>() {
+        trials.push(Trial::test(property.name, move || {
+            Ok((property.check)(&Emulator::new(1), &mut runner(CASES, 1))?)
+        }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }

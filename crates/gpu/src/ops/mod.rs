@@ -1,10 +1,14 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
 mod gemm;
+mod join;
 mod masked_apply;
 mod masks;
 mod pieces;
+mod thresholds;
 
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
+pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
+pub use thresholds::{ThresholdScope, Thresholds};
