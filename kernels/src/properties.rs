@@ -1,6 +1,7 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
 mod gemm;
+mod low_rank;
 mod masked_apply;
 mod random;
 
@@ -19,7 +20,7 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), gemm::properties()].into_iter().flatten().collect()
+    [masked_apply::properties(), gemm::properties(), low_rank::properties()].into_iter().flatten().collect()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

@@ -1,8 +1,11 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
 mod gemm;
+mod low_rank;
+mod low_rank_split;
 mod masked_apply;
 mod pieces;
 
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
+pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
