@@ -6,7 +6,7 @@ mod masked_apply;
 mod random;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use skillweld_gpu::Target;
+use skillweld_gpu::{Device, Target};
 
 pub use random::{bytes_of, floats_of};
 
@@ -21,6 +21,11 @@ pub struct Property<T> {
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
     [masked_apply::properties(), gemm::properties(), low_rank::properties()].into_iter().flatten().collect()
+}
+
+/// What holds of libraries that only a GPU has.
+pub fn of_devices() -> Vec<Property<Device>> {
+    gemm::of_devices()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

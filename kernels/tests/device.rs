@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use skillweld_gpu::Device;
-use skillweld_kernels::properties::{all, runner};
+use skillweld_kernels::properties::{all, of_devices, runner};
 
 /// Cases of a property.
 const CASES: u32 = 64;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let required = std::env::var_os("SKILLWELD_REQUIRE_GPU").is_some_and(|value| value == "1");
     let trials = all::<Device>()
         .into_iter()
+        .chain(of_devices())
         .map(|property| match &device {
             Ok(device) => {
                 let device = device.clone();

@@ -22,19 +22,19 @@ struct Form {
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case {
-            name: "low_rank/4 experts r64",
+            name: "low_rank/4 experts of rank 64",
             bytes: bytes_moved(4.0),
             matrix_flop: flop(),
             prepare: |d| prepare(d, Form { base: true, mask: false }),
         },
         Case {
-            name: "low_rank/4 experts r64 masked",
+            name: "low_rank/4 experts of rank 64 masked",
             bytes: bytes_moved(4.0 + 1.0 / 8.0),
             matrix_flop: flop(),
             prepare: |d| prepare(d, Form { base: true, mask: true }),
         },
         Case {
-            name: "low_rank/4 experts r64 sum alone",
+            name: "low_rank/4 experts of rank 64 sum alone",
             bytes: bytes_moved(2.0),
             matrix_flop: flop(),
             prepare: |d| prepare(d, Form { base: false, mask: false }),
