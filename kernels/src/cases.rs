@@ -3,6 +3,7 @@
 mod gemm;
 mod low_rank;
 mod masked_apply;
+mod masks;
 mod random_memory;
 
 use skillweld_gpu::{Device, Result};
@@ -24,5 +25,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), gemm::cases(), low_rank::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), masks::cases(), gemm::cases(), low_rank::cases()].into_iter().flatten().collect()
 }

@@ -3,6 +3,7 @@
 mod gemm;
 mod low_rank;
 mod masked_apply;
+mod masks;
 mod random;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -20,7 +21,10 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), gemm::properties(), low_rank::properties()].into_iter().flatten().collect()
+    [masked_apply::properties(), masks::properties(), gemm::properties(), low_rank::properties()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What holds of libraries that only a GPU has.

@@ -4,8 +4,10 @@ mod gemm;
 mod low_rank;
 mod low_rank_split;
 mod masked_apply;
+mod masks;
 mod pieces;
 
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
+pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
