@@ -2,6 +2,7 @@
 
 mod gemm;
 mod join;
+mod low_rank;
 mod masked_apply;
 mod masks;
 mod random_memory;
@@ -25,5 +26,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), masks::cases(), join::cases(), gemm::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), masks::cases(), join::cases(), gemm::cases(), low_rank::cases()].into_iter().flatten().collect()
 }

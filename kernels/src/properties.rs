@@ -2,12 +2,13 @@
 
 mod gemm;
 mod join;
+mod low_rank;
 mod masked_apply;
 mod masks;
 mod random;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use skillweld_gpu::Target;
+use skillweld_gpu::{Device, Target};
 
 pub use random::{bytes_of, floats_of};
 
@@ -21,7 +22,7 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), masks::properties(), join::properties(), gemm::properties()]
+    [masked_apply::properties(), masks::properties(), join::properties(), gemm::properties(), low_rank::properties()].into_iter().flatten().collect()
         .into_iter()
         .flatten()
         .collect()
@@ -30,6 +31,9 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
 /// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
 pub fn slow<T: Target>() -> Vec<Property<T>> {
     join::slow_properties()
+/// What holds of libraries that only a GPU has.
+pub fn of_devices() -> Vec<Property<Device>> {
+    gemm::of_devices()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

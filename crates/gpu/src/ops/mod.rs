@@ -2,6 +2,8 @@
 
 mod gemm;
 mod join;
+mod low_rank;
+mod low_rank_split;
 mod masked_apply;
 mod masks;
 mod pieces;
@@ -9,6 +11,7 @@ mod thresholds;
 
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use join::{Join, JoinTensor, Thinning, elect, join};
+pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
 pub use thresholds::{ThresholdScope, Thresholds};
