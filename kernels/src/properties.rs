@@ -1,5 +1,6 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
+mod expert;
 mod gated_attention;
 mod masked_apply;
 mod random;
@@ -19,7 +20,10 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), gated_attention::properties()].into_iter().flatten().collect()
+    [masked_apply::properties(), gated_attention::properties(), expert::properties()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

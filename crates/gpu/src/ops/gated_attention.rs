@@ -76,6 +76,7 @@ impl<'a, M: Memory> GatedAttention<'a, M> {
     ///
     /// # Errors
     /// Operands whose dtypes, lengths or sizes do not fit; no keys at all; no memory.
+    #[expect(clippy::needless_pass_by_value, reason = "its borrow lasts as long as this")]
     pub fn new<T: Target<Memory = M>>(
         target: &T,
         shape: GatedShape,
