@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t STACK_BYTES = 128 * 1024;
 constexpr unsigned char POISON = 0xff; // NaN in every float format
+constexpr unsigned MOST_IDLE_ROUNDS = 64;
 
 struct Kernel {
     unsigned threads;
@@ -57,6 +58,7 @@ struct Run {
     const Kernel *kernel = nullptr;
     void **arguments = nullptr;
     int dropped_line = 0;
+    size_t pauses = 0; // in this round
     std::set<int> lines;
 };
 
@@ -133,7 +135,8 @@ bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
 // Runs the given blocks until all their threads have ended. False: they wait for each other for ever.
 bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
     std::vector<Fiber *> ready;
-    for (;;) {
+    // Rounds in which every thread that could go on only looked, and waited again.
+    for (unsigned idle_rounds = 0; idle_rounds < MOST_IDLE_ROUNDS;) {
         ready.clear();
         bool live = false;
         for (auto &block : blocks)
@@ -147,12 +150,15 @@ bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
             continue;
         }
         std::shuffle(ready.begin(), ready.end(), run->random);
+        run->pauses = 0;
         for (Fiber *fiber : ready) {
             run->current = fiber;
             swapcontext(&run->scheduler, &fiber->context);
         }
+        idle_rounds = run->pauses == ready.size() ? idle_rounds + 1 : 0;
         release(blocks);
     }
+    return false;
 }
 
 std::unique_ptr<Block> new_block(dim3 at, dim3 grid, unsigned threads, size_t shared_bytes,
@@ -192,7 +198,10 @@ void warp_barrier(unsigned mask) {
     suspend(Wait::Warp);
 }
 void grid_barrier() { suspend(Wait::Grid); }
-void pause() { suspend(Wait::Nothing); }
+void pause() {
+    run->pauses++;
+    suspend(Wait::Nothing);
+}
 
 void exchange(unsigned mask, const void *mine, size_t bytes, uint64_t *all) {
     Fiber *self = run->current;

@@ -7,6 +7,8 @@
 
 constexpr uint32_t QUERIES = 8;     // of a tile
 constexpr uint32_t KEYS = 8;        // of a tile
+constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float NOTHING = -3e38f;   // the largest score before there is any; finite, so that no difference is NaN
 constexpr uint32_t WIDE_DIMS = 64;  // elements of a head that one set of accumulators holds; two steps of 32
 
 // Eight keys as a lane holds them: elements 32s + 8t … of key g (g = lane / 4, t = lane % 4). Past the head's and the keys'
@@ -87,7 +89,7 @@ struct Attended {
     float sum[WIDE][4][4];
 
     __device__ __forceinline__ void clear() {
-        largest = -INFINITY;
+        largest = NOTHING;
         weight = 0.0f;
 #pragma unroll
         for (int w = 0; w < WIDE; w++)
@@ -165,3 +167,55 @@ struct Attended {
             }
     }
 };
+
+// For every part of a head's keys, a warp's or a block's: largest score, sum of weights, and Σ weight · value, of eight
+// queries.
+struct AttentionParts {
+    float *largest, *weight; // part · 8 + query
+    float *sum;              // (part · 8 + query) · head_dim + element
+};
+
+// Leaves what a warp has seen as part `part`.
+template <int WIDE>
+__device__ __forceinline__ void leave_part(const AttentionParts &parts, uint32_t part, const Attended<WIDE> &attended,
+                                           uint32_t head_dim) {
+    const uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    float weight = attended.weight + __shfl_xor_sync(WHOLE_WARP, attended.weight, 1);
+    weight += __shfl_xor_sync(WHOLE_WARP, weight, 2);
+    if (t == 0) {
+        parts.largest[part * QUERIES + g] = attended.largest;
+        parts.weight[part * QUERIES + g] = weight;
+    }
+#pragma unroll
+    for (uint32_t w = 0; w < WIDE; w++)
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++)
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j += 2) {
+                const uint32_t dim = WIDE_DIMS * w + 8 * g + 2 * j;
+                const auto &sum = attended.sum[w];
+                const Bytes16 four = {bits_of_float(sum[j][i]), bits_of_float(sum[j][2 + i]), bits_of_float(sum[j + 1][i]),
+                                      bits_of_float(sum[j + 1][2 + i])};
+                float *to = parts.sum + uint64_t(part * QUERIES + 2 * t + i) * head_dim + dim;
+                if (dim < head_dim) *reinterpret_cast<Bytes16 *>(to) = four;
+            }
+}
+
+// Combines four elements of one query from `count` parts, each counting by its largest score beside that of all.
+__device__ __forceinline__ void combine(const AttentionParts &parts, uint32_t count, uint32_t query, uint32_t element,
+                                        uint32_t head_dim, float &most, float &weight, float (&sum)[4]) {
+    most = NOTHING;
+    for (uint32_t part = 0; part < count; part++) most = fmaxf(most, parts.largest[part * QUERIES + query]);
+    weight = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum[i] = 0.0f;
+#pragma unroll 4
+    for (uint32_t part = 0; part < count; part++) {
+        const uint32_t row = part * QUERIES + query;
+        const Bytes16 four = *reinterpret_cast<const Bytes16 *>(parts.sum + uint64_t(row) * head_dim + element);
+        const float by = exp2f(parts.largest[row] - most);
+        weight += by * parts.weight[row];
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum[i] += by * float_of_bits(four.word[i]);
+    }
+}

@@ -11,7 +11,6 @@ namespace {
 
 constexpr uint32_t MOST_THREADS = 256;
 constexpr uint32_t GROUPS = 3;
-constexpr float LOG2_E = 1.4426950408889634f;
 
 // Keys of one kind. Rows of all three are tokens; those of keys and values are as wide as all heads.
 struct Group {
@@ -26,34 +25,6 @@ struct Shape {
     uint32_t query_stride; // elements between two rows of queries
     uint32_t bf16;         // bit 0: queries are bf16, bit 1: out is; else f32
 };
-
-// For every part, a warp's or a block's: largest score, sum of weights, and Σ weight · value, of eight queries.
-struct Parts {
-    float *largest, *weight; // part · 8 + query
-    float *sum;              // (part · 8 + query) · head_dim + element
-};
-
-// What part `part` counts beside one whose largest score is `most`.
-__device__ __forceinline__ float share(float largest, float most) { return exp2f(largest - most); }
-
-// Combines four elements of one query from `count` parts.
-__device__ __forceinline__ void combine(const Parts &parts, uint32_t count, uint32_t query, uint32_t element,
-                                        uint32_t head_dim, float &most, float &weight, float (&sum)[4]) {
-    most = -INFINITY;
-    for (uint32_t part = 0; part < count; part++) most = fmaxf(most, parts.largest[part * QUERIES + query]);
-    weight = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 4; i++) sum[i] = 0.0f;
-#pragma unroll 4
-    for (uint32_t part = 0; part < count; part++) {
-        const uint32_t row = part * QUERIES + query;
-        const Bytes16 four = *reinterpret_cast<const Bytes16 *>(parts.sum + uint64_t(row) * head_dim + element);
-        const float by = share(parts.largest[row], most);
-        weight += by * parts.weight[row];
-#pragma unroll
-        for (int i = 0; i < 4; i++) sum[i] += by * float_of_bits(four.word[i]);
-    }
-}
 
 template <class Number, int WIDE>
 __device__ __forceinline__ void load_queries(QueryTile<WIDE> &tile, const void *queries, const Shape &shape, uint32_t row,
@@ -74,9 +45,9 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
     SHARED_MEMORY(shared);
     const uint32_t warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const uint32_t split = blockIdx.x, splits = gridDim.x, head = blockIdx.y, heads = gridDim.y;
-    const uint32_t first_row = blockIdx.z * QUERIES, g = lane / 4, t = lane % 4;
+    const uint32_t first_row = blockIdx.z * QUERIES, g = lane / 4;
     const uint32_t head_dim = shape.head_dim, column = head * head_dim;
-    const Parts warp_parts = {reinterpret_cast<float *>(shared), reinterpret_cast<float *>(shared) + warps * QUERIES,
+    const AttentionParts warp_parts = {reinterpret_cast<float *>(shared), reinterpret_cast<float *>(shared) + warps * QUERIES,
                               reinterpret_cast<float *>(shared) + 2 * warps * QUERIES};
     uint32_t *last = reinterpret_cast<uint32_t *>(warp_parts.sum + warps * QUERIES * head_dim);
     if (threadIdx.x == 0) *last = 0;
@@ -127,30 +98,12 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
         }
         before += tiles;
     }
-    float weight = attended.weight + __shfl_xor_sync(WHOLE_WARP, attended.weight, 1);
-    weight += __shfl_xor_sync(WHOLE_WARP, weight, 2);
-    if (t == 0) {
-        warp_parts.largest[warp * QUERIES + g] = attended.largest;
-        warp_parts.weight[warp * QUERIES + g] = weight;
-    }
-#pragma unroll
-    for (uint32_t w = 0; w < WIDE; w++)
-#pragma unroll
-        for (uint32_t i = 0; i < 2; i++)
-#pragma unroll
-            for (uint32_t j = 0; j < 4; j += 2) {
-                const uint32_t dim = WIDE_DIMS * w + 8 * g + 2 * j;
-                const auto &sum = attended.sum[w];
-                const Bytes16 four = {bits_of_float(sum[j][i]), bits_of_float(sum[j][2 + i]), bits_of_float(sum[j + 1][i]),
-                                      bits_of_float(sum[j + 1][2 + i])};
-                float *to = warp_parts.sum + (warp * QUERIES + 2 * t + i) * head_dim + dim;
-                if (dim < head_dim) *reinterpret_cast<Bytes16 *>(to) = four;
-            }
+    leave_part(warp_parts, warp, attended, head_dim);
     __syncthreads(); // every warp's part is there
 
     const uint32_t team = blockIdx.z * heads + head, teams = gridDim.z * heads;
     const uint32_t fours = head_dim / 4;
-    const Parts block_parts = {workspace + uint64_t(team) * splits * QUERIES,
+    const AttentionParts block_parts = {workspace + uint64_t(team) * splits * QUERIES,
                                workspace + uint64_t(teams + team) * splits * QUERIES,
                                workspace + uint64_t(2 * teams) * splits * QUERIES +
                                    uint64_t(team) * splits * QUERIES * head_dim};

@@ -19,12 +19,11 @@ pub(super) fn cases() -> Vec<Case> {
     let width = WIDTH as f64;
     let bytes = LAYERS as f64 * 2.0 * (4.0 * width * width + 2.0 * keys * width);
     let flop = LAYERS as f64 * SHAPE.rows as f64 * (8.0 * width * width + 4.0 * keys * width);
-    vec![Case {
-        name: "expert/24 blocks in a graph, 8 rows, 65 + 512 keys",
-        bytes,
-        matrix_flop: flop,
-        prepare: in_a_graph,
-    }]
+    let case = |name, prepare| Case { name, bytes, matrix_flop: flop, prepare };
+    vec![
+        case("expert/24 blocks in a graph, 8 rows, 65 + 512 keys", in_a_graph),
+        case("expert/24 blocks in one launch, 8 rows, 65 + 512 keys", in_one_launch),
+    ]
 }
 
 fn in_a_graph(device: &Device) -> Result<Work> {
@@ -34,6 +33,19 @@ fn in_a_graph(device: &Device) -> Result<Work> {
     // Once before the recording: it loads the kernels.
     expert.run_graph_kernels(device)?;
     let graph = Graph::record(device, || expert.run_graph_kernels(device))?;
+    let memory = expert.into_memory();
+    Ok(Box::new(move || {
+        let _kept = (&weights, &out, &memory);
+        graph.replay()
+    }))
+}
+
+fn in_one_launch(device: &Device) -> Result<Work> {
+    let weights = Weights::new(device)?;
+    let mut out = device.array(Dtype::F32, SHAPE.rows * SHAPE.action_dim)?;
+    let mut expert = ActionExpert::new(device, SHAPE, &weights.operands(), out.view_mut())?;
+    expert.run_persistent(device)?;
+    let graph = Graph::record(device, || expert.run_persistent(device))?;
     let memory = expert.into_memory();
     Ok(Box::new(move || {
         let _kept = (&weights, &out, &memory);

@@ -12,8 +12,14 @@ use super::random::{bytes_of, floats_of};
 use super::{Property, failed};
 
 pub(super) fn properties<T: Target>() -> Vec<Property<T>> {
-    vec![Property { name: "expert: its kernels equal its formula", check: kernels_equal_formula }]
+    vec![
+        Property { name: "expert: its kernels equal its formula", check: kernels_equal_formula },
+        Property { name: "expert_persistent: equals its formula", check: persistent_equals_formula },
+    ]
 }
+
+/// Of one expert, before its result is looked at.
+const RUNS: usize = 3;
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -50,21 +56,32 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn kernels_equal_formula<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
     runner
-        .run(&cases(), |case| {
-            let host = HostExpert::new(&case);
-            let device = host.upload(target).map_err(failed)?;
-            let mut out = target.array(Dtype::F32, case.rows * case.action_dim).map_err(failed)?;
-            let mut expert =
-                ActionExpert::new(target, host.shape, &device.operands(), out.view_mut()).map_err(failed)?;
-            // Twice: the first run leaves the second what it found.
-            expert
-                .run_graph_kernels(target)
-                .and_then(|()| expert.run_graph_kernels(target))
-                .map_err(failed)?;
-            drop(expert);
-            close(&floats_of(Dtype::F32, &target.read(&out).map_err(failed)?), &host.formula())
+        .run(&cases(), |case| check(target, &case, |expert, target| expert.run_graph_kernels(target)))
+        .map_err(|error| error.to_string())
+}
+
+fn persistent_equals_formula<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
+    let fits = |case: &Case| case.rows <= 8 && case.head_dim <= 128 && case.width() <= 1024;
+    runner
+        .run(&cases().prop_filter("one launch holds it", fits), |case| {
+            check(target, &case, |expert, target| expert.run_persistent(target))
         })
         .map_err(|error| error.to_string())
+}
+
+/// How a form is asked for.
+type Run<T> = fn(&mut ActionExpert<'_, <T as Target>::Memory>, &T) -> skillweld_gpu::Result<()>;
+
+fn check<T: Target>(target: &T, case: &Case, run: Run<T>) -> Result<(), TestCaseError> {
+    let host = HostExpert::new(case);
+    let device = host.upload(target).map_err(failed)?;
+    let mut out = target.array(Dtype::F32, case.rows * case.action_dim).map_err(failed)?;
+    let mut expert =
+        ActionExpert::new(target, host.shape, &device.operands(), out.view_mut()).map_err(failed)?;
+    // More than once: each run leaves the next what it found.
+    (0..RUNS).try_for_each(|_| run(&mut expert, target)).map_err(failed)?;
+    drop(expert);
+    close(&floats_of(Dtype::F32, &target.read(&out).map_err(failed)?), &host.formula())
 }
 
 /// A norm after every layer and no residual around it make a rounding error grow from block to block; with two blocks, and

@@ -2,6 +2,7 @@ use std::marker::PhantomData;
 
 use skillweld_tensor::Dtype;
 
+use super::expert_persistent::Persistent;
 use super::gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 use super::pieces::{EIGHT, check, grid};
 use crate::error::require;
@@ -103,6 +104,7 @@ pub struct ActionExpert<'a, M> {
     linears: Vec<Linear>,
     attentions: Vec<GatedAttention<'a, M>>,
     buffers: Vec<Array<M>>,
+    persistent: Result<Persistent<M>>,
     operands: PhantomData<&'a mut ()>,
 }
 
@@ -156,7 +158,8 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
             target.fill(buffer.memory_mut(), 0)?;
         }
         let buffers = vec![queries, attended, sum, trunk];
-        Ok(Self { linears, attentions, buffers, operands: PhantomData })
+        let persistent = Persistent::new(target, shape, operands, out.address);
+        Ok(Self { linears, attentions, buffers, persistent, operands: PhantomData })
     }
 
     /// Asks for the whole expert, four kernels a block: to be recorded in a [`Graph`](crate::Graph).
@@ -174,10 +177,21 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
         last.iter().try_for_each(|linear| linear.run(target))
     }
 
+    /// Asks for the whole expert in one cooperative launch.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that one launch does not hold, which [`ActionExpert::run_graph_kernels`] does; whatever the target
+    /// refuses.
+    pub fn run_persistent<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
+        self.persistent.as_ref().map_err(Clone::clone)?.run(target)
+    }
+
     /// The memory that recorded launches go on using when the operands' borrows end.
     pub fn into_memory(self) -> Vec<M> {
         let buffers = self.buffers.into_iter().map(Array::into_memory);
-        buffers.chain(self.attentions.into_iter().flat_map(GatedAttention::into_memory)).collect()
+        let attentions = self.attentions.into_iter().flat_map(GatedAttention::into_memory);
+        let persistent = self.persistent.into_iter().flat_map(|persistent| persistent.memory);
+        buffers.chain(attentions).chain(persistent).collect()
     }
 }
 

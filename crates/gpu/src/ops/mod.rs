@@ -1,6 +1,7 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
 mod expert;
+mod expert_persistent;
 mod gated_attention;
 mod masked_apply;
 mod pieces;
