@@ -19,12 +19,6 @@ __device__ __forceinline__ Bytes16 tagged_four(const float (&values)[4], uint32_
     return Bytes16{tagged(values[0], tag), tagged(values[1], tag), tagged(values[2], tag), tagged(values[3], tag)};
 }
 
-__device__ __forceinline__ bool has_tag(const Bytes16 &value, uint32_t tag) {
-    const uint32_t any = value.word[0] | value.word[1] | value.word[2] | value.word[3];
-    const uint32_t all = value.word[0] & value.word[1] & value.word[2] & value.word[3];
-    return ((tag != 0 ? all : ~any) & 1u) != 0;
-}
-
 // Reads past what this multiprocessor has cached.
 __device__ __forceinline__ Bytes16 load_strong(const void *address) {
     Bytes16 value;
@@ -70,16 +64,28 @@ __device__ __forceinline__ void poll_again(uint32_t polls) {
 #endif
 }
 
-// All of a warp's lanes: waits for 16 bytes at each address, and gives zeros for those that are null.
+// Whether the last bits of some words are the tag, said as bit 0 of what `wrong_tags` gives: 0 if all are. `flip` is the tag
+// in all bits.
+__device__ __forceinline__ uint32_t wrong_tags(const Bytes16 &value, uint32_t flip) {
+    return (value.word[0] ^ flip) | (value.word[1] ^ flip) | (value.word[2] ^ flip) | (value.word[3] ^ flip);
+}
+
+// All of a warp's lanes: waits for 16 bytes at each address that is `present`; what is not counts as zero, give or take a
+// tag.
 template <int COUNT>
-__device__ __forceinline__ void receive(Bytes16 (&values)[COUNT], const void *const (&from)[COUNT], uint32_t tag) {
+__device__ __forceinline__ void receive(Bytes16 (&values)[COUNT], const float *const (&from)[COUNT],
+                                        const bool (&present)[COUNT], uint32_t tag) {
+    const uint32_t flip = 0u - tag;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) values[i] = Bytes16{tag, tag, tag, tag};
     for (uint32_t polls = 0;; polls++) {
-        bool here = true;
+        uint32_t wrong = 0;
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) values[i] = from[i] != nullptr ? load_strong(from[i]) : Bytes16{};
+        for (int i = 0; i < COUNT; i++)
+            if (present[i]) values[i] = load_strong(from[i]);
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) here &= from[i] == nullptr || has_tag(values[i], tag);
-        if (here) break;
+        for (int i = 0; i < COUNT; i++) wrong |= wrong_tags(values[i], flip);
+        if ((wrong & 1u) == 0) break;
         poll_again(polls);
     }
     __syncwarp();

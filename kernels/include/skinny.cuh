@@ -56,7 +56,12 @@ __device__ __forceinline__ void leave_sums(float *parts, const float (&sum)[TILE
     }
 }
 
-// Number, mean and Σ (x − mean)² of some elements.
+__device__ __forceinline__ float sum_of_four_lanes(float value) {
+    value += __shfl_xor_sync(WHOLE_WARP, value, 1);
+    return value + __shfl_xor_sync(WHOLE_WARP, value, 2);
+}
+
+// Number, mean and Σ (x − mean)² of some elements of a row.
 struct Moments {
     float count, mean, squares;
 };
@@ -67,27 +72,20 @@ __device__ __forceinline__ Moments merge(const Moments &a, const Moments &b) {
     return Moments{count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part};
 }
 
-__device__ __forceinline__ Moments moments_of(const RowStep &rows) {
+// Of what a warp has of row g: `count` elements, `inverse` = 1 / count. Steps that are not `present` are zero.
+template <int STEPS>
+__device__ __forceinline__ Moments moments_of(const RowStep (&x)[STEPS], const bool (&present)[STEPS], float count,
+                                              float inverse) {
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll
-    for (int i = 0; i < 8; i++) sum += rows.element[i];
+    for (int i = 0; i < 8 * STEPS; i++) sum += x[i / 8].element[i % 8];
+    const float mean = sum_of_four_lanes(sum) * inverse;
 #pragma unroll
-    for (int i = 0; i < 8; i++) squares += (rows.element[i] - sum / 8) * (rows.element[i] - sum / 8);
-    return Moments{8.0f, sum / 8, squares};
-}
-
-// Of the four lanes that hold one row, in all four of them.
-__device__ __forceinline__ Moments merge_lanes(Moments mine) {
-#pragma unroll
-    for (uint32_t step = 1; step < 4; step *= 2)
-        mine = merge(mine, Moments{__shfl_xor_sync(WHOLE_WARP, mine.count, step), __shfl_xor_sync(WHOLE_WARP, mine.mean, step),
-                                   __shfl_xor_sync(WHOLE_WARP, mine.squares, step)});
-    return mine;
-}
-
-__device__ __forceinline__ float sum_of_four_lanes(float value) {
-    value += __shfl_xor_sync(WHOLE_WARP, value, 1);
-    return value + __shfl_xor_sync(WHOLE_WARP, value, 2);
+    for (int i = 0; i < 8 * STEPS; i++) {
+        const float apart = present[i / 8] ? x[i / 8].element[i % 8] - mean : 0.0f;
+        squares += apart * apart;
+    }
+    return Moments{count, mean, sum_of_four_lanes(squares)};
 }
 
 // What normalises row g: mean and 1 / √(variance + ε), from the moments that every warp left at [warp · 8 + row].
@@ -95,19 +93,19 @@ struct Norm {
     float mean, scale;
 };
 
-__device__ __forceinline__ Norm norm_of(const Moments *left, uint32_t warps, uint32_t width, float epsilon) {
+__device__ __forceinline__ Norm norm_of(const Moments *left, uint32_t warps, float inverse_width, float epsilon) {
     const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
     float sum = 0.0f, squares = 0.0f;
     for (uint32_t warp = t; warp < warps; warp += 4) {
         const Moments part = left[warp * ROWS + g];
         sum += part.count * part.mean;
     }
-    const float mean = sum_of_four_lanes(sum) / float(width);
+    const float mean = sum_of_four_lanes(sum) * inverse_width;
     for (uint32_t warp = t; warp < warps; warp += 4) {
         const Moments part = left[warp * ROWS + g];
         squares += part.squares + part.count * (part.mean - mean) * (part.mean - mean);
     }
-    return Norm{mean, 1.0f / sqrtf(sum_of_four_lanes(squares) / float(width) + epsilon)};
+    return Norm{mean, rsqrtf(sum_of_four_lanes(squares) * inverse_width + epsilon)};
 }
 
 // (x − mean) · scale · gain + shift for a lane's part of a step.

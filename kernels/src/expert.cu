@@ -72,14 +72,20 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
         Moments mine = {};
         for (uint32_t first = warp; first < steps; first += STEPS * warps) {
             if (first != warp) load_rows_of(first);
+            bool present[STEPS];
+            float count = 0.0f;
 #pragma unroll
-            for (uint32_t i = 0; i < STEPS; i++)
-                if (INPUTS * (first + i * warps) + 8 * t < layer.width) mine = merge(mine, moments_of(x_steps[i]));
+            for (uint32_t i = 0; i < STEPS; i++) {
+                present[i] = INPUTS * (first + i * warps) + 8 * t < layer.width;
+                count += present[i] ? 8.0f : 0.0f;
+            }
+            count = sum_of_four_lanes(count);
+            const Moments more = moments_of(x_steps, present, count, 1.0f / count);
+            mine = first == warp ? more : merge(mine, more);
         }
-        mine = merge_lanes(mine);
         if (t == 0) moments[warp * ROWS + g] = mine;
         __syncthreads(); // the moments of all warps are there
-        norm = norm_of(moments, warps, layer.width, layer.epsilon);
+        norm = norm_of(moments, warps, 1.0f / float(layer.width), layer.epsilon);
         if (steps > STEPS * warps) load_rows_of(warp);
     }
     float sums[TILES][4] = {};

@@ -58,8 +58,9 @@ __device__ __forceinline__ Range features_of_block(uint32_t features) {
 }
 
 // What a block of threads holds throughout. TILES: of eight features, those of an output or feed-forward layer that are
-// prefetched and multiplied together; of the queries twice as many.
-template <int TILES>
+// prefetched and multiplied together; of the queries twice as many. ONCE: that is all that a block has, and a warp has one
+// tile of keys at most, so nothing needs a loop.
+template <int TILES, bool ONCE>
 struct Worker {
     static constexpr uint32_t QUERY_SLOT = 0, OUT_SLOT = 2 * TILES * STEPS, FEED_SLOT = OUT_SLOT + TILES * STEPS;
     static constexpr uint32_t KEY_SLOT = FEED_SLOT + TILES * STEPS, VALUE_SLOT = KEY_SLOT + 2 * WIDE;
@@ -73,6 +74,8 @@ struct Worker {
     Moments *moments;   // 8 a warp
     AttentionParts parts;
     uint32_t turn = 0;  // of `sums`, so that one barrier an exchange is enough
+    bool present[STEPS];                         // whether there are inputs for this lane
+    float count, inverse_count, inverse_width; // inputs that the warp has of a row
 
     __device__ __forceinline__ Worker(const Sizes &sizes, unsigned char *shared) : sizes(sizes) {
         warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -84,6 +87,15 @@ struct Worker {
         sums = parts.weight + sizes.most_parts * QUERIES;
         moments = reinterpret_cast<Moments *>(sums + 2 * warps * 2 * TILES * ROWS * FEATURES);
         own = reinterpret_cast<float *>(moments + warps * ROWS);
+        count = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < STEPS; i++) {
+            present[i] = input(i) < width;
+            count += present[i] ? 8.0f : 0.0f;
+        }
+        count = sum_of_four_lanes(count);
+        inverse_count = count > 0.0f ? 1.0f / count : 0.0f;
+        inverse_width = 1.0f / float(width);
     }
 
     __device__ __forceinline__ Bytes16 *slot(uint32_t index) const { return slots + index * blockDim.x + threadIdx.x; }
@@ -97,20 +109,22 @@ struct Worker {
 #pragma unroll
             for (uint32_t tile = 0; tile < COUNT; tile++) {
                 const uint32_t feature = range.first + FEATURES * tile + g;
-                const bool present = feature < range.end && input(i) < width;
-                copy_async(slot(first_slot + i * COUNT + tile), weights + (present ? uint64_t(feature) * width + input(i) : 0),
-                           present);
+                copy_async(slot(first_slot + i * COUNT + tile), weights + feature * width + input(i),
+                           present[i] && feature < range.end);
             }
     }
 
     // Rows that other blocks hand over, 8 × width.
     __device__ __forceinline__ void receive_rows(RowStep (&x)[STEPS], const float *from, uint32_t tag) const {
-        const void *at[2 * STEPS];
+        const float *at[2 * STEPS];
+        bool wanted[2 * STEPS];
         Bytes16 values[2 * STEPS];
 #pragma unroll
-        for (uint32_t i = 0; i < 2 * STEPS; i++)
-            at[i] = input(i / 2) < width ? from + uint64_t(g) * width + input(i / 2) + i % 2 * 4 : nullptr;
-        receive(values, at, tag);
+        for (uint32_t i = 0; i < 2 * STEPS; i++) {
+            at[i] = from + g * width + input(i / 2) + i % 2 * 4;
+            wanted[i] = present[i / 2];
+        }
+        receive(values, at, wanted, tag);
 #pragma unroll
         for (uint32_t i = 0; i < 8 * STEPS; i++) x[i / 8].element[i % 8] = float_of_bits(values[i / 4].word[i % 4]);
     }
@@ -128,7 +142,7 @@ struct Worker {
                 WeightStep step[COUNT];
 #pragma unroll
                 for (uint32_t tile = 0; tile < COUNT; tile++) {
-                    if (index == 0)
+                    if (ONCE || index == 0)
                         step[tile].half[0] = *slot(first_slot + i * COUNT + tile);
                     else
                         step[tile] = load_weights(weights, width, first + FEATURES * tile + g, range.end, warp + i * warps);
@@ -141,26 +155,24 @@ struct Worker {
             __syncthreads(); // the sums of all warps are there, and all have read what others handed over
             const uint32_t place = threadIdx.x % (ROWS * FEATURES);
             const uint32_t feature = first + threadIdx.x / (ROWS * FEATURES) * FEATURES + place % FEATURES;
-            if (threadIdx.x >= COUNT * ROWS * FEATURES || feature >= range.end) continue;
-            float total = 0.0f;
+            if (threadIdx.x < COUNT * ROWS * FEATURES && feature < range.end) {
+                float total = 0.0f;
 #pragma unroll
-            for (uint32_t other = 0; other < MOST_WARPS; other++)
-                if (other < warps) total += left[other * COUNT * ROWS * FEATURES + threadIdx.x];
-            finish(index, place / FEATURES, feature, total);
+                for (uint32_t other = 0; other < MOST_WARPS; other++)
+                    if (other < warps) total += left[other * COUNT * ROWS * FEATURES + threadIdx.x];
+                finish(index, place / FEATURES, feature, total);
+            }
+            if (ONCE) break;
         }
     }
 
     // LayerNorm of rows that every warp has a part of.
     __device__ __forceinline__ void normalise_rows(RowStep (&x)[STEPS], const RowStep (&gains)[STEPS],
                                                    const RowStep (&shifts)[STEPS]) const {
-        Moments mine = {};
-#pragma unroll
-        for (uint32_t i = 0; i < STEPS; i++)
-            if (input(i) < width) mine = merge(mine, moments_of(x[i]));
-        mine = merge_lanes(mine);
+        const Moments mine = moments_of(x, present, count, inverse_count);
         if (t == 0) moments[warp * ROWS + g] = mine;
         __syncthreads(); // the moments of all warps are there
-        const Norm norm = norm_of(moments, warps, width, sizes.epsilon);
+        const Norm norm = norm_of(moments, warps, inverse_width, sizes.epsilon);
 #pragma unroll
         for (uint32_t i = 0; i < STEPS; i++) normalise(x[i], norm, gains[i], shifts[i]);
     }
@@ -189,8 +201,8 @@ __device__ __forceinline__ uint32_t tiles_of(const Layer &layer) {
     return (layer.counts[0] + KEYS - 1) / KEYS + (layer.counts[1] + KEYS - 1) / KEYS;
 }
 
-template <int TILES>
-__device__ __forceinline__ void prefetch_keys(const Worker<TILES> &worker, const Layer &layer, uint32_t item) {
+template <int TILES, bool ONCE>
+__device__ __forceinline__ void prefetch_keys(const Worker<TILES, ONCE> &worker, const Layer &layer, uint32_t item) {
     const Sizes &sizes = worker.sizes;
     const uint32_t tile = worker.warp * sizes.splits + item % sizes.splits;
     if (item >= sizes.heads * sizes.splits || tile >= tiles_of(layer)) return;
@@ -201,19 +213,19 @@ __device__ __forceinline__ void prefetch_keys(const Worker<TILES> &worker, const
     for (uint32_t s = 0; s < 2 * WIDE; s++) {
         const uint32_t dim = 32 * s + 8 * worker.t, key = at.first + worker.g;
         const bool present = dim < sizes.head_dim && key < count;
-        copy_async(worker.slot(worker.KEY_SLOT + s), keys + (present ? uint64_t(key) * worker.width + dim : 0), present);
+        copy_async(worker.slot(worker.KEY_SLOT + s), keys + uint64_t(key) * worker.width + dim, present);
     }
 #pragma unroll
     for (uint32_t i = 0; i < 2 * WIDE; i++) {
         const uint32_t dim = WIDE_DIMS * (i / 2) + 8 * worker.g, key = at.first + 2 * worker.t + i % 2;
         const bool present = dim < sizes.head_dim && key < count;
-        copy_async(worker.slot(worker.VALUE_SLOT + i), values + (present ? uint64_t(key) * worker.width + dim : 0), present);
+        copy_async(worker.slot(worker.VALUE_SLOT + i), values + uint64_t(key) * worker.width + dim, present);
     }
 }
 
 // What one warp sees of part `item` of a head's keys; `first_item`: its first tile was prefetched.
-template <int TILES>
-__device__ __forceinline__ void attend(const Worker<TILES> &worker, const Layer &layer, uint32_t item, bool first_item,
+template <int TILES, bool ONCE>
+__device__ __forceinline__ void attend(const Worker<TILES, ONCE> &worker, const Layer &layer, uint32_t item, bool first_item,
                                        const float *queries, uint32_t tag, const float *cosines, const float *sines,
                                        Attended<WIDE> &attended) {
     const Sizes &sizes = worker.sizes;
@@ -225,16 +237,18 @@ __device__ __forceinline__ void attend(const Worker<TILES> &worker, const Layer 
     for (uint32_t tile = first_tile; tile < tiles; tile += sizes.splits * worker.warps) {
         const TilePlace at = place_of_tile(layer, tile);
         const uint32_t count = layer.counts[at.group];
-        if (have != at.group) {
-            const void *from[4 * WIDE];
+        if (ONCE || have != at.group) {
+            const float *from[4 * WIDE];
+            bool wanted[4 * WIDE];
             Bytes16 got[4 * WIDE];
+            const float *row = queries + (worker.g * 2 + at.group) * worker.width + column;
 #pragma unroll
             for (uint32_t i = 0; i < 4 * WIDE; i++) {
                 const uint32_t dim = 32 * (i / 2) + 8 * worker.t;
-                const uint64_t row = uint64_t(worker.g) * 2 * worker.width + at.group * worker.width + column;
-                from[i] = dim < head_dim ? queries + row + dim + i % 2 * 4 : nullptr;
+                from[i] = row + dim + i % 2 * 4;
+                wanted[i] = dim < head_dim;
             }
-            receive(got, from, tag);
+            receive(got, from, wanted, tag);
 #pragma unroll
             for (uint32_t i = 0; i < 16 * WIDE; i++)
                 query.element[i / 8][i % 8] = float_of_bits(got[i / 4].word[i % 4]);
@@ -242,7 +256,7 @@ __device__ __forceinline__ void attend(const Worker<TILES> &worker, const Layer 
             query.scale(layer.scales[at.group] * LOG2_E);
             have = at.group;
         }
-        const bool fetched = first_item && tile == first_tile;
+        const bool fetched = ONCE || (first_item && tile == first_tile);
         KeyTile<Bf16, WIDE> keys;
         if (fetched) {
 #pragma unroll
@@ -263,6 +277,7 @@ __device__ __forceinline__ void attend(const Worker<TILES> &worker, const Layer 
             }
             attended.add(attended.sum[w], values, first, second);
         }
+        if (ONCE) break;
     }
 }
 
@@ -285,8 +300,8 @@ struct Exchange {
 };
 
 // Combines a share of head `item / splits`'s elements from all parts: a part a lane, four elements at a time.
-template <int TILES>
-__device__ __forceinline__ void combine_parts(const Worker<TILES> &worker, const Exchange &exchange, uint32_t item,
+template <int TILES, bool ONCE>
+__device__ __forceinline__ void combine_parts(const Worker<TILES, ONCE> &worker, const Exchange &exchange, uint32_t item,
                                               uint32_t tag) {
     const Sizes &sizes = worker.sizes;
     const uint32_t head = item / sizes.splits, fours = QUERIES * sizes.head_dim / 4;
@@ -297,10 +312,10 @@ __device__ __forceinline__ void combine_parts(const Worker<TILES> &worker, const
         const bool mine = four < end && part < sizes.splits;
         const uint32_t query = four * 4 / sizes.head_dim, element = four * 4 % sizes.head_dim;
         const uint64_t row = (uint64_t(head) * sizes.splits + part) * QUERIES + query;
-        const void *from[2] = {mine ? exchange.part_scales + row * 4 : nullptr,
-                               mine ? exchange.parts + row * sizes.head_dim + element : nullptr};
+        const float *const from[2] = {exchange.part_scales + row * 4, exchange.parts + row * sizes.head_dim + element};
+        const bool wanted[2] = {mine, mine};
         Bytes16 got[2];
-        receive(got, from, tag);
+        receive(got, from, wanted, tag);
         const float largest = mine ? float_of_bits(got[0].word[0]) : NOTHING;
         float most = largest;
         for (uint32_t step = 1; step < sizes.lanes; step *= 2) most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, step));
@@ -313,8 +328,9 @@ __device__ __forceinline__ void combine_parts(const Worker<TILES> &worker, const
 #pragma unroll
             for (int i = 0; i < 4; i++) sum[i] += __shfl_xor_sync(WHOLE_WARP, sum[i], step);
         }
+        const float inverse = 1.0f / weight;
 #pragma unroll
-        for (int i = 0; i < 4; i++) sum[i] /= weight;
+        for (int i = 0; i < 4; i++) sum[i] *= inverse;
         if (mine && part == 0)
             store_strong(exchange.attended + uint64_t(query) * worker.width + head * sizes.head_dim + element,
                          tagged_four(sum, tag));
@@ -322,16 +338,16 @@ __device__ __forceinline__ void combine_parts(const Worker<TILES> &worker, const
 }
 
 // `uses` counts the blocks of the expert that were ever computed with this exchange.
-template <int TILES>
+template <int TILES, bool ONCE>
 __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, const float *start, const float *cosines,
                                     const float *sines, const Layer &last, float *out, float *exchange_memory,
                                     uint32_t *uses) {
     SHARED_MEMORY(shared);
-    Worker<TILES> worker(sizes, shared);
+    Worker<TILES, ONCE> worker(sizes, shared);
     const uint32_t width = worker.width, g = worker.g, items = sizes.heads * sizes.splits;
     const uint32_t used = *uses;
     const Range query_range = features_of_block(2 * width), range = features_of_block(width);
-    using W = Worker<TILES>;
+    using W = Worker<TILES, ONCE>;
 
     if (sizes.layers > 0) {
         const Layer &layer = layers[0];
@@ -375,12 +391,12 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
         copy_group();
 
         copy_wait<3>();
-        for (uint32_t item = blockIdx.x; item < items; item += gridDim.x) {
+        for (uint32_t item = blockIdx.x; item < items; item += ONCE ? items : gridDim.x) {
             Attended<WIDE> attended;
             attend(worker, layer, item, item == blockIdx.x, exchange.queries, tag, cosines, sines, attended);
             const uint32_t split = item % sizes.splits, tiles = tiles_of(layer);
             const uint32_t parts = min(worker.warps, split < tiles ? (tiles - split - 1) / sizes.splits + 1 : 0);
-            if (item != blockIdx.x) __syncthreads(); // the parts of the item before are combined
+            if (!ONCE && item != blockIdx.x) __syncthreads(); // the parts of the item before are combined
             if (worker.warp < parts) leave_part(worker.parts, worker.warp, attended, sizes.head_dim);
             __syncthreads(); // the parts of all warps are there
             const uint32_t fours = sizes.head_dim / 4;
@@ -396,7 +412,7 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
         }
         if (more) prefetch_keys(worker, next, blockIdx.x);
         copy_group();
-        for (uint32_t item = blockIdx.x; item < items; item += gridDim.x) combine_parts(worker, exchange, item, tag);
+        for (uint32_t item = blockIdx.x; item < items; item += ONCE ? items : gridDim.x) combine_parts(worker, exchange, item, tag);
 
         bias = first_bias(layer.out_bias, range);
         worker.receive_rows(x, exchange.attended, tag);
@@ -456,8 +472,8 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
 } // namespace
 
 // At least TILES · 128 threads.
-#define EXPERT_PERSISTENT(TILES)                                                                                         \
-    KERNEL(MOST_THREADS, expert_persistent_##TILES,                                                                      \
+#define EXPERT_PERSISTENT(name, TILES, ONCE)                                                                             \
+    KERNEL(MOST_THREADS, name,                                                                                           \
            (const Layer *layers, uint32_t layer_count, const float *start, const float *cosines, const float *sines,     \
             const float *gain, const float *shift, const uint16_t *weights, const float *bias, float *out,               \
             float *exchange, uint32_t *uses, uint32_t rows, uint32_t heads, uint32_t head_dim, uint32_t actions,         \
@@ -465,8 +481,8 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
         const Sizes sizes = {rows, heads, head_dim, layer_count, actions, splits, lanes, most_parts, epsilon};           \
         Layer last = {};                                                                                                 \
         last.out_weights = weights, last.out_bias = bias, last.gain = gain, last.shift = shift;                          \
-        run<TILES>(sizes, layers, start, cosines, sines, last, out, exchange, uses);                                     \
+        run<TILES, ONCE>(sizes, layers, start, cosines, sines, last, out, exchange, uses);                               \
     }
 
-EXPERT_PERSISTENT(1)
-EXPERT_PERSISTENT(2)
+EXPERT_PERSISTENT(expert_persistent_once, 1, true)
+EXPERT_PERSISTENT(expert_persistent_loop, 1, false)

@@ -18,14 +18,15 @@ const MOST_WARPS: usize = 16;
 const WIDEST_HEAD: usize = 128;
 /// Parts of a head's keys are combined by the lanes of a warp.
 const MOST_SPLITS: usize = 32;
-/// Tiles of eight features that are prefetched and multiplied together; of queries twice as many.
-const TILES: usize = 1;
 /// Slots of 16 bytes that every thread has for weights, keys and values.
-const SLOTS: usize = 4 * TILES * STEPS + 8;
+const SLOTS: usize = 4 * STEPS + 8;
+/// For blocks with up to eight features of a layer, sixteen of the queries, and a tile of keys a warp; and for others.
+const KERNELS: [&str; 2] = ["expert_persistent_once", "expert_persistent_loop"];
 
 /// One launch, and what its blocks of threads tell each other.
 #[derive(Debug)]
 pub(super) struct Persistent<M> {
+    kernel: &'static str,
     blocks: u32,
     threads: u32,
     shared_bytes: u32,
@@ -57,7 +58,7 @@ impl<M: Memory> Persistent<M> {
             "keys are not BF16, which one launch needs; others need the kernels of a graph".to_owned()
         })?;
 
-        let warps = steps.div_ceil(STEPS).clamp(2 * TILES * ROWS * FEATURES / WARP, MOST_WARPS);
+        let warps = steps.div_ceil(STEPS).clamp(2 * ROWS * FEATURES / WARP, MOST_WARPS);
         let threads = warps * WARP;
         let key_tiles = |layer: &super::ExpertLayer<'_>| -> usize {
             layer.groups.iter().map(|group| (group.keys.numel / width).div_ceil(KEYS)).sum()
@@ -68,19 +69,26 @@ impl<M: Memory> Persistent<M> {
             let blocks = width.div_ceil(width.div_ceil(together.max(1)));
             let splits = (blocks / heads).clamp(1, MOST_SPLITS.min(most_tiles.max(1)));
             let most_parts = most_tiles.div_ceil(splits).min(warps);
-            let own = width.div_ceil(blocks).div_ceil(FEATURES * TILES) * threads;
+            let own = width.div_ceil(blocks).div_ceil(FEATURES) * threads;
             let shared = 16 * SLOTS * threads
                 + 4 * most_parts * ROWS * (head_dim + 2)
-                + 4 * 2 * warps * 2 * TILES * ROWS * FEATURES
+                + 4 * 2 * warps * 2 * ROWS * FEATURES
                 + 12 * warps * ROWS
                 + 4 * own;
             (blocks, splits, most_parts, shared)
         };
         // How many run together depends on what they need, which is the most when they are fewest.
         let (_, _, _, most_shared) = sizes(1);
-        let kernel = kernel();
-        let together = target.resident_blocks(kernel, threads as u32, most_shared as u32)? as usize;
+        let mut together = usize::MAX;
+        for kernel in KERNELS {
+            let resident = target.resident_blocks(kernel, threads as u32, most_shared as u32)? as usize;
+            together = together.min(resident);
+        }
         let (blocks, splits, most_parts, shared) = sizes(together);
+        let once = width.max(action_dim).div_ceil(blocks) <= FEATURES
+            && (2 * width).div_ceil(blocks) <= 2 * FEATURES
+            && heads * splits <= blocks
+            && most_tiles <= splits * warps;
 
         let place = ROWS * width * 5 + heads * splits * ROWS * (head_dim + 4);
         let mut exchange = target.allocate(2 * 4 * place)?;
@@ -113,6 +121,7 @@ impl<M: Memory> Persistent<M> {
             Argument::F32(epsilon),
         ];
         Ok(Self {
+            kernel: KERNELS[usize::from(!once)],
             blocks: blocks as u32,
             threads: threads as u32,
             shared_bytes: shared as u32,
@@ -123,7 +132,7 @@ impl<M: Memory> Persistent<M> {
 
     pub(super) fn run<T: Target<Memory = M>>(&self, target: &T) -> Result<()> {
         let launch = Launch {
-            kernel: kernel(),
+            kernel: self.kernel,
             grid: [self.blocks, 1, 1],
             threads: self.threads,
             shared_bytes: self.shared_bytes,
@@ -136,10 +145,6 @@ impl<M: Memory> Persistent<M> {
             target.launch(&launch)
         }
     }
-}
-
-fn kernel() -> &'static str {
-    if TILES == 1 { "expert_persistent_1" } else { "expert_persistent_2" }
 }
 
 /// `Layer` of the kernel's source, one after the other.
