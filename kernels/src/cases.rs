@@ -1,5 +1,7 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
+mod expert;
+mod gated_attention;
 mod gemm;
 mod join;
 mod low_rank;
@@ -26,5 +28,16 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), masks::cases(), join::cases(), gemm::cases(), low_rank::cases()].into_iter().flatten().collect()
+    [
+        masked_apply::cases(),
+        masks::cases(),
+        join::cases(),
+        gemm::cases(),
+        low_rank::cases(),
+        gated_attention::cases(),
+        expert::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

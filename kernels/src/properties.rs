@@ -1,5 +1,7 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
+mod expert;
+mod gated_attention;
 mod gemm;
 mod join;
 mod low_rank;
@@ -22,15 +24,25 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), masks::properties(), join::properties(), gemm::properties(), low_rank::properties()].into_iter().flatten().collect()
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        masked_apply::properties(),
+        masks::properties(),
+        join::properties(),
+        gemm::properties(),
+        low_rank::properties(),
+        gated_attention::properties(),
+        expert::properties(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
 pub fn slow<T: Target>() -> Vec<Property<T>> {
     join::slow_properties()
+}
+
 /// What holds of libraries that only a GPU has.
 pub fn of_devices() -> Vec<Property<Device>> {
     gemm::of_devices()

@@ -22,7 +22,10 @@ static IMAGES: &[(&str, &[u8])] = images![
     "gemm_plain",
     "gemm",
     "low_rank",
-    "low_rank_split"
+    "low_rank_split",
+    "gated_attention",
+    "expert",
+    "expert_persistent"
 ];
 
 /// Name and bytes of every embedded image.

@@ -1,5 +1,8 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
+mod expert;
+mod expert_persistent;
+mod gated_attention;
 mod gemm;
 mod join;
 mod low_rank;
@@ -9,6 +12,10 @@ mod masks;
 mod pieces;
 mod thresholds;
 
+pub use expert::{
+    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
+};
+pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
