@@ -1,6 +1,7 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
 mod masked_apply;
+mod policy;
 mod random_memory;
 
 use skillweld_gpu::{Device, Result};
@@ -22,5 +23,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), policy::cases()].into_iter().flatten().collect()
 }

@@ -1,7 +1,14 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
+mod activation;
+mod attention;
+mod copies;
 mod masked_apply;
+mod norm;
+mod product;
 mod random;
+mod rope;
+mod rows;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use skillweld_gpu::Target;
@@ -18,7 +25,18 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties()].into_iter().flatten().collect()
+    [
+        masked_apply::properties(),
+        norm::properties(),
+        rope::properties(),
+        activation::properties(),
+        copies::properties(),
+        attention::properties(),
+        product::properties(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.
