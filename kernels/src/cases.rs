@@ -1,5 +1,6 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
+mod gemm;
 mod masked_apply;
 mod policy;
 mod random_memory;
@@ -23,5 +24,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), policy::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), gemm::cases(), policy::cases()].into_iter().flatten().collect()
 }

@@ -3,9 +3,10 @@
 mod activation;
 mod attention;
 mod copies;
+mod gemm;
 mod masked_apply;
 mod norm;
-mod product;
+mod precise_trunk;
 mod random;
 mod rope;
 mod rows;
@@ -27,12 +28,13 @@ pub struct Property<T> {
 pub fn all<T: Target>() -> Vec<Property<T>> {
     [
         masked_apply::properties(),
+        gemm::properties(),
         norm::properties(),
         rope::properties(),
         activation::properties(),
         copies::properties(),
         attention::properties(),
-        product::properties(),
+        precise_trunk::properties(),
     ]
     .into_iter()
     .flatten()
@@ -41,9 +43,18 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
 
 /// A runner of `cases` cases that are the same for the same seed.
 pub fn runner(cases: u32, seed: u64) -> TestRunner {
+    runner_with(cases, seed, 64)
+}
+
+/// The same for who wants to know whether a property fails, and not how: nothing is made smaller.
+pub fn hasty_runner(cases: u32, seed: u64) -> TestRunner {
+    runner_with(cases, seed, 0)
+}
+
+fn runner_with(cases: u32, seed: u64, max_shrink_iters: u32) -> TestRunner {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 

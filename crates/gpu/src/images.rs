@@ -16,6 +16,8 @@ macro_rules! images {
 /// Source file and image, in the order in which `kernels/README.md` lists them.
 static IMAGES: &[(&str, &[u8])] = images![
     "masked_apply",
+    "gemm",
+    "gemm_plain",
     "norm",
     "rope",
     "activation",
@@ -23,7 +25,6 @@ static IMAGES: &[(&str, &[u8])] = images![
     "patches",
     "prefill_attention",
     "plain_attention",
-    "plain_product",
     "precise_trunk",
 ];
 

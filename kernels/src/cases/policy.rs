@@ -93,7 +93,7 @@ fn attention(device: &Device, shape: AttentionShape, length: usize) -> Result<Wo
             [view(q.view(), width, 0), view(k.view(), kv, 0), view(v.view(), kv, 0)]
         };
         let [q, k, v] = parts;
-        prefill_attention(&device, q?, k?, v?, shape, RowsViewMut::new(out.view_mut(), rows, width)?)
+        prefill_attention(&device, q?, k?, v?, shape, &mut RowsViewMut::new(out.view_mut(), rows, width)?)
     }))
 }
 
@@ -105,11 +105,11 @@ fn norm(device: &Device, rows: usize, columns: usize, centred: bool) -> Result<W
     let device = device.clone();
     Ok(Box::new(move || {
         let x = RowsView::new(x.view(), rows, columns)?;
-        let out = RowsViewMut::new(out.view_mut(), rows, columns)?;
+        let mut out = RowsViewMut::new(out.view_mut(), rows, columns)?;
         if centred {
-            layer_norm(&device, x, gain.view(), bias.view(), 1e-6, out)
+            layer_norm(&device, x, gain.view(), bias.view(), 1e-6, &mut out)
         } else {
-            rms_norm(&device, x, gain.view(), 1e-6, out)
+            rms_norm(&device, x, gain.view(), 1e-6, &mut out)
         }
     }))
 }
@@ -133,12 +133,12 @@ fn swiglu_case(device: &Device) -> Result<Work> {
     let mut out = device.array(Dtype::BF16, rows * columns)?;
     let device = device.clone();
     Ok(Box::new(move || {
-        let out = RowsViewMut::new(out.view_mut(), rows, columns)?;
+        let mut out = RowsViewMut::new(out.view_mut(), rows, columns)?;
         swiglu(
             &device,
             RowsView::new(gate.view(), rows, columns)?,
             RowsView::new(up.view(), rows, columns)?,
-            out,
+            &mut out,
         )
     }))
 }
@@ -149,8 +149,8 @@ fn gelu_case(device: &Device) -> Result<Work> {
     let mut out = device.array(Dtype::BF16, rows * columns)?;
     let device = device.clone();
     Ok(Box::new(move || {
-        let out = RowsViewMut::new(out.view_mut(), rows, columns)?;
-        gelu(&device, RowsView::new(x.view(), rows, columns)?, out)
+        let mut out = RowsViewMut::new(out.view_mut(), rows, columns)?;
+        gelu(&device, RowsView::new(x.view(), rows, columns)?, &mut out)
     }))
 }
 
@@ -163,7 +163,7 @@ fn add_case(device: &Device) -> Result<Work> {
     let device = device.clone();
     Ok(Box::new(move || {
         let [y, residual] = [&y, &residual].map(|array| RowsView::new(array.view(), rows, columns));
-        add(&device, y?, residual?, Some(scale.view()), RowsViewMut::new(out.view_mut(), rows, columns)?)
+        add(&device, y?, residual?, Some(scale.view()), &mut RowsViewMut::new(out.view_mut(), rows, columns)?)
     }))
 }
 
@@ -180,7 +180,7 @@ fn patches_case(device: &Device) -> Result<Work> {
     let mut out = device.array(Dtype::BF16, 512 * padded(588))?;
     let device = device.clone();
     Ok(Box::new(move || {
-        let out = RowsViewMut::new(out.view_mut(), 512, 588)?;
-        patches(&device, RowsView::new(pixels.view(), 12, 224 * 224)?, shape, out)
+        let mut out = RowsViewMut::new(out.view_mut(), 512, 588)?;
+        patches(&device, RowsView::new(pixels.view(), 12, 224 * 224)?, shape, &mut out)
     }))
 }

@@ -37,9 +37,9 @@ fn one_case<T: Target>(
     for _ in 0..3 {
         outs.push(Output::new(target, rows, columns, written)?);
     }
-    gelu(target, x_view, outs[0].view()).map_err(failed)?;
-    swiglu(target, gate_view, x_view, outs[1].view()).map_err(failed)?;
-    add(target, x_view, residual_view, scale_view, outs[2].view()).map_err(failed)?;
+    gelu(target, x_view, &mut outs[0].view()).map_err(failed)?;
+    swiglu(target, gate_view, x_view, &mut outs[1].view()).map_err(failed)?;
+    add(target, x_view, residual_view, scale_view, &mut outs[2].view()).map_err(failed)?;
 
     let u = rounding(written);
     let x = |index: usize| f64::from(x.values[index]);

@@ -1,10 +1,13 @@
 //! Softmax attention against one score after the other in f64.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use skillweld_gpu::Target;
 use skillweld_gpu::ops::{
-    AttentionShape, ColumnsView, GroupView, plain_attention, plain_gated_attention, prefill_attention,
+    AttentionShape, ColumnsView, GroupView, RowsViewMut, plain_attention, plain_gated_attention,
+    prefill_attention,
 };
 use skillweld_tensor::Dtype;
 
@@ -30,26 +33,38 @@ fn operand(rows: usize, columns: usize, dtype: Dtype, size: f32, seed: u64) -> H
 /// Where one of queries, keys and values lies: a matrix and its first column.
 type Part<'a> = (&'a HostRows, usize);
 
-/// One result of a head: weights exp(scale · q k) over all groups' keys from `first` up to `seen`, and their mean value.
+/// A group's queries, keys, values and scale.
+type Group<'a> = (Part<'a>, Part<'a>, Part<'a>, f64);
+
+/// The whole result: for each query and head the mean of the values of the keys that `keys` picks for the query, weighted
+/// by exp(scale · q k).
 fn slow(
-    groups: &[(Part<'_>, Part<'_>, Part<'_>, f64)],
-    (query, first, seen): (usize, usize, &dyn Fn(&HostRows) -> usize),
-    head_dim: usize,
-    (q_column, kv_column, column): (usize, usize, usize),
-) -> f64 {
-    let mut scores = Vec::new();
-    for &((q, q_start), (k, k_start), (v, v_start), scale) in groups {
-        for key in first..seen(k) {
-            let dot: f64 = (0..head_dim)
-                .map(|j| q.at(query, q_start + q_column + j) * k.at(key, k_start + kv_column + j))
-                .sum();
-            scores.push((dot * scale, v.at(key, v_start + kv_column + column)));
+    groups: &[Group<'_>],
+    keys: impl Fn(usize, &HostRows) -> Range<usize>,
+    (heads, sharing, head_dim): (usize, usize, usize),
+) -> Vec<f64> {
+    let rows = groups[0].0.0.rows;
+    let mut out = Vec::new();
+    for (query, head) in (0..rows).flat_map(|query| (0..heads).map(move |head| (query, head))) {
+        let (q_column, kv_column) = (head * head_dim, head / sharing * head_dim);
+        let mut scores = Vec::new();
+        for &((q, q_start), (k, k_start), (v, v_start), scale) in groups {
+            for key in keys(query, k) {
+                let products = (0..head_dim)
+                    .map(|j| q.at(query, q_start + q_column + j) * k.at(key, k_start + kv_column + j));
+                scores.push((products.sum::<f64>() * scale, v, key, v_start + kv_column));
+            }
         }
+        let highest = scores.iter().fold(f64::NEG_INFINITY, |highest, score| highest.max(score.0));
+        let (mut total, mut sums) = (0.0, vec![0.0; head_dim]);
+        for (score, v, key, start) in scores {
+            let weight = (score - highest).exp();
+            total += weight;
+            sums.iter_mut().enumerate().for_each(|(j, sum)| *sum += weight * v.at(key, start + j));
+        }
+        out.extend(sums.iter().map(|sum| sum / total));
     }
-    let highest = scores.iter().fold(f64::NEG_INFINITY, |highest, score| highest.max(score.0));
-    let weights = scores.iter().map(|score| (score.0 - highest).exp());
-    let total: f64 = weights.clone().sum();
-    weights.zip(&scores).map(|(weight, score)| weight * score.1).sum::<f64>() / total
+    out
 }
 
 /// Length, sequences, heads of keys, sharing, head_dim; causal; side by side; size of queries; seed.
@@ -83,19 +98,22 @@ fn plain_equals<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), St
         .map_err(|error| error.to_string())
 }
 
+/// Either operation on whole sequences.
+type Attend<T> = fn(
+    &T,
+    ColumnsView<'_>,
+    ColumnsView<'_>,
+    ColumnsView<'_>,
+    AttentionShape,
+    &mut RowsViewMut<'_>,
+) -> skillweld_gpu::Result<()>;
+
 fn one_case<T: Target>(
     target: &T,
     ((length, sequences, kv_heads, sharing, head_dim), causal, side_by_side, size, seed): Case,
     [q_dtype, kv_dtype]: [Dtype; 2],
     tolerance: f64,
-    attention: fn(
-        &T,
-        ColumnsView<'_>,
-        ColumnsView<'_>,
-        ColumnsView<'_>,
-        AttentionShape,
-        skillweld_gpu::ops::RowsViewMut<'_>,
-    ) -> skillweld_gpu::Result<()>,
+    attention: Attend<T>,
 ) -> Result<(), TestCaseError> {
     let heads = kv_heads * sharing;
     let (rows, width, kv_width) = (sequences * length, heads * head_dim, kv_heads * head_dim);
@@ -109,17 +127,25 @@ fn one_case<T: Target>(
     let mut out = Output::new(target, rows, width, q_dtype)?;
     let whole = |rows| ColumnsView { rows, start: 0 };
     let v_view = ColumnsView { rows: v.view(&uploaded[2]), start: v_start };
-    attention(target, whole(q.view(&uploaded[0])), whole(k.view(&uploaded[1])), v_view, shape, out.view())
-        .map_err(failed)?;
+    attention(
+        target,
+        whole(q.view(&uploaded[0])),
+        whole(k.view(&uploaded[1])),
+        v_view,
+        shape,
+        &mut out.view(),
+    )
+    .map_err(failed)?;
     let scale = 1.0 / (head_dim as f64).sqrt();
-    close("attention", &out.values(target)?, |index| {
-        let (row, head, column) = (index / width, index % width / head_dim, index % head_dim);
-        let first = row / length * length;
-        let seen = |_: &HostRows| if causal { row + 1 } else { first + length };
-        let groups = [((&q, 0), (&k, 0), (v, v_start), scale)];
-        let columns = (head * head_dim, head / sharing * head_dim, column);
-        (slow(&groups, (row, first, &seen), head_dim, columns), tolerance)
-    })
+    let expected = slow(
+        &[((&q, 0), (&k, 0), (v, v_start), scale)],
+        |row, _| {
+            let first = row / length * length;
+            first..if causal { row + 1 } else { first + length }
+        },
+        (heads, sharing, head_dim),
+    );
+    close("attention", &out.values(target)?, |index| (expected[index], tolerance))
 }
 
 fn groups_share<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
@@ -161,15 +187,12 @@ fn one_gate<T: Target>(
         })
         .collect();
     let mut out = Output::new(target, queries, width, Dtype::F32)?;
-    plain_gated_attention(target, &groups, heads, out.view()).map_err(failed)?;
+    plain_gated_attention(target, &groups, heads, &mut out.view()).map_err(failed)?;
     let parts: Vec<_> = host
         .iter()
         .zip(&lengths)
         .map(|((q, k, v), &(_, scale))| ((q, 0), (k, 0), (v, 0), f64::from(scale)))
         .collect();
-    close("gated attention", &out.values(target)?, |index| {
-        let (row, head, column) = (index / width, index % width / head_dim, index % head_dim);
-        let columns = (head * head_dim, head * head_dim, column);
-        (slow(&parts, (row, 0, &|keys: &HostRows| keys.rows), head_dim, columns), 2e-5)
-    })
+    let expected = slow(&parts, |_, keys| 0..keys.rows, (heads, 1, head_dim));
+    close("gated attention", &out.values(target)?, |index| (expected[index], 2e-5))
 }

@@ -54,9 +54,9 @@ fn one_copy<T: Target>(
     let index_bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
     let on_target = target.array_of(Dtype::U32, &index_bytes).map_err(failed)?;
     let mut below = Output::new(target, indices.len() + rows - skipped, columns, written)?;
-    let (gathered, copied) = below.view().split_at(indices.len());
-    gather_rows(target, part.view(&uploaded), on_target.view(), gathered).map_err(failed)?;
-    copy_rows(target, part.view(&uploaded).slice(skipped..rows), copied).map_err(failed)?;
+    let (mut gathered, mut copied) = below.view().split_at(indices.len());
+    gather_rows(target, part.view(&uploaded), on_target.view(), &mut gathered).map_err(failed)?;
+    copy_rows(target, part.view(&uploaded).slice(skipped..rows), &mut copied).map_err(failed)?;
     let order = indices.iter().map(|&index| index as usize).chain(skipped..rows);
     let expected: Vec<f32> =
         order.flat_map(|row| &part.values[row * columns..][..columns]).copied().collect();
@@ -83,7 +83,7 @@ fn one_grid<T: Target>(
     let uploaded = pixels.upload(target)?;
     let (rows, columns) = (images * across * across, 2 * patch_side * patch_side);
     let mut out = Output::new(target, rows, columns, written)?;
-    patches(target, pixels.view(&uploaded), shape, out.view()).map_err(failed)?;
+    patches(target, pixels.view(&uploaded), shape, &mut out.view()).map_err(failed)?;
     let expected: Vec<f32> = (0..rows * columns)
         .map(|index| {
             let (row, column) = (index / columns, index % columns);

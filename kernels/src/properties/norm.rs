@@ -40,9 +40,9 @@ fn one_case<T: Target>(
     let [on_target, gains, biases] = [x.upload(target)?, gain.upload(target)?, bias.upload(target)?];
     let mut layer = Output::new(target, rows, columns, written)?;
     let mut rms = Output::new(target, rows, columns, written)?;
-    layer_norm(target, x.view(&on_target), gains.view(), biases.view(), epsilon, layer.view())
+    layer_norm(target, x.view(&on_target), gains.view(), biases.view(), epsilon, &mut layer.view())
         .map_err(failed)?;
-    rms_norm(target, x.view(&on_target), gains.view(), epsilon, rms.view()).map_err(failed)?;
+    rms_norm(target, x.view(&on_target), gains.view(), epsilon, &mut rms.view()).map_err(failed)?;
 
     let n = columns as f64;
     let stats: Vec<_> = (0..rows)

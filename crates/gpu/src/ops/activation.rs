@@ -13,7 +13,7 @@ const THREADS: u32 = 256;
 ///
 /// # Errors
 /// Operands that do not fit; whatever the target refuses.
-pub fn gelu<T: Target>(target: &T, x: RowsView<'_>, out: RowsViewMut<'_>) -> Result<()> {
+pub fn gelu<T: Target>(target: &T, x: RowsView<'_>, out: &mut RowsViewMut<'_>) -> Result<()> {
     const OPERATION: &str = "activation_gelu";
     shaped(OPERATION, "out", (out.rows, out.columns), (x.rows, x.columns))?;
     let kernel = format!("{OPERATION}_{}_{}", float(OPERATION, x.dtype())?, float(OPERATION, out.dtype())?);
@@ -30,7 +30,7 @@ pub fn swiglu<T: Target>(
     target: &T,
     gate: RowsView<'_>,
     up: RowsView<'_>,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     const OPERATION: &str = "activation_swiglu";
     shaped(OPERATION, "up", (up.rows, up.columns), (gate.rows, gate.columns))?;
@@ -52,7 +52,7 @@ pub fn add<T: Target>(
     y: RowsView<'_>,
     residual: RowsView<'_>,
     scale: Option<View<'_>>,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     const OPERATION: &str = "activation_add";
     shaped(OPERATION, "residual", (residual.rows, residual.columns), (y.rows, y.columns))?;

@@ -16,10 +16,10 @@ const THREADS: u32 = 256;
 ///
 /// # Errors
 /// Operands that do not fit; whatever the target refuses.
-pub fn copy_rows<T: Target>(target: &T, from: RowsView<'_>, to: RowsViewMut<'_>) -> Result<()> {
+pub fn copy_rows<T: Target>(target: &T, from: RowsView<'_>, to: &mut RowsViewMut<'_>) -> Result<()> {
     const OPERATION: &str = "copy_rows";
     shaped(OPERATION, "to", (to.rows, to.columns), (from.rows, from.columns))?;
-    rows(target, OPERATION, from, 0, &to)
+    rows(target, OPERATION, from, 0, to)
 }
 
 /// Row `indices[i]` of a table to row i. `indices` are U32, and each less than the table's rows: nobody checks it.
@@ -32,12 +32,12 @@ pub fn gather_rows<T: Target>(
     target: &T,
     table: RowsView<'_>,
     indices: View<'_>,
-    to: RowsViewMut<'_>,
+    to: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     const OPERATION: &str = "gather_rows";
     shaped(OPERATION, "to", (to.rows, to.columns), (indices.numel, table.columns))?;
     typed(OPERATION, "indices", indices.dtype, Dtype::U32)?;
-    rows(target, OPERATION, table, indices.address, &to)
+    rows(target, OPERATION, table, indices.address, to)
 }
 
 fn rows<T: Target>(
@@ -45,7 +45,7 @@ fn rows<T: Target>(
     operation: &'static str,
     from: RowsView<'_>,
     indices: u64,
-    to: &RowsViewMut<'_>,
+    to: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     let stride = padded(to.columns);
     let kernel =

@@ -2,12 +2,12 @@
 
 mod activation;
 mod copies;
+mod gemm;
 mod masked_apply;
 mod norm;
 mod patches;
 mod pieces;
 mod plain_attention;
-mod plain_product;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
@@ -15,11 +15,11 @@ mod rows;
 
 pub use activation::{add, gelu, swiglu};
 pub use copies::{copy_columns, copy_rows, gather_rows};
+pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use norm::{layer_norm, rms_norm};
 pub use patches::{PatchShape, patches};
 pub use plain_attention::{GroupView, plain_attention, plain_gated_attention};
-pub use plain_product::plain_product;
 pub use precise_trunk::{precise_layer_norm, precise_linear, precise_read};
 pub use prefill_attention::{AttentionShape, ColumnsView, prefill_attention, prefill_attention_takes};
 pub use rope::{RopePairs, rope};

@@ -23,9 +23,9 @@ pub fn layer_norm<T: Target>(
     gain: View<'_>,
     bias: View<'_>,
     epsilon: f32,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
-    norm(target, "norm_layer", x, (gain, Some(bias)), epsilon, &out)
+    norm(target, "norm_layer", x, (gain, Some(bias)), epsilon, out)
 }
 
 /// x / √(mean(x²) + ε) ⊙ gain over each row; operands as in [`layer_norm`].
@@ -39,9 +39,9 @@ pub fn rms_norm<T: Target>(
     x: RowsView<'_>,
     gain: View<'_>,
     epsilon: f32,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
-    norm(target, "norm_rms", x, (gain, None), epsilon, &out)
+    norm(target, "norm_rms", x, (gain, None), epsilon, out)
 }
 
 fn norm<T: Target>(
@@ -50,7 +50,7 @@ fn norm<T: Target>(
     x: RowsView<'_>,
     (gain, bias): (View<'_>, Option<View<'_>>),
     epsilon: f32,
-    out: &RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     shaped(operation, "out", (out.rows, out.columns), (x.rows, x.columns))?;
     require(x.dtype() == Dtype::F32 || out.dtype() == Dtype::BF16, operation, || {

@@ -37,7 +37,7 @@ pub fn patches<T: Target>(
     target: &T,
     pixels: RowsView<'_>,
     shape: PatchShape,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     let PatchShape { images, channels_per_image, first_channel, channels, image_side, patch_side } = shape;
     typed(OPERATION, "pixels", pixels.dtype(), Dtype::F32)?;

@@ -41,7 +41,7 @@ pub fn plain_attention<T: Target>(
     keys: ColumnsView<'_>,
     values: ColumnsView<'_>,
     shape: AttentionShape,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     let rows = queries.rows.rows;
     let length = shape.length(OPERATION, rows)?;
@@ -66,7 +66,7 @@ pub fn plain_gated_attention<T: Target>(
     target: &T,
     groups: &[GroupView<'_>],
     heads: usize,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     require((1..=GROUPS).contains(&groups.len()), OPERATION, || {
         format!("{} groups of keys; it takes 1 to {GROUPS}", groups.len())
@@ -100,7 +100,7 @@ fn run<T: Target>(
     groups: &[Group<'_>],
     shape: AttentionShape,
     length: usize,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     let AttentionShape { sequences, heads, kv_heads, head_dim, causal } = shape;
     let (queries, keys, values, ..) = groups[0];

@@ -23,7 +23,7 @@ pub fn precise_linear<T: Target>(
     bias: View<'_>,
     add: Option<RowsView<'_>>,
     relu: bool,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     const OPERATION: &str = "precise_trunk_linear";
     shaped(OPERATION, "weight", (weight.rows, weight.columns), (weight.rows, x.columns))?;
@@ -88,7 +88,7 @@ pub fn precise_layer_norm<T: Target>(
 ///
 /// # Errors
 /// Operands that do not fit; whatever the target refuses.
-pub fn precise_read<T: Target>(target: &T, x: RowsView<'_>, out: RowsViewMut<'_>) -> Result<()> {
+pub fn precise_read<T: Target>(target: &T, x: RowsView<'_>, out: &mut RowsViewMut<'_>) -> Result<()> {
     const OPERATION: &str = "precise_trunk_read";
     shaped(OPERATION, "out", (out.rows, out.columns), (x.rows, x.columns))?;
     typed(OPERATION, "x", x.dtype(), Dtype::F64)?;

@@ -86,7 +86,7 @@ pub fn prefill_attention<T: Target>(
     keys: ColumnsView<'_>,
     values: ColumnsView<'_>,
     shape: AttentionShape,
-    out: RowsViewMut<'_>,
+    out: &mut RowsViewMut<'_>,
 ) -> Result<()> {
     let AttentionShape { sequences, heads, kv_heads, head_dim, causal } = shape;
     let rows = queries.rows.rows;
