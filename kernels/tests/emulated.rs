@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skillweld_kernels::Emulator;
-use skillweld_kernels::properties::{Property, all, runner, slow};
+use skillweld_kernels::properties::{Property, all, hasty_runner, runner, slow};
 
 /// Cases of a property.
 const CASES: u32 = 12;
@@ -35,7 +35,7 @@ fn misses_every_barrier(property: &Property<Emulator>) -> Result<(), Failed> {
     for (kernel, line) in whole.barriers() {
         let noticed = (0..SEEDS).any(|seed| {
             let without = Emulator::without_barrier(seed, &kernel, line);
-            (property.check)(&without, &mut runner(CASES, 1 + seed)).is_err()
+            (property.check)(&without, &mut hasty_runner(CASES, 1 + seed)).is_err()
         });
         if !noticed {
             return Err(format!(

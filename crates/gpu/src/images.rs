@@ -25,7 +25,15 @@ static IMAGES: &[(&str, &[u8])] = images![
     "low_rank_split",
     "gated_attention",
     "expert",
-    "expert_persistent"
+    "expert_persistent",
+    "norm",
+    "rope",
+    "activation",
+    "copies",
+    "patches",
+    "prefill_attention",
+    "plain_attention",
+    "precise_trunk",
 ];
 
 /// Name and bytes of every embedded image.
