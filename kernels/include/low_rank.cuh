@@ -24,6 +24,25 @@ struct LowRankProduct {
     uint32_t unused;
 };
 
+// Elements of the inner length that are multiplied at once, a row of a tile; counted anew in every product.
+constexpr uint32_t STEP = TILE_ROW_BYTES / 2;
+
+// A step of one of a matrix's products.
+struct Cursor {
+    const LowRankProduct *product, *end;
+    uint32_t first; // element of its inner length
+
+    static __device__ __forceinline__ Cursor begin(const LowRankPiece &piece, const LowRankProduct *products) {
+        const LowRankProduct *product = products + piece.first_product;
+        return Cursor{product, product + piece.product_count, 0};
+    }
+    __device__ __forceinline__ bool more() const { return product != end; }
+    __device__ __forceinline__ void advance() {
+        first += STEP;
+        if (first >= product->inner) product++, first = 0;
+    }
+};
+
 // Writes eight elements of a row from `column` on, a multiple of 8; `values` are Σ_k s_k · B_k A_k and begin on 16 bytes.
 template <class Number>
 __device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t row, uint32_t column, const float *values) {
@@ -49,15 +68,16 @@ __device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t 
     store_eight<Number>(out, at, at + 8, result);
 }
 
-// Asks the L2 for rows of Θ₀ that this block will add to, while it has other work.
+// Asks the L2 for a rectangle of Θ₀ that will be added to, while there is other work; by `threads` threads, of which this
+// is `thread`.
 template <class Number>
 __device__ __forceinline__ void expect_base(const LowRankPiece &piece, uint32_t first_row, uint32_t rows, uint32_t first_column,
-                                            uint32_t columns) {
+                                            uint32_t columns, uint32_t thread, uint32_t threads) {
     using Stored = typename Number::Stored;
-    if (!piece.base) return;
     constexpr uint32_t LINE = 128 / sizeof(Stored);
     const uint32_t lines = columns / LINE;
-    for (uint32_t i = threadIdx.x; i < rows * lines; i += blockDim.x) {
+    if (!piece.base) return;
+    for (uint32_t i = thread; i < rows * lines; i += threads) {
         const uint32_t row = first_row + i / lines, column = first_column + i % lines * LINE;
         if (row < piece.rows && column < piece.columns)
             prefetch(static_cast<const Stored *>(piece.base) + uint64_t(row) * piece.columns + column);

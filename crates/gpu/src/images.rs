@@ -15,7 +15,7 @@ macro_rules! images {
 
 /// Source file and image, in the order in which `kernels/README.md` lists them.
 static IMAGES: &[(&str, &[u8])] =
-    images!["masked_apply", "masks", "gemm_plain", "gemm", "low_rank", "low_rank_split"];
+    images!["masked_apply", "masks", "gemm_plain", "gemm", "low_rank", "low_rank_resident", "low_rank_split"];
 
 /// Name and bytes of every embedded image.
 pub fn kernel_images() -> impl Iterator<Item = (&'static str, &'static [u8])> {
