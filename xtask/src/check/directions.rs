@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-gpu", &["simd", "tensor"]),
-    ("skillweld-kernels", &["simd", "tensor", "gpu"]),
+    ("skillweld-kernels", &["simd", "tensor", "gpu", "plugin-abi", "plugin-sdk"]),
     ("skillweld-router", &["linalg"]),
     ("skillweld-serve", &[]),
     ("skillweld-policy", &["simd", "spelling", "tensor", "linalg", "store", "merged", "router", "gpu"]),
