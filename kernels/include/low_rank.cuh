@@ -43,6 +43,36 @@ struct Cursor {
     }
 };
 
+// Adds the products of a step, of which `rest` or STEP elements are left: rows of a left tile from `row` on, all columns of a
+// right one.
+template <int ROWS>
+__device__ __forceinline__ void multiply_step(WarpTile<ROWS, 64> &sums, const unsigned char *left, uint32_t row,
+                                              const unsigned char *right, uint32_t rest) {
+    using Sums = WarpTile<ROWS, 64>;
+    FragmentA a[2][Sums::DOWN];
+    FragmentB b[2][Sums::ACROSS];
+    if (rest > STEP - 16) {
+        // The usual case, without branches: the next fragments come while these are multiplied.
+        load_left(a[0], left, row, 0);
+        load_right_rows(b[0], right, 0, 0);
+#pragma unroll
+        for (uint32_t k = 0; k < STEP / 16; k++) {
+            if (k + 1 < STEP / 16) {
+                load_left(a[(k + 1) % 2], left, row, k + 1);
+                load_right_rows(b[(k + 1) % 2], right, 0, k + 1);
+            }
+            sums.multiply(a[k % 2], b[k % 2]);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t k = 0; 16 * k < rest; k++) {
+        load_left(a[0], left, row, k);
+        load_right_rows(b[0], right, 0, k);
+        sums.multiply(a[0], b[0]);
+    }
+}
+
 // Writes eight elements of a row from `column` on, a multiple of 8; `values` are Σ_k s_k · B_k A_k and begin on 16 bytes.
 template <class Number>
 __device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t row, uint32_t column, const float *values) {

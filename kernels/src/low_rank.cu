@@ -75,15 +75,7 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
         const unsigned char *right = left + OPERAND_BYTES + warp % 2 * (OPERAND_BYTES / 2);
         const uint32_t rest = now.product->inner - now.first;
         const float ratio = now.product->ratio;
-#pragma unroll
-        for (uint32_t k = 0; k < STEP / 16; k++) {
-            if (16 * k >= rest) break;
-            FragmentA a[Sums::DOWN];
-            FragmentB b[Sums::ACROSS];
-            load_left(a, left, warp / 2 * HALF, k);
-            load_right_rows(b, right, 0, k);
-            sums.multiply(a, b);
-        }
+multiply_step(sums, left, warp / 2 * HALF, right, rest);
         if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
         now.advance();
     }

@@ -85,30 +85,31 @@ __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piec
         }
         return;
     }
-    // Rows of Θ₀ and of the mask are read while those before them are written.
+    // Rows of Θ₀ and of the mask are read while those before them are written, if registers hold both.
+    constexpr uint32_t SETS = sizeof(Stored) == 2 ? 2 : 1;
     const uint64_t first = uint64_t(first_row + lane / 8) * piece.columns + column, step = uint64_t(AT_ONCE) * piece.columns;
-    Eight<Number> weights[2][PASSES];
-    uint32_t bits[2] = {};
+    Eight<Number> weights[SETS][PASSES];
+    uint32_t bits[SETS] = {};
     auto read = [&](uint32_t part) {
-        bits[part % 2] = 0xffffffffu;
+        bits[part % SETS] = 0xffffffffu;
 #pragma unroll
         for (uint32_t pass = 0; pass < PASSES; pass++) {
             const uint64_t at = first + (part * PASSES + pass) * step;
-            if (piece.base) weights[part % 2][pass] = load_eight<Number>(static_cast<const Stored *>(piece.base), at, at + 8);
-            if (piece.mask) bits[part % 2] = bits[part % 2] << 8 | piece.mask[at / 8];
+            if (piece.base) weights[part % SETS][pass] = load_eight<Number>(static_cast<const Stored *>(piece.base), at, at + 8);
+            if (piece.mask) bits[part % SETS] = bits[part % SETS] << 8 | piece.mask[at / 8];
         }
     };
-    read(0);
+    if (SETS == 2) read(0);
 #pragma unroll
     for (uint32_t part = 0; part < uint32_t(Sums::DOWN); part++) {
-        if (part + 1 < uint32_t(Sums::DOWN)) read(part + 1);
+        if (part + SETS - 1 < uint32_t(Sums::DOWN)) read(part + SETS - 1);
         sums.spread_rows(spread, part);
 #pragma unroll
         for (uint32_t pass = 0; pass < PASSES; pass++) {
             const float *values = mine + pass * AT_ONCE * Sums::PITCH;
-            const uint32_t kept = bits[part % 2] >> (8 * (PASSES - 1 - pass));
+            const uint32_t kept = bits[part % SETS] >> (8 * (PASSES - 1 - pass));
             float weight[8] = {}, result[8];
-            if (piece.base) weights[part % 2][pass].widen(weight);
+            if (piece.base) weights[part % SETS][pass].widen(weight);
 #pragma unroll
             for (uint32_t i = 0; i < 8; i++) result[i] = kept >> i & 1u ? weight[i] + values[i] : weight[i];
             const uint64_t at = first + (part * PASSES + pass) * step;
@@ -154,15 +155,7 @@ __device__ __forceinline__ void run_through(const Run &run, const LowRankProduct
             const unsigned char *b_tile = right + stage * RIGHT_BYTES;
             const uint32_t rest = now.product->inner - now.first;
             const float ratio = now.product->ratio;
-#pragma unroll
-            for (uint32_t k = 0; k < STEP / 16; k++) {
-                if (16 * k >= rest || !busy) break;
-                FragmentA a[Sums::DOWN];
-                FragmentB b[Sums::ACROSS];
-                load_left(a, left, row_in_tile, k);
-                load_right_rows(b, b_tile, 0, k);
-                sums.multiply(a, b);
-            }
+if (busy) multiply_step(sums, left, row_in_tile, b_tile, rest);
             if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }

@@ -103,9 +103,7 @@ impl<'a, M: Memory> LowRank<'a, M> {
             }
             let name =
                 |kernel: &Kernel| Ok::<_, GpuError>(format!("{}_{}", kernel.name, suffix(OPERATION, dtype)?));
-            // Not every GPU has that much shared memory.
-            let at_once =
-                target.resident_blocks(&name(&RESIDENT)?, RESIDENT.threads, RESIDENT.shared_bytes)?;
+            let at_once = resident_blocks(target, &name(&RESIDENT)?)?;
             let (resident, general): (Vec<_>, Vec<_>) = all.iter().partition(|(_, products)| {
                 let steps: usize = products.iter().map(|product| product.inner.div_ceil(STEP)).sum();
                 at_once > 0 && (1..=RESIDENT_STEPS).contains(&steps)
@@ -252,6 +250,14 @@ fn products_of<T: Target>(
         }
     }
     Ok(products)
+}
+
+/// Blocks of [`RESIDENT`] that run at once: none where a GPU has less shared memory than one of them takes.
+fn resident_blocks<T: Target>(target: &T, name: &str) -> Result<u32> {
+    match target.resident_blocks(name, RESIDENT.threads, RESIDENT.shared_bytes) {
+        Err(GpuError::Driver { .. }) => Ok(0),
+        other => other,
+    }
 }
 
 fn check_matrix(matrix: &LowRankMatrix<'_>, dtype: Dtype) -> Result<()> {
