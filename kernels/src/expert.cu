@@ -85,7 +85,7 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
         }
         if (t == 0) moments[warp * ROWS + g] = mine;
         __syncthreads(); // the moments of all warps are there
-        norm = norm_of(moments, warps, 1.0f / float(layer.width), layer.epsilon);
+        norm = norm_of<MOST_WARPS>(moments, warps, 1.0f / float(layer.width), layer.epsilon);
         if (steps > STEPS * warps) load_rows_of(warp);
     }
     float sums[TILES][4] = {};

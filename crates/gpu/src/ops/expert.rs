@@ -241,8 +241,8 @@ impl<'a> LinearPlan<'a> {
         // A thread for every sum at least.
         let warps = width.div_ceil(INPUTS).div_ceil(STEPS).clamp(2 * ROWS * FEATURES / WARP, MOST_WARPS);
         let threads = (warps * WARP) as u32;
-        // Sums of every warp, then the moments of its rows: three numbers each.
-        let shared = |tiles: usize| (4 * warps * (tiles * ROWS * FEATURES + 3 * ROWS)) as u32;
+        // Sums of every warp, then the moments of its rows: four numbers each.
+        let shared = |tiles: usize| (4 * warps * (tiles * ROWS * FEATURES + 4 * ROWS)) as u32;
         // Every block reads all rows, so none waits for another to end: two tiles a block if there are too many.
         let together = target.resident_blocks("expert_linear_1", threads, shared(1))? as usize;
         let tiles = if self.features.div_ceil(FEATURES) <= together { 1 } else { 2 };

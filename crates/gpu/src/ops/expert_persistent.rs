@@ -73,7 +73,7 @@ impl<M: Memory> Persistent<M> {
             let shared = 16 * SLOTS * threads
                 + 4 * most_parts * ROWS * (head_dim + 2)
                 + 4 * 2 * warps * 2 * ROWS * FEATURES
-                + 12 * warps * ROWS
+                + 16 * warps * ROWS
                 + 4 * own;
             (blocks, splits, most_parts, shared)
         };
