@@ -14,7 +14,27 @@ macro_rules! images {
 }
 
 /// Source file and image, in the order in which `kernels/README.md` lists them.
-static IMAGES: &[(&str, &[u8])] = images!["masked_apply", "gated_attention", "expert", "expert_persistent"];
+static IMAGES: &[(&str, &[u8])] = images![
+    "masked_apply",
+    "masks",
+    "join",
+    "thresholds",
+    "gemm_plain",
+    "gemm",
+    "low_rank",
+    "low_rank_split",
+    "gated_attention",
+    "expert",
+    "expert_persistent",
+    "norm",
+    "rope",
+    "activation",
+    "copies",
+    "patches",
+    "prefill_attention",
+    "plain_attention",
+    "precise_trunk",
+];
 
 /// Name and bytes of every embedded image.
 pub fn kernel_images() -> impl Iterator<Item = (&'static str, &'static [u8])> {
