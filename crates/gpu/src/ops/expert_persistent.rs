@@ -79,7 +79,8 @@ impl<M: Memory> Persistent<M> {
         };
         // How many run together depends on what they need, and what they need on how many share the work.
         let resident = |shared: usize| -> Result<usize> {
-            let [once, looping] = KERNELS.map(|kernel| target.resident_blocks(kernel, threads as u32, shared as u32));
+            let [once, looping] =
+                KERNELS.map(|kernel| target.resident_blocks(kernel, threads as u32, shared as u32));
             Ok(once?.min(looping?) as usize)
         };
         let mut most = width;
@@ -90,7 +91,9 @@ impl<M: Memory> Persistent<M> {
                 break (blocks, splits, most_parts, shared);
             }
             require(together > 0, OPERATION, || {
-                format!("{shared} bytes of shared memory a block are more than this GPU has; the kernels of a graph need less")
+                format!(
+                    "{shared} bytes of shared memory a block are more than this GPU has; the kernels of a graph need less"
+                )
             })?;
             most = together;
         };
