@@ -87,9 +87,7 @@ __device__ __forceinline__ void score(const RouterPiece *pieces, uint32_t piece_
     uint32_t last = 0;
     if (lane == 0) {
         partials[tile] = norms / (double(piece.tokens) * task.subspaces);
-        __threadfence();
-        last = atomicAdd(&counters[piece.task], 1u) == task.tiles - 1;
-        __threadfence();
+        last = add_in_order(&counters[piece.task], 1) == task.tiles - 1;
     }
     if (__shfl_sync(WHOLE_WARP, last, 0) == 0) return;
     double total = 0.0;
