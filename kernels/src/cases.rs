@@ -1,6 +1,8 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
+mod blocks;
 mod masked_apply;
+mod plugins;
 mod random_memory;
 
 use skillweld_gpu::{Device, Result};
@@ -22,5 +24,5 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), blocks::cases(), plugins::cases()].into_iter().flatten().collect()
 }

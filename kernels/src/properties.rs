@@ -1,6 +1,8 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
+mod blocks;
 mod masked_apply;
+mod plugins;
 mod random;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -18,7 +20,7 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties()].into_iter().flatten().collect()
+    [masked_apply::properties(), blocks::properties(), plugins::properties()].into_iter().flatten().collect()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

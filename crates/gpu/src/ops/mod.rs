@@ -1,6 +1,12 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
+mod blocks;
 mod masked_apply;
 mod pieces;
+mod plugin_method;
+mod table;
 
+pub use blocks::{MergedBlock, StoredBlock, decode_blocks, encode_block, is_block_dtype};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
+pub use plugin_method::{PluginBlock, PluginKernel, PluginOutput, run_plugin};
+pub use table::Table;
