@@ -15,6 +15,7 @@ namespace emulation {
 namespace {
 
 constexpr size_t STACK_BYTES = 128 * 1024;
+constexpr size_t WARP_SIZE = 32;
 constexpr unsigned char POISON = 0xff; // NaN in every float format
 
 struct Kernel {
@@ -40,13 +41,15 @@ struct Fiber {
     unsigned index = 0; // in the block
     Wait wait = Wait::Nothing;
     unsigned mask = 0; // of the warp barrier it waits at
+    unsigned exchanges = 0; // of its whole warp
 };
 
 struct Block {
     std::vector<Fiber *> fibers;
     std::vector<unsigned char> shared;
     unsigned char *aligned = nullptr;
-    // What each lane of each warp left, twice: a fast lane may already leave the next value while a slow one reads.
+    // What each lane of each warp left, for the exchanges of whole warps twice: a fast lane may already leave the next
+    // value while a slow one reads.
     std::vector<uint64_t> slots;
 };
 
@@ -58,6 +61,7 @@ struct Run {
     void **arguments = nullptr;
     int dropped_line = 0;
     std::set<int> lines;
+    bool paused = false; // a thread of the running warp waits for another warp
 };
 
 thread_local Run *run = nullptr;
@@ -90,10 +94,34 @@ std::unique_ptr<Fiber> new_fiber() {
     fiber->context.uc_link = nullptr;
     makecontext(&fiber->context, enter, 0);
     fiber->wait = Wait::Nothing;
+    fiber->exchanges = 0;
     return fiber;
 }
 
-// Lets go whoever waits for something that has come. Threads that have ended do not count, as on a GPU.
+// Up to 32 neighbouring threads of a block.
+struct Warp {
+    Fiber *const *fibers;
+    size_t count;
+
+    // Lets go the lanes that have all come to their barrier.
+    bool release() const {
+        bool any = false;
+        for (size_t lane = 0; lane < count; lane++) {
+            if (fibers[lane]->wait != Wait::Warp) continue;
+            const unsigned mask = fibers[lane]->mask;
+            bool complete = true;
+            for (size_t other = 0; other < count; other++)
+                if (mask >> other & 1u) complete &= fibers[other]->wait == Wait::Warp && fibers[other]->mask == mask;
+            if (!complete) continue;
+            for (size_t other = 0; other < count; other++)
+                if (mask >> other & 1u) fibers[other]->wait = Wait::Nothing;
+            any = true;
+        }
+        return any;
+    }
+};
+
+// Lets go whoever waits for a whole block or grid that has come. Threads that have ended do not count, as on a GPU.
 bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
     bool any = false, all_at_grid = true;
     for (auto &block : blocks) {
@@ -105,23 +133,6 @@ bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
         }
         for (Fiber *fiber : block->fibers)
             if (all_at_block && fiber->wait == Wait::Block) fiber->wait = Wait::Nothing, any = true;
-        for (size_t first = 0; first < block->fibers.size(); first += 32) {
-            size_t count = std::min<size_t>(32, block->fibers.size() - first);
-            for (size_t lane = 0; lane < count; lane++) {
-                Fiber *fiber = block->fibers[first + lane];
-                if (fiber->wait != Wait::Warp) continue;
-                bool complete = true;
-                for (size_t other = 0; other < count; other++) {
-                    Fiber *with = block->fibers[first + other];
-                    if (fiber->mask >> other & 1u) complete &= with->wait == Wait::Warp && with->mask == fiber->mask;
-                }
-                if (!complete) continue;
-                unsigned mask = fiber->mask;
-                for (size_t other = 0; other < count; other++)
-                    if (mask >> other & 1u) block->fibers[first + other]->wait = Wait::Nothing;
-                any = true;
-            }
-        }
     }
     if (all_at_grid)
         for (auto &block : blocks)
@@ -131,27 +142,39 @@ bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
 }
 
 // Runs the given blocks until all their threads have ended. False: they wait for each other for ever.
+//
+// Warps take turns in random order. How long a turn lasts is drawn once a launch: short turns keep warps close together,
+// long ones let one run ahead until it waits for the others.
 bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
+    std::vector<Warp> warps;
+    for (auto &block : blocks)
+        for (size_t first = 0; first < block->fibers.size(); first += WARP_SIZE)
+            warps.push_back(Warp{&block->fibers[first], std::min(WARP_SIZE, block->fibers.size() - first)});
+    const uint64_t turn = run->random() % 2 ? 2 : 256;
     std::vector<Fiber *> ready;
     for (;;) {
-        ready.clear();
-        bool live = false;
+        std::shuffle(warps.begin(), warps.end(), run->random);
+        bool any = false;
+        for (const Warp &warp : warps) {
+            do {
+                ready.clear();
+                for (size_t lane = 0; lane < warp.count; lane++)
+                    if (warp.fibers[lane]->wait == Wait::Nothing) ready.push_back(warp.fibers[lane]);
+                std::shuffle(ready.begin(), ready.end(), run->random);
+                for (Fiber *fiber : ready) {
+                    run->current = fiber;
+                    swapcontext(&run->scheduler, &fiber->context);
+                }
+                any |= warp.release() || !ready.empty();
+            } while (!ready.empty() && !run->paused && run->random() % turn != 0);
+            run->paused = false;
+        }
+        any |= release(blocks);
+        if (any) continue;
         for (auto &block : blocks)
-            for (Fiber *fiber : block->fibers) {
-                live |= fiber->wait != Wait::Done;
-                if (fiber->wait == Wait::Nothing) ready.push_back(fiber);
-            }
-        if (!live) return true;
-        if (ready.empty()) {
-            if (!release(blocks)) return false;
-            continue;
-        }
-        std::shuffle(ready.begin(), ready.end(), run->random);
-        for (Fiber *fiber : ready) {
-            run->current = fiber;
-            swapcontext(&run->scheduler, &fiber->context);
-        }
-        release(blocks);
+            for (Fiber *fiber : block->fibers)
+                if (fiber->wait != Wait::Done) return false;
+        return true;
     }
 }
 
@@ -161,7 +184,7 @@ std::unique_ptr<Block> new_block(dim3 at, dim3 grid, unsigned threads, size_t sh
     block->shared.assign(shared_bytes + 256, POISON);
     uintptr_t address = reinterpret_cast<uintptr_t>(block->shared.data());
     block->aligned = block->shared.data() + (128 - address % 128) % 128;
-    block->slots.assign((threads + 31) / 32 * 32 * 2, 0);
+    block->slots.assign((threads + 31) / 32 * 32 * 3 * EXCHANGE_WORDS, 0);
     for (unsigned i = 0; i < threads; i++) {
         auto fiber = new_fiber();
         fiber->position = Position{dim3{i, 0, 0}, at, dim3{threads, 1, 1}, grid};
@@ -192,16 +215,22 @@ void warp_barrier(unsigned mask) {
     suspend(Wait::Warp);
 }
 void grid_barrier() { suspend(Wait::Grid); }
-void pause() { suspend(Wait::Nothing); }
+void pause() {
+    run->paused = true;
+    suspend(Wait::Nothing);
+}
 
 void exchange(unsigned mask, const void *mine, size_t bytes, uint64_t *all) {
     Fiber *self = run->current;
-    uint64_t *slots = self->block->slots.data() + self->index / 32 * 32;
-    slots[self->index % 32] = 0;
-    std::memcpy(&slots[self->index % 32], mine, bytes);
+    const bool whole = mask == 0xffffffffu;
+    const size_t words = (bytes + 7) / 8, set = whole ? self->exchanges++ % 2 : 2;
+    uint64_t *slots = self->block->slots.data() + (self->index / 32 * 3 + set) * 32 * EXCHANGE_WORDS;
+    uint64_t *own = slots + self->index % 32 * words;
+    own[words - 1] = 0;
+    std::memcpy(own, mine, bytes);
     warp_barrier(mask);
-    std::memcpy(all, slots, 32 * sizeof(uint64_t));
-    warp_barrier(mask);
+    std::memcpy(all, slots, 32 * words * sizeof(uint64_t));
+    if (!whole) warp_barrier(mask);
 }
 
 float float_of_half(uint16_t bits) {

@@ -57,7 +57,9 @@ void grid_barrier();
 // Lets others run.
 void pause();
 
-// Leaves `bytes` of `mine` for the lanes of `mask` to see, and copies what every one of them left to `all`, 8 bytes a lane.
+// Leaves `bytes` of `mine`, at most EXCHANGE_WORDS words, for the lanes of `mask` to see, and copies what every one of
+// them left to `all`, the same number of whole 8-byte words a lane.
+constexpr size_t EXCHANGE_WORDS = 3;
 void exchange(unsigned mask, const void *mine, size_t bytes, uint64_t *all);
 unsigned lane();
 

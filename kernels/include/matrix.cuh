@@ -18,19 +18,20 @@ struct FragmentC {
 
 __device__ __forceinline__ void multiply_add(FragmentC &c, const FragmentA &a, const FragmentB &b) {
 #ifdef SKILLWELD_EMULATED
-    uint64_t left[2][32], right[32];
-    emulation::exchange(WHOLE_WARP, &a.word[0], 8, left[0]);
-    emulation::exchange(WHOLE_WARP, &a.word[2], 8, left[1]);
-    emulation::exchange(WHOLE_WARP, &b.word[0], 8, right);
+    struct Both {
+        FragmentA a;
+        FragmentB b;
+    };
+    const Both mine = {a, b};
+    Both all[32];
+    emulation::exchange(WHOLE_WARP, &mine, sizeof mine, reinterpret_cast<uint64_t *>(all));
     const unsigned lane = emulation::lane(), g = lane / 4, t = lane % 4;
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = g + i / 2 * 8, column = 2 * t + i % 2;
         float sum = c.value[i];
         for (unsigned k = 0; k < 16; k++) {
-            // Words of the lane that holds A[row][k]: rows g, g + 8 in the halves of a word pair, columns by lane.
-            const uint64_t pair = left[k / 8][row % 8 * 4 + k % 8 / 2];
-            const uint32_t a_word = uint32_t(pair >> (row / 8 * 32));
-            const uint32_t b_word = uint32_t(right[column * 4 + k % 8 / 2] >> (k / 8 * 32));
+            const uint32_t a_word = all[row % 8 * 4 + k % 8 / 2].a.word[row / 8 + k / 8 * 2];
+            const uint32_t b_word = all[column * 4 + k % 8 / 2].b.word[k / 8];
             sum += Bf16::widen(uint16_t(a_word >> (k % 2 * 16))) * Bf16::widen(uint16_t(b_word >> (k % 2 * 16)));
         }
         c.value[i] = sum;

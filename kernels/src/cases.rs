@@ -1,7 +1,9 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
 mod blocks;
+mod gemm;
 mod masked_apply;
+mod masks;
 mod plugins;
 mod random_memory;
 
@@ -24,5 +26,8 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), blocks::cases(), plugins::cases()].into_iter().flatten().collect()
+    [masked_apply::cases(), masks::cases(), gemm::cases(), blocks::cases(), plugins::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

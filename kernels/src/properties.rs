@@ -1,7 +1,9 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
 mod blocks;
+mod gemm;
 mod masked_apply;
+mod masks;
 mod plugins;
 mod random;
 
@@ -20,7 +22,16 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [masked_apply::properties(), blocks::properties(), plugins::properties()].into_iter().flatten().collect()
+    [
+        masked_apply::properties(),
+        masks::properties(),
+        gemm::properties(),
+        blocks::properties(),
+        plugins::properties(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

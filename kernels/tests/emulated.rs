@@ -8,8 +8,8 @@ use skillweld_kernels::properties::{Property, all, runner};
 
 /// Cases of a property.
 const CASES: u32 = 12;
-/// Orders of threads tried before a barrier counts as one that nobody misses.
-const SEEDS: u64 = 8;
+/// Orders of threads, and sets of cases, tried before a barrier counts as one that nobody misses.
+const SEEDS: u64 = 16;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -30,7 +30,7 @@ fn misses_every_barrier(property: &Property<Emulator>) -> Result<(), Failed> {
     for (kernel, line) in whole.barriers() {
         let noticed = (0..SEEDS).any(|seed| {
             let without = Emulator::without_barrier(seed, &kernel, line);
-            (property.check)(&without, &mut runner(CASES, 1)).is_err()
+            (property.check)(&without, &mut runner(CASES, 1 + seed)).is_err()
         });
         if !noticed {
             return Err(format!(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Everything about the GPU in one go: the kernels' tests, their times, the same work in PyTorch, a table and a roofline.
 
-    run.py --output DIR [--parts tests,kernels,torch] [--filter NAME]
+    run.py --output DIR [--parts tests,sanitizer,kernels,torch] [--filter NAME]
 
 Lies in the bundle of `cargo xtask dist --gpu`, beside the programs that it runs; `cargo xtask bench --peer torch` calls it.
 Writes DIR/gpu.json, DIR/gpu.md and DIR/roofline.svg. Needs a driver; PyTorch and matplotlib for what compares and draws.
@@ -23,7 +23,8 @@ MATRIX_FLOP_PER_S = 790e12
 def json_lines(command, environment=None):
     """Runs a program and returns the JSON objects among its lines, printing everything else."""
     found = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+    environment = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     for line in process.stdout:
         if line.startswith("{"):
             found.append(json.loads(line))
@@ -39,6 +40,19 @@ def cublaslt():
         for path in sorted(folder.glob("nvidia/*/lib/libcublasLt.so.*")):
             return str(path)
     return None
+
+
+def sanitized(output, environment):
+    """Runs the tests under compute-sanitizer: stray accesses, then races in shared memory, then misused barriers."""
+    clean = True
+    for tool in ("memcheck", "racecheck", "synccheck"):
+        with open(output / f"{tool}.txt", "w") as log:
+            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", str(HERE / "gpu-tests")]
+            cases = {"SKILLWELD_GPU_CASES": "2"}
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment, **cases})
+        print(f"compute-sanitizer, {tool}: {'clean' if done.returncode == 0 else 'see ' + log.name}", flush=True)
+        clean &= done.returncode == 0
+    return clean
 
 
 def joined(machine, kernels, peers):
@@ -119,7 +133,7 @@ def roofline(result, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for the results")
-    parser.add_argument("--parts", default="tests,kernels,torch", help="which of tests, kernels, torch (default: all)")
+    parser.add_argument("--parts", default="tests,kernels,torch", help="which of tests, sanitizer, kernels, torch (default: all but sanitizer)")
     parser.add_argument("--filter", default="", help="only cases whose name contains this")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
@@ -132,6 +146,8 @@ def main():
             tests = subprocess.run([str(HERE / "gpu-tests")], stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         failed = tests.returncode != 0
         print((arguments.output / "tests.txt").read_text()[-6000:], flush=True)
+    if "sanitizer" in parts:
+        failed |= not sanitized(arguments.output, environment)
     kernels = json_lines([str(HERE / "gpu-bench"), "--table", arguments.filter], environment) if "kernels" in parts else []
     machine = kernels[0] if kernels else {}
     peers = json_lines([sys.executable, str(HERE / "peers.py"), arguments.filter]) if "torch" in parts else []

@@ -14,7 +14,7 @@ macro_rules! images {
 }
 
 /// Source file and image, in the order in which `kernels/README.md` lists them.
-static IMAGES: &[(&str, &[u8])] = images!["masked_apply", "blocks"];
+static IMAGES: &[(&str, &[u8])] = images!["masked_apply", "masks", "gemm_plain", "gemm", "blocks"];
 
 /// Name and bytes of every embedded image.
 pub fn kernel_images() -> impl Iterator<Item = (&'static str, &'static [u8])> {
