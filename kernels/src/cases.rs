@@ -1,10 +1,15 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
 mod blocks;
+mod expert;
+mod gated_attention;
 mod gemm;
+mod join;
+mod low_rank;
 mod masked_apply;
 mod masks;
 mod plugins;
+mod policy;
 mod random_memory;
 
 use skillweld_gpu::{Device, Result};
@@ -26,8 +31,16 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), masks::cases(), gemm::cases(), blocks::cases(), plugins::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let mut all = Vec::new();
+    all.extend(masked_apply::cases());
+    all.extend(masks::cases());
+    all.extend(join::cases());
+    all.extend(gemm::cases());
+    all.extend(low_rank::cases());
+    all.extend(gated_attention::cases());
+    all.extend(expert::cases());
+    all.extend(policy::cases());
+    all.extend(blocks::cases());
+    all.extend(plugins::cases());
+    all
 }

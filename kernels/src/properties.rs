@@ -1,14 +1,25 @@
 //! What must hold of every kernel, on any target: the same values as its twin on the CPU, for random shapes and numbers.
 
+mod activation;
+mod attention;
 mod blocks;
+mod copies;
+mod expert;
+mod gated_attention;
 mod gemm;
+mod join;
+mod low_rank;
 mod masked_apply;
 mod masks;
+mod norm;
 mod plugins;
+mod precise_trunk;
 mod random;
+mod rope;
+mod rows;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use skillweld_gpu::Target;
+use skillweld_gpu::{Device, Target};
 
 pub use random::{bytes_of, floats_of};
 
@@ -22,23 +33,49 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [
-        masked_apply::properties(),
-        masks::properties(),
-        gemm::properties(),
-        blocks::properties(),
-        plugins::properties(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let mut all = Vec::new();
+    all.extend(masked_apply::properties());
+    all.extend(masks::properties());
+    all.extend(join::properties());
+    all.extend(blocks::properties());
+    all.extend(plugins::properties());
+    all.extend(gemm::properties());
+    all.extend(low_rank::properties());
+    all.extend(gated_attention::properties());
+    all.extend(expert::properties());
+    all.extend(norm::properties());
+    all.extend(rope::properties());
+    all.extend(activation::properties());
+    all.extend(copies::properties());
+    all.extend(attention::properties());
+    all.extend(precise_trunk::properties());
+    all
+}
+
+/// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
+pub fn slow<T: Target>() -> Vec<Property<T>> {
+    join::slow_properties()
+}
+
+/// What holds of libraries that only a GPU has.
+pub fn of_devices() -> Vec<Property<Device>> {
+    gemm::of_devices()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.
 pub fn runner(cases: u32, seed: u64) -> TestRunner {
+    runner_with(cases, seed, 64)
+}
+
+/// The same for who wants to know whether a property fails, and not how: nothing is made smaller.
+pub fn hasty_runner(cases: u32, seed: u64) -> TestRunner {
+    runner_with(cases, seed, 0)
+}
+
+fn runner_with(cases: u32, seed: u64, max_shrink_iters: u32) -> TestRunner {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use skillweld_gpu::Device;
-use skillweld_kernels::properties::{all, runner};
+use skillweld_kernels::properties::{all, of_devices, runner, slow};
 
 /// Cases of a property, unless told otherwise.
 const CASES: u32 = 64;
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     let required = std::env::var_os("SKILLWELD_REQUIRE_GPU").is_some_and(|value| value == "1");
     let trials = all::<Device>()
         .into_iter()
+        .chain(slow::<Device>())
+        .chain(of_devices())
         .map(|property| match &device {
             Ok(device) => {
                 let device = device.clone();

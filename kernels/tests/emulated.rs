@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skillweld_kernels::Emulator;
-use skillweld_kernels::properties::{Property, all, runner};
+use skillweld_kernels::properties::{Property, all, hasty_runner, runner, slow};
 
 /// Cases of a property.
 const CASES: u32 = 12;
@@ -20,6 +20,11 @@ fn main() -> ExitCode {
         let name = format!("{}, and misses every barrier", property.name);
         trials.push(Trial::test(name, move || misses_every_barrier(&property)));
     }
+    for property in slow::<Emulator>() {
+        trials.push(Trial::test(property.name, move || {
+            Ok((property.check)(&Emulator::new(1), &mut runner(CASES, 1))?)
+        }));
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -30,7 +35,7 @@ fn misses_every_barrier(property: &Property<Emulator>) -> Result<(), Failed> {
     for (kernel, line) in whole.barriers() {
         let noticed = (0..SEEDS).any(|seed| {
             let without = Emulator::without_barrier(seed, &kernel, line);
-            (property.check)(&without, &mut runner(CASES, 1 + seed)).is_err()
+            (property.check)(&without, &mut hasty_runner(CASES, 1 + seed)).is_err()
         });
         if !noticed {
             return Err(format!(

@@ -14,7 +14,28 @@ macro_rules! images {
 }
 
 /// Source file and image, in the order in which `kernels/README.md` lists them.
-static IMAGES: &[(&str, &[u8])] = images!["masked_apply", "masks", "gemm_plain", "gemm", "blocks"];
+static IMAGES: &[(&str, &[u8])] = images![
+    "masked_apply",
+    "masks",
+    "join",
+    "thresholds",
+    "gemm_plain",
+    "gemm",
+    "low_rank",
+    "low_rank_split",
+    "gated_attention",
+    "expert",
+    "expert_persistent",
+    "norm",
+    "rope",
+    "activation",
+    "copies",
+    "patches",
+    "prefill_attention",
+    "plain_attention",
+    "precise_trunk",
+    "blocks",
+];
 
 /// Name and bytes of every embedded image.
 pub fn kernel_images() -> impl Iterator<Item = (&'static str, &'static [u8])> {

@@ -27,19 +27,19 @@ fn keeps(rule: &MaskRule, k: usize, expert: f32, merged: f32) -> bool {
 fn equals_cpu<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
     let lengths = prop::collection::vec(prop_oneof![0..40usize, 4000..4200usize, 1..12_000usize], 1..4);
     let cases = (lengths, 1..7usize, dtype(), any::<bool>(), any::<u64>());
-    let check = |(lengths, experts, dtype, tall, seed)| {
+    let check = |(lengths, experts, dtype, tall, seed): (Vec<usize>, _, _, _, _)| {
         let rule = match tall {
             true => MaskRule::Tall { lambdas: (0..experts).map(|k| 0.5 + 0.1 * k as f32).collect() },
             false => MaskRule::SameSign,
         };
-        masks_case(target, lengths, experts, dtype, &rule, seed)
+        masks_case(target, &lengths, experts, dtype, &rule, seed)
     };
     runner.run(&cases, check).map_err(|error| error.to_string())
 }
 
 fn masks_case<T: Target>(
     target: &T,
-    lengths: Vec<usize>,
+    lengths: &[usize],
     experts: usize,
     dtype: Dtype,
     rule: &MaskRule,

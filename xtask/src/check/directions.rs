@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-gpu", &["plugin-abi", "simd", "tensor"]),
-    ("skillweld-kernels", &["plugin-host", "simd", "tensor", "gpu"]),
+    ("skillweld-kernels", &["simd", "tensor", "gpu", "plugin-abi", "plugin-host", "plugin-sdk"]),
     ("skillweld-router", &["linalg"]),
     ("skillweld-serve", &[]),
     ("skillweld-policy", &["simd", "spelling", "tensor", "linalg", "store", "merged", "router", "gpu"]),
