@@ -140,6 +140,10 @@ impl Target for Emulator {
         Ok(())
     }
 
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn resident_blocks(&self, _kernel: &str, _threads: u32, _shared_bytes: u32) -> Result<u32> {
         // Few, so that a loop over more work than that runs more than once.
         Ok(4)

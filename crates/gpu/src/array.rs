@@ -3,7 +3,8 @@ use std::ops::Range;
 
 use skillweld_tensor::Dtype;
 
-use crate::Memory;
+use crate::error::require;
+use crate::{Memory, Result};
 
 /// Elements of one dtype in a target's memory.
 #[derive(Debug)]
@@ -16,6 +17,23 @@ pub struct Array<M> {
 impl<M: Memory> Array<M> {
     pub(crate) fn new(memory: M, dtype: Dtype, numel: usize) -> Self {
         Self { memory, dtype, numel }
+    }
+
+    /// Elements in memory that was another's before; what they hold is not said.
+    ///
+    /// # Errors
+    /// Memory that is too short.
+    pub fn in_memory(memory: M, dtype: Dtype, numel: usize) -> Result<Self> {
+        let fits = dtype.byte_len(numel).is_some_and(|bytes| bytes <= memory.byte_len());
+        require(fits, "an array", || {
+            format!("{numel} elements of {dtype} do not fit into {} bytes", memory.byte_len())
+        })?;
+        Ok(Self::new(memory, dtype, numel))
+    }
+
+    /// The memory under it, to be used again.
+    pub fn into_memory(self) -> M {
+        self.memory
     }
 
     /// Element type.
@@ -94,6 +112,15 @@ impl<'a> ViewMut<'a> {
     /// The same elements, to read.
     pub fn as_view(&self) -> View<'_> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
+    /// These of its elements.
+    ///
+    /// # Panics
+    /// When the range does not lie within the view.
+    pub fn slice_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
+        let View { address, dtype, numel, .. } = self.as_view().slice(range);
+        ViewMut { address, dtype, numel, array: PhantomData }
     }
 
     /// Both sides of element `middle`.

@@ -287,6 +287,10 @@ impl Target for Device {
             .map_err(driver("fill memory"))
     }
 
+    fn synchronize(&self) -> Result<()> {
+        Device::synchronize(self)
+    }
+
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {
         let function = self.function(kernel, shared_bytes)?;
         let each = function

@@ -69,6 +69,12 @@ pub trait Target {
     /// Whatever the driver refuses.
     fn fill(&self, memory: &mut Self::Memory, byte: u8) -> Result<()>;
 
+    /// Waits until everything asked for is done.
+    ///
+    /// # Errors
+    /// Whatever failed since the last time.
+    fn synchronize(&self) -> Result<()>;
+
     /// How many blocks of `threads` threads and `shared_bytes` each run at the same time: what a cooperative launch, or
     /// one that loops over its work, asks for.
     ///
