@@ -47,7 +47,14 @@ fn by_criterion(device: &Device) -> Result<()> {
         .measurement_time(Duration::from_millis(800))
         .configure_from_args();
     for case in all() {
-        let mut work = (case.prepare)(device)?;
+        let mut work = match (case.prepare)(device) {
+            Ok(work) => work,
+            Err(error @ GpuError::Unavailable { .. }) => {
+                println!("{}: {error}", case.name);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         criterion.bench_function(case.name, |bencher| {
             bencher.iter_custom(|count| {
                 let time_ms = device.time_ms(|| (0..count).try_for_each(|_| work())).expect("the case runs");

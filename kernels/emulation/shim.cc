@@ -17,6 +17,7 @@ namespace {
 constexpr size_t STACK_BYTES = 128 * 1024;
 constexpr size_t WARP_SIZE = 32;
 constexpr unsigned char POISON = 0xff; // NaN in every float format
+constexpr unsigned MOST_IDLE_ROUNDS = 64;
 
 struct Kernel {
     unsigned threads;
@@ -60,8 +61,8 @@ struct Run {
     const Kernel *kernel = nullptr;
     void **arguments = nullptr;
     int dropped_line = 0;
+    size_t pauses = 0; // times that a thread looked in vain, in this round
     std::set<int> lines;
-    bool paused = false; // a thread of the running warp waits for another warp
 };
 
 thread_local Run *run = nullptr;
@@ -152,11 +153,17 @@ bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
             warps.push_back(Warp{&block->fibers[first], std::min(WARP_SIZE, block->fibers.size() - first)});
     const uint64_t turn = run->random() % 2 ? 2 : 256;
     std::vector<Fiber *> ready;
-    for (;;) {
+    // Rounds in which every thread that could go on only looked, and waited again.
+    unsigned idle_rounds = 0;
+    while (idle_rounds < MOST_IDLE_ROUNDS) {
         std::shuffle(warps.begin(), warps.end(), run->random);
+        run->pauses = 0;
+        size_t steps = 0;
         bool any = false;
         for (const Warp &warp : warps) {
+            size_t pauses;
             do {
+                pauses = run->pauses;
                 ready.clear();
                 for (size_t lane = 0; lane < warp.count; lane++)
                     if (warp.fibers[lane]->wait == Wait::Nothing) ready.push_back(warp.fibers[lane]);
@@ -165,17 +172,20 @@ bool run_blocks(const std::vector<std::unique_ptr<Block>> &blocks) {
                     run->current = fiber;
                     swapcontext(&run->scheduler, &fiber->context);
                 }
+                steps += ready.size();
                 any |= warp.release() || !ready.empty();
-            } while (!ready.empty() && !run->paused && run->random() % turn != 0);
-            run->paused = false;
+                // A warp that spins lets the others go on.
+            } while (!ready.empty() && run->pauses == pauses && run->random() % turn != 0);
         }
         any |= release(blocks);
+        idle_rounds = steps > 0 && run->pauses == steps ? idle_rounds + 1 : 0;
         if (any) continue;
         for (auto &block : blocks)
             for (Fiber *fiber : block->fibers)
                 if (fiber->wait != Wait::Done) return false;
         return true;
     }
+    return false;
 }
 
 std::unique_ptr<Block> new_block(dim3 at, dim3 grid, unsigned threads, size_t shared_bytes,
@@ -216,7 +226,7 @@ void warp_barrier(unsigned mask) {
 }
 void grid_barrier() { suspend(Wait::Grid); }
 void pause() {
-    run->paused = true;
+    run->pauses++;
     suspend(Wait::Nothing);
 }
 

@@ -60,6 +60,15 @@ __device__ __forceinline__ void store_once(void *address, Bytes16 value) {
 #endif
 }
 
+// Asks the L2 for the 128 bytes around an address.
+__device__ __forceinline__ void prefetch(const void *address) {
+#ifndef SKILLWELD_EMULATED
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+    (void)address;
+#endif
+}
+
 // Sum over the 32 lanes of a warp, the same in all of them.
 __device__ __forceinline__ float warp_sum(float value) {
     for (uint32_t step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(WHOLE_WARP, value, step);

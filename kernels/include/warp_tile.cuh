@@ -38,6 +38,22 @@ __device__ __forceinline__ void load_right(FragmentB (&fragments)[COUNT], const 
     }
 }
 
+// Fragments of the right operand, stored as it is: its rows are those of the tile, of which step 16·step … +15 are read;
+// columns `first` … `first + 8·COUNT - 1` of the tile's 64.
+template <int COUNT>
+__device__ __forceinline__ void load_right_rows(FragmentB (&fragments)[COUNT], const unsigned char *tile, uint32_t first,
+                                                uint32_t step) {
+    static_assert(COUNT % 2 == 0, "two at a time");
+    const uint32_t lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int i = 0; i < COUNT; i += 2) {
+        uint32_t word[4];
+        load_matrices<true>(word, tile + tile_offset(16 * step + lane % 16, first / 8 + i + lane / 16));
+        fragments[i] = FragmentB{{word[0], word[1]}};
+        fragments[i + 1] = FragmentB{{word[2], word[3]}};
+    }
+}
+
 // Sums of ROWS × COLUMNS elements.
 template <int ROWS, int COLUMNS>
 struct WarpTile {
@@ -60,6 +76,15 @@ struct WarpTile {
         for (int i = 0; i < DOWN; i++)
 #pragma unroll
             for (int j = 0; j < ACROSS; j++) multiply_add(sum[i][j], left[i], right[j]);
+    }
+
+    __device__ __forceinline__ void scale(float by) {
+#pragma unroll
+        for (int i = 0; i < DOWN; i++)
+#pragma unroll
+            for (int j = 0; j < ACROSS; j++)
+#pragma unroll
+                for (int v = 0; v < 4; v++) sum[i][j].value[v] *= by;
     }
 
     // Leaves the sums in the warp's own part of shared memory, row by row, for its lanes to read along rows.

@@ -1,7 +1,12 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
+mod expert;
+mod gated_attention;
 mod gemm;
+mod join;
+mod low_rank;
 mod masked_apply;
+mod masks;
 mod policy;
 mod random_memory;
 
@@ -24,5 +29,14 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [masked_apply::cases(), gemm::cases(), policy::cases()].into_iter().flatten().collect()
+    let mut all = Vec::new();
+    all.extend(masked_apply::cases());
+    all.extend(masks::cases());
+    all.extend(join::cases());
+    all.extend(gemm::cases());
+    all.extend(low_rank::cases());
+    all.extend(gated_attention::cases());
+    all.extend(expert::cases());
+    all.extend(policy::cases());
+    all
 }

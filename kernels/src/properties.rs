@@ -3,8 +3,13 @@
 mod activation;
 mod attention;
 mod copies;
+mod expert;
+mod gated_attention;
 mod gemm;
+mod join;
+mod low_rank;
 mod masked_apply;
+mod masks;
 mod norm;
 mod precise_trunk;
 mod random;
@@ -12,7 +17,7 @@ mod rope;
 mod rows;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use skillweld_gpu::Target;
+use skillweld_gpu::{Device, Target};
 
 pub use random::{bytes_of, floats_of};
 
@@ -26,19 +31,31 @@ pub struct Property<T> {
 
 /// Every property, for one kind of target.
 pub fn all<T: Target>() -> Vec<Property<T>> {
-    [
-        masked_apply::properties(),
-        gemm::properties(),
-        norm::properties(),
-        rope::properties(),
-        activation::properties(),
-        copies::properties(),
-        attention::properties(),
-        precise_trunk::properties(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let mut all = Vec::new();
+    all.extend(masked_apply::properties());
+    all.extend(masks::properties());
+    all.extend(join::properties());
+    all.extend(gemm::properties());
+    all.extend(low_rank::properties());
+    all.extend(gated_attention::properties());
+    all.extend(expert::properties());
+    all.extend(norm::properties());
+    all.extend(rope::properties());
+    all.extend(activation::properties());
+    all.extend(copies::properties());
+    all.extend(attention::properties());
+    all.extend(precise_trunk::properties());
+    all
+}
+
+/// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
+pub fn slow<T: Target>() -> Vec<Property<T>> {
+    join::slow_properties()
+}
+
+/// What holds of libraries that only a GPU has.
+pub fn of_devices() -> Vec<Property<Device>> {
+    gemm::of_devices()
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

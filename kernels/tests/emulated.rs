@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skillweld_kernels::Emulator;
-use skillweld_kernels::properties::{Property, all, hasty_runner, runner};
+use skillweld_kernels::properties::{Property, all, hasty_runner, runner, slow};
 
 /// Cases of a property.
 const CASES: u32 = 12;
-/// Orders of threads tried before a barrier counts as one that nobody misses.
-const SEEDS: u64 = 8;
+/// Orders of threads, and sets of cases, tried before a barrier counts as one that nobody misses.
+const SEEDS: u64 = 16;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -19,6 +19,11 @@ fn main() -> ExitCode {
         trials.push(Trial::test(property.name, move || Ok(check(&Emulator::new(1), &mut runner(CASES, 1))?)));
         let name = format!("{}, and misses every barrier", property.name);
         trials.push(Trial::test(name, move || misses_every_barrier(&property)));
+    }
+    for property in slow::<Emulator>() {
+        trials.push(Trial::test(property.name, move || {
+            Ok((property.check)(&Emulator::new(1), &mut runner(CASES, 1))?)
+        }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -30,7 +35,7 @@ fn misses_every_barrier(property: &Property<Emulator>) -> Result<(), Failed> {
     for (kernel, line) in whole.barriers() {
         let noticed = (0..SEEDS).any(|seed| {
             let without = Emulator::without_barrier(seed, &kernel, line);
-            (property.check)(&without, &mut hasty_runner(CASES, 1)).is_err()
+            (property.check)(&without, &mut hasty_runner(CASES, 1 + seed)).is_err()
         });
         if !noticed {
             return Err(format!(

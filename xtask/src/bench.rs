@@ -1,4 +1,5 @@
-//! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch, round trips against openpi.
+//! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch, round trips against openpi,
+//! kernels against PyTorch on a GPU.
 
 mod agree;
 mod inputs;
@@ -10,6 +11,7 @@ mod raw_client;
 mod recipes;
 mod report;
 mod tasks;
+mod torch;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -42,6 +44,8 @@ enum Peer {
     Pytorch,
     /// openpi's serving loop, its client installed with pip: round trips of an observation.
     Openpi,
+    /// PyTorch on the GPU: every kernel of full size, eager, compiled, and in its fastest form there.
+    Torch,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -49,6 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
         Some(Peer::Pytorch) => pytorch::run(args.rounds.max(1)),
         Some(Peer::Openpi) => openpi::run(args.rounds.max(1)),
+        Some(Peer::Torch) => torch::run(),
         None => {
             // The benches load the plugins as a merge does: from shared libraries.
             plugins::build(true, &[])?;

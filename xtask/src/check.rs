@@ -6,8 +6,8 @@ mod layout;
 
 use anyhow::{Result, bail};
 
-use crate::packages;
 use crate::process::{announce, cargo, command, output, root, run as run_command};
+use crate::{kernels, packages};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("README.md names every plugin", documents::plugins(&files)),
         ("links between documents lead somewhere", documents::links(&files)),
         ("no path of a machine is written down", documents::machine_paths(&files)),
+        ("the kernels' images come from their sources", stale_images()?),
         ("the lock file fits the manifests", documents::lock_file()),
     ];
     let mut broken = 0;
@@ -61,6 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("{broken} violations");
     }
     Ok(())
+}
+
+fn stale_images() -> Result<Vec<String>> {
+    let stale = kernels::stale_images()?;
+    Ok(stale.iter().map(|name| format!("{name}: `cargo xtask kernels` rebuilds it")).collect())
 }
 
 fn tracked() -> Result<Vec<Tracked>> {

@@ -6,7 +6,9 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod dist;
 mod doctor;
+mod kernels;
 mod packages;
 mod plugins;
 mod process;
@@ -36,6 +38,8 @@ enum Command {
     Build,
     /// Build only the plugins, Rust and C, beside where the binary goes.
     Plugins(plugins::Args),
+    /// Compile the CUDA kernels whose sources have changed, with nvcc from pip; needs no GPU.
+    Kernels(kernels::Args),
     /// Run every test, plugins built first: the crates', with OpenBLAS there those of the LAPACK backend, the Python examples'.
     Test,
     /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
@@ -44,6 +48,8 @@ enum Command {
     Check(check::Args),
     /// Run the criterion benches, or measure against a peer.
     Bench(bench::Args),
+    /// Lay out what runs on another machine: binary, plugins, and for a GPU its tests and benches.
+    Dist(dist::Args),
     /// Say what this machine offers: toolchain, instruction sets, libraries, disk, plugins.
     Doctor,
 }
@@ -63,10 +69,12 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Setup(args) => setup::run(args),
         Command::Build => build::run(),
         Command::Plugins(args) => plugins::run(args),
+        Command::Kernels(args) => kernels::run(args),
         Command::Test => test::run(),
         Command::Demo => demo::run(),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Dist(args) => dist::run(args),
         Command::Doctor => doctor::run(),
     }
 }

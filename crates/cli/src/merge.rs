@@ -132,6 +132,9 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         plan.check_base(options.base)?;
         return Ok(if refused { Outcome::Bad } else { Outcome::Done });
     }
+    if !refused {
+        plan.check_output(&args.out, options)?;
+    }
     if !args.quiet && !args.json {
         plan_page::compact(&summary, console).print()?;
     }

@@ -63,6 +63,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
+    tensor_file::check(&args.output, args.force)?;
     let observation = observation_file::read(&args.inputs)?;
     let policy = args.opening.open(&args.policy, args.images, NonZeroUsize::MIN)?;
     let rule = args.rule.rule(&policy)?;

@@ -39,6 +39,7 @@ pub(crate) struct Args {
 const PUBLISHED_SIZE: usize = 224;
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
+    tensor_file::check(&args.output, args.force)?;
     let image = read_image(&args.image)?;
     let preprocessor = Preprocessor::new(PUBLISHED_SIZE, vec![Normalization::IMAGENET, Normalization::HALF]);
     let pixel_values = preprocessor.pixel_values(&[image.view()])?;

@@ -162,7 +162,8 @@ fn an_existing_output_is_replaced_only_by_force() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("mine"), "precious").unwrap();
     let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str()];
-    run(args).failed_with(&["already exists", "--force"]);
+    // Before anything is said of what would be merged.
+    assert_eq!(run(args).failed_with(&["already exists", "--force"]).out, "");
     assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "precious");
     let force = || run(args.into_iter().chain(["--force".as_ref()]));
     force().failed_with(&["no output of Skillweld", "merged", "name another output"]);

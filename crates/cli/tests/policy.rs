@@ -245,6 +245,9 @@ fn options_change_what_they_say() {
     // The heads are in f32, and tables follow them.
     assert_eq!(actions(&merged, "f32", &["--task", "object", "--rope", "f32"]).1, plain);
 
+    // A folder that is not there is made, as `merge` makes one.
+    actions(&merged, "new/folder/out", &["--task", "object"]);
+
     // The first expert is an adapter, alone in its folder.
     let adapter = bench.join("spatial");
     let output = bench.join("none.safetensors");

@@ -61,6 +61,11 @@ impl<M: Memory> Array<M> {
         &mut self.memory
     }
 
+    /// The memory alone.
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+
     /// All elements, to read.
     pub fn view(&self) -> View<'_> {
         View { address: self.memory.address(), dtype: self.dtype, numel: self.numel, array: PhantomData }
@@ -82,6 +87,11 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// The same elements without their borrow: who holds it owns the array too, and keeps it as long.
+    pub(crate) fn unbound<'b>(self) -> View<'b> {
+        View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
     /// These of its elements.
     ///
     /// # Panics
@@ -109,6 +119,11 @@ pub struct ViewMut<'a> {
 }
 
 impl<'a> ViewMut<'a> {
+    /// The same elements without their borrow, as [`View::unbound`].
+    pub(crate) fn unbound<'b>(self) -> ViewMut<'b> {
+        ViewMut { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
     /// The same elements, to read.
     pub fn as_view(&self) -> View<'_> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }

@@ -2,7 +2,7 @@
 pub type Result<T> = std::result::Result<T, GpuError>;
 
 /// Why a GPU, or a kernel on it, could not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum GpuError {
     /// There is no GPU to use.

@@ -16,8 +16,16 @@ macro_rules! images {
 /// Source file and image, in the order in which `kernels/README.md` lists them.
 static IMAGES: &[(&str, &[u8])] = images![
     "masked_apply",
-    "gemm",
+    "masks",
+    "join",
+    "thresholds",
     "gemm_plain",
+    "gemm",
+    "low_rank",
+    "low_rank_split",
+    "gated_attention",
+    "expert",
+    "expert_persistent",
     "norm",
     "rope",
     "activation",

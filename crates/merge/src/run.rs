@@ -37,6 +37,16 @@ pub struct RunOptions {
 }
 
 impl Plan<'_> {
+    /// Refuses an output that [`run`](Self::run) would refuse: before anybody reads a plan that leads nowhere.
+    ///
+    /// # Errors
+    /// [`MergeError::Unfit`] and [`MergeError::Store`], as `run` gives them.
+    pub fn check_output(&self, out: &Path, options: RunOptions) -> Result<(), MergeError> {
+        guard_output(out, options.force, &self.inputs())?;
+        OutputDir::check(out, options.force)?;
+        Ok(())
+    }
+
     /// Merges and writes the merged checkpoint to `out`, which appears complete or not at all.
     ///
     /// # Errors

@@ -33,14 +33,32 @@ impl OutputDir {
     /// # Errors
     /// [`StoreError::OutputExists`], [`StoreError::BadOutput`] for a file or a path without a name, [`StoreError::Io`].
     pub fn create(final_path: &Path, force: bool) -> Result<Self, StoreError> {
-        // Follow a symbolic link, so that the directory behind it is replaced and not the link.
-        let final_path = fs::canonicalize(final_path).unwrap_or_else(|_| final_path.to_owned());
-        let bad = |reason| StoreError::BadOutput { path: final_path.clone(), reason };
-        let name = final_path.file_name().ok_or_else(|| bad("it has no name of its own"))?;
+        let (final_path, replace) = Self::check(final_path, force)?;
+        let name = final_path.file_name().unwrap_or_default();
         let parent = match final_path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let made = missing.map(Path::to_owned).collect();
+        fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        let prefix = concat(&[OsStr::new("."), name, OsStr::new(".partial-")]);
+        remove_stale(parent, &prefix);
+        let (partial, lock) = create_locked(parent, &prefix)?;
+        Ok(Self { final_path, partial, _lock: lock, replace, made })
+    }
+
+    /// Refuses what [`OutputDir::create`] would refuse, and makes nothing. Gives the directory behind a symbolic link, so
+    /// that it is replaced and not the link, and whether there is something to replace.
+    ///
+    /// # Errors
+    /// [`StoreError::OutputExists`], [`StoreError::BadOutput`] for a file or a path without a name, [`StoreError::Io`].
+    pub fn check(final_path: &Path, force: bool) -> Result<(PathBuf, bool), StoreError> {
+        let final_path = fs::canonicalize(final_path).unwrap_or_else(|_| final_path.to_owned());
+        let bad = |reason| StoreError::BadOutput { path: final_path.clone(), reason };
+        if final_path.file_name().is_none() {
+            return Err(bad("it has no name of its own"));
+        }
         let replace = match fs::read_dir(&final_path) {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -50,13 +68,7 @@ impl OutputDir {
         if replace && !force {
             return Err(StoreError::OutputExists { path: final_path });
         }
-        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
-        let made = missing.map(Path::to_owned).collect();
-        fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
-        let prefix = concat(&[OsStr::new("."), name, OsStr::new(".partial-")]);
-        remove_stale(parent, &prefix);
-        let (partial, lock) = create_locked(parent, &prefix)?;
-        Ok(Self { final_path, partial, _lock: lock, replace, made })
+        Ok((final_path, replace))
     }
 
     /// Where to write until the commit.

@@ -21,6 +21,15 @@ pub(super) fn bf16_values(
     repeated(device, Dtype::BF16, numel, &chunk)
 }
 
+/// f32 values, uniform in ±`size`.
+pub(super) fn f32_values(device: &Device, numel: usize, size: f32, seed: u64) -> Result<Array<DeviceMemory>> {
+    let mut random = random_words(seed);
+    let chunk: Vec<u8> = (0..CHUNK.min(numel))
+        .flat_map(|_| (size * ((random() >> 40) as f32 / (1 << 23) as f32 - 1.0)).to_le_bytes())
+        .collect();
+    repeated(device, Dtype::F32, numel, &chunk)
+}
+
 /// Random bytes: masks that keep half of everything.
 pub(super) fn bytes(device: &Device, numel: usize, seed: u64) -> Result<Array<DeviceMemory>> {
     let mut random = random_words(seed);

@@ -1,9 +1,11 @@
 //! `gemm` against sums in f64, within what roundings of f32 sums and of the result allow; plain f32 sums bit for bit.
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use skillweld_gpu::ops::{Linear, LinearScratch, LinearThen, linear};
-use skillweld_gpu::{Array, Target};
+use skillweld_gpu::{Array, CublasLt, Device, Target};
 use skillweld_tensor::Dtype;
 
 use super::random::{bytes_of, floats_of, values};
@@ -42,6 +44,11 @@ enum Then {
     AddScaled,
     SiluGate,
     Relu,
+}
+
+/// cuBLASLt holds to the same bounds; without it there is nothing to hold to them.
+pub(super) fn of_devices() -> Vec<Property<Device>> {
+    vec![Property { name: "gemm: cuBLASLt's sums are within their roundings", check: cublaslt }]
 }
 
 fn then() -> impl Strategy<Value = Then> {
@@ -103,6 +110,27 @@ fn matrix_units<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), St
     done.map_err(|error| error.to_string())
 }
 
+fn cublaslt(device: &Device, runner: &mut TestRunner) -> Result<(), String> {
+    let Some(library) = CublasLt::open(device).map_err(|error| error.to_string())? else { return Ok(()) };
+    let library = RefCell::new(library);
+    let dtypes = prop_oneof![
+        Just([Dtype::BF16; 3]),
+        Just([Dtype::BF16, Dtype::BF16, Dtype::F32]),
+        Just([Dtype::F32; 3])
+    ];
+    let then = prop::sample::select(vec![Then::Keep, Then::Add, Then::Relu]);
+    let shapes = (1..300usize, 1..40usize, 1..200usize);
+    let cases = (shapes, dtypes, any::<bool>(), then, any::<u64>());
+    let done = runner.run(&cases, |((rows, eighths, inner), dtypes, bias, then, seed)| {
+        let case = Case { rows, columns: 8 * eighths, inner: 8 * inner, dtypes, bias, then, seed };
+        let mut host = Host::new(&case);
+        host.bias = floats_of(dtypes[2], &bytes_of(dtypes[2], &host.bias));
+        let is = run_with(device, &case, &host, dtypes[2], |layer| library.borrow_mut().linear(layer))?;
+        check_roundings(&case, &host, &is)
+    });
+    done.map_err(|error| error.to_string())
+}
+
 /// Operands as f32 that their dtypes hold exactly.
 struct Host {
     x: Vec<f32>,
@@ -130,15 +158,25 @@ impl Host {
 }
 
 fn run<T: Target>(target: &T, case: &Case, host: &Host) -> Result<Vec<f32>, TestCaseError> {
+    let mut scratch = LinearScratch::new(target).map_err(failed)?;
+    run_with(target, case, host, Dtype::F32, |layer| linear(target, &mut scratch, layer))
+}
+
+fn run_with<T: Target>(
+    target: &T,
+    case: &Case,
+    host: &Host,
+    bias_dtype: Dtype,
+    work: impl FnOnce(&Linear<'_>) -> skillweld_gpu::Result<()>,
+) -> Result<Vec<f32>, TestCaseError> {
     let upload = |dtype, values: &[f32]| -> Result<Array<T::Memory>, TestCaseError> {
         target.array_of(dtype, &bytes_of(dtype, values)).map_err(failed)
     };
     let [x_dtype, weight_dtype, out_dtype] = case.dtypes;
     let (x, weight) = (upload(x_dtype, &host.x)?, upload(weight_dtype, &host.weight)?);
-    let (bias, scale) = (upload(Dtype::F32, &host.bias)?, upload(Dtype::F32, &host.scale)?);
+    let (bias, scale) = (upload(bias_dtype, &host.bias)?, upload(Dtype::F32, &host.scale)?);
     let beside = upload(out_dtype, &host.beside)?;
     let mut out = target.array(out_dtype, case.rows * case.columns).map_err(failed)?;
-    let mut scratch = LinearScratch::new(target).map_err(failed)?;
     let then = match case.then {
         Then::Keep => LinearThen::Keep,
         Then::Gelu => LinearThen::Gelu,
@@ -157,13 +195,17 @@ fn run<T: Target>(target: &T, case: &Case, host: &Host) -> Result<Vec<f32>, Test
         then,
         out: out.view_mut(),
     };
-    linear(target, &mut scratch, &layer).map_err(failed)?;
+    work(&layer).map_err(failed)?;
     Ok(floats_of(out_dtype, &target.read(&out).map_err(failed)?))
 }
 
 fn within_roundings<T: Target>(target: &T, case: &Case) -> Result<(), TestCaseError> {
     let host = Host::new(case);
     let is = run(target, case, &host)?;
+    check_roundings(case, &host, &is)
+}
+
+fn check_roundings(case: &Case, host: &Host, is: &[f32]) -> Result<(), TestCaseError> {
     for (i, &is) in is.iter().enumerate() {
         let (row, column) = (i / case.columns, i % case.columns);
         let (mut y, mut sizes) = (0.0, 0.0);

@@ -73,7 +73,7 @@ pub struct Linear<'a> {
     pub x: View<'a>,
     /// W, columns × inner, as PyTorch stores a linear layer: BF16, or F32 if x is.
     pub weight: View<'a>,
-    /// F32, one a column.
+    /// F32, one a column; of the result's dtype for [`CublasLt`](crate::CublasLt).
     pub bias: Option<View<'a>>,
     /// Rows of x and of the result.
     pub rows: usize,
@@ -85,6 +85,13 @@ pub struct Linear<'a> {
     pub then: LinearThen<'a>,
     /// rows × columns: BF16 or F32.
     pub out: ViewMut<'a>,
+}
+
+impl Linear<'_> {
+    /// Refuses operands that do not fit.
+    pub(crate) fn check_with_bias(&self, bias: Dtype) -> Result<()> {
+        checked(self, bias).map(|_| ())
+    }
 }
 
 /// Memory that [`linear`] needs beside its operands: sums of parts of `inner`, where there are too few rows and columns
@@ -133,7 +140,7 @@ pub fn linear<T: Target>(
     scratch: &mut LinearScratch<T::Memory>,
     linear: &Linear<'_>,
 ) -> Result<()> {
-    let Operands { then, beside, scale } = checked(linear)?;
+    let Operands { then, beside, scale } = checked(linear, Dtype::F32)?;
     if linear.rows == 0 || linear.columns == 0 {
         return Ok(());
     }
@@ -226,7 +233,7 @@ struct Operands {
     scale: u64,
 }
 
-fn checked(linear: &Linear<'_>) -> Result<Operands> {
+fn checked(linear: &Linear<'_>, bias_dtype: Dtype) -> Result<Operands> {
     let Linear { x, weight, bias, rows, columns, inner, then, out } = linear;
     let (rows, columns, inner) = (*rows, *columns, *inner);
     let dtypes = (x.dtype, weight.dtype, out.dtype);
@@ -259,7 +266,7 @@ fn checked(linear: &Linear<'_>) -> Result<Operands> {
     let numel = product(rows, columns)?;
     operand("out", &out.as_view(), out.dtype, numel)?;
     if let Some(bias) = bias {
-        operand("bias", bias, Dtype::F32, columns)?;
+        operand("bias", bias, bias_dtype, columns)?;
     }
     // The numbers of `enum Then` in `kernels/include/linear.cuh`.
     let (then, beside, scale) = match then {

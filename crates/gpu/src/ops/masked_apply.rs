@@ -1,8 +1,8 @@
 use skillweld_tensor::{BitMask, Dtype};
 
-use super::pieces::{EIGHT, check, grid, suffix, table};
+use super::pieces::{EIGHT, check, grid, suffix, table, uploaded};
 use crate::error::require;
-use crate::{Argument, GpuError, Launch, Memory, Result, Target, View, ViewMut};
+use crate::{Argument, Launch, Memory, Result, Target, View, ViewMut};
 
 const OPERATION: &str = "masked_apply";
 /// As in `kernels/src/masked_apply.cu`.
@@ -148,9 +148,4 @@ fn check_tensor(tensor: &MaskedTensor<'_>, dtype: Dtype, tasks: usize) -> Result
         check(OPERATION, "out", (out.address, out.dtype, out.numel), dtype, numel)?;
     }
     Ok(())
-}
-
-fn uploaded<T: Target>(target: &T, bytes: &[u8]) -> Result<T::Memory> {
-    let mut memory = target.allocate(bytes.len())?;
-    target.upload(&mut memory, 0, bytes).map(|()| memory).map_err(|error: GpuError| error)
 }

@@ -2,21 +2,36 @@
 
 mod activation;
 mod copies;
+mod expert;
+mod expert_persistent;
+mod gated_attention;
 mod gemm;
+mod join;
+mod low_rank;
+mod low_rank_split;
 mod masked_apply;
+mod masks;
+mod pieces;
+mod thresholds;
+
+pub use expert::{
+    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
+};
+pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 mod norm;
 mod patches;
-mod pieces;
 mod plain_attention;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
 mod rows;
-
 pub use activation::{add, gelu, swiglu};
 pub use copies::{copy_columns, copy_rows, gather_rows};
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
+pub use join::{Join, JoinTensor, Thinning, elect, join};
+pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
+pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
 pub use norm::{layer_norm, rms_norm};
 pub use patches::{PatchShape, patches};
 pub use plain_attention::{GroupView, plain_attention, plain_gated_attention};
@@ -24,3 +39,4 @@ pub use precise_trunk::{precise_layer_norm, precise_linear, precise_read};
 pub use prefill_attention::{AttentionShape, ColumnsView, prefill_attention, prefill_attention_takes};
 pub use rope::{RopePairs, rope};
 pub use rows::{RowsView, RowsViewMut, padded};
+pub use thresholds::{ThresholdScope, Thresholds};

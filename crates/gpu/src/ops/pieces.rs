@@ -3,7 +3,7 @@
 use skillweld_tensor::Dtype;
 
 use crate::error::require;
-use crate::{GpuError, Result};
+use crate::{GpuError, Result, Target};
 
 /// Elements a thread takes at once.
 pub(super) const EIGHT: usize = 8;
@@ -47,4 +47,11 @@ pub(super) fn grid(operation: &'static str, blocks: usize) -> Result<u32> {
         operation,
         problem: format!("{blocks} blocks are more than a launch can have"),
     })
+}
+
+/// Bytes in a target's memory, for a table that a kernel reads.
+pub(super) fn uploaded<T: Target>(target: &T, bytes: &[u8]) -> Result<T::Memory> {
+    let mut memory = target.allocate(bytes.len())?;
+    target.upload(&mut memory, 0, bytes)?;
+    Ok(memory)
 }

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The work of `skillweld_kernels::cases` in PyTorch: eager, compiled, and whatever form of it is fastest there.
+
+    peers.py [FILTER]
+
+Prints a line of JSON a form: name (as the case's), form, median microseconds by CUDA events. Random data, never zeros.
+"""
+
+import json
+import statistics
+import sys
+
+import torch
+
+import expert
+import merging
+
+RUNS = 15
+
+
+def median_us(work):
+    """Median time of one call, several calls in a row between two events so that launches overlap."""
+    for _ in range(3):
+        work()
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    repeats = max(1, int(2.0 / max(start.elapsed_time(end), 1e-3)))
+    repeats = min(max(repeats, 2), 50)
+    times = []
+    for _ in range(RUNS):
+        start.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / repeats * 1e3)
+    return statistics.median(times)
+
+
+def main():
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    for name, forms in {**merging.CASES, **expert.CASES}.items():
+        if wanted not in name:
+            continue
+        for form, prepare in forms.items():
+            try:
+                time_us = median_us(prepare())
+                print(json.dumps({"name": name, "form": form, "time_us": round(time_us, 2)}), flush=True)
+            except Exception as error:  # one form that does not run must not hide the others
+                print(json.dumps({"name": name, "form": form, "error": str(error)[:200]}), flush=True)
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+// Matrices of the low-rank kernels: Θ₀ + M ⊙ Σ_k s_k · B_k A_k, and what is done with the sums of a tile.
+#pragma once
+
+#include "numbers.cuh"
+#include "warp_tile.cuh"
+
+// One matrix, rows × columns, row by row; it may lack Θ₀, the mask, or both.
+struct LowRankPiece {
+    const void *base;
+    const uint8_t *mask; // bit i of byte j belongs to element 8j + i
+    void *out;
+    uint64_t first_tile; // tiles of the matrices before it
+    uint32_t rows, columns;
+    uint32_t first_product, product_count;
+};
+
+// One product of bf16 factors. After it all sums so far are multiplied by `ratio`, the scale of this expert over the
+// next one's (of the last one: its scale), so that the factors themselves need not be rounded again.
+struct LowRankProduct {
+    const uint16_t *left;  // rows × inner, inner a multiple of 8
+    const uint16_t *right; // inner × right_pitch; columns rounded up to 8 are there
+    uint32_t inner, right_pitch;
+    float ratio;
+    uint32_t unused;
+};
+
+// Writes eight elements of a row from `column` on, a multiple of 8; `values` are Σ_k s_k · B_k A_k and begin on 16 bytes.
+template <class Number>
+__device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t row, uint32_t column, const float *values) {
+    using Stored = typename Number::Stored;
+    const Stored *base = static_cast<const Stored *>(piece.base);
+    Stored *out = static_cast<Stored *>(piece.out);
+    const uint64_t at = uint64_t(row) * piece.columns + column;
+    if (piece.columns % 8 != 0) { // rows begin anywhere
+#pragma unroll 1
+        for (uint32_t i = 0; i < 8 && column + i < piece.columns; i++) {
+            const uint64_t here = at + i;
+            const bool kept = !piece.mask || (piece.mask[here / 8] >> (here % 8) & 1u);
+            const float weight = base ? Number::widen(base[here]) : 0.0f;
+            out[here] = Number::round(kept ? weight + values[i] : weight);
+        }
+        return;
+    }
+    float weights[8] = {}, result[8];
+    if (base) load_eight<Number>(base, at, at + 8).widen(weights);
+    const uint32_t bits = piece.mask ? piece.mask[at / 8] : 0xffu;
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) result[i] = bits >> i & 1u ? weights[i] + values[i] : weights[i];
+    store_eight<Number>(out, at, at + 8, result);
+}
+
+// Asks the L2 for rows of Θ₀ that this block will add to, while it has other work.
+template <class Number>
+__device__ __forceinline__ void expect_base(const LowRankPiece &piece, uint32_t first_row, uint32_t rows, uint32_t first_column,
+                                            uint32_t columns) {
+    using Stored = typename Number::Stored;
+    if (!piece.base) return;
+    constexpr uint32_t LINE = 128 / sizeof(Stored);
+    const uint32_t lines = columns / LINE;
+    for (uint32_t i = threadIdx.x; i < rows * lines; i += blockDim.x) {
+        const uint32_t row = first_row + i / lines, column = first_column + i % lines * LINE;
+        if (row < piece.rows && column < piece.columns)
+            prefetch(static_cast<const Stored *>(piece.base) + uint64_t(row) * piece.columns + column);
+    }
+}
