@@ -28,6 +28,13 @@
 
 #endif
 
+#ifndef SKILLWELD_EMULATED
+// A barrier for `threads` threads of a block, whole warps that all name the same `id` (1 … 15); 0 is __syncthreads().
+__device__ __forceinline__ void sync_named(uint32_t id, uint32_t threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+#endif
+
 #define WARP 32u
 #define WHOLE_WARP 0xffffffffu
 

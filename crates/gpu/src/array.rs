@@ -61,11 +61,6 @@ impl<M: Memory> Array<M> {
         &mut self.memory
     }
 
-    /// The memory alone.
-    pub fn into_memory(self) -> M {
-        self.memory
-    }
-
     /// All elements, to read.
     pub fn view(&self) -> View<'_> {
         View { address: self.memory.address(), dtype: self.dtype, numel: self.numel, array: PhantomData }

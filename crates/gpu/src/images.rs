@@ -22,6 +22,7 @@ static IMAGES: &[(&str, &[u8])] = images![
     "gemm_plain",
     "gemm",
     "low_rank",
+    "low_rank_resident",
     "low_rank_split",
     "gated_attention",
     "expert",

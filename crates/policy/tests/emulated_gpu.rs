@@ -52,7 +52,7 @@ fn same_policy(precision: Precision, tolerance: f32) {
     Merge::new(2, 1).write(dir.path());
     let mut options = PolicyOptions::default();
     options.model.precision = precision;
-    let on_gpu = Policy::open_on(dir.path(), &options, move || gpu(precision)).unwrap();
+    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu(precision))).unwrap();
     let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
     let observation: Observation = observation(0);
     let (mut gpu, mut cpu) = (on_gpu.session().unwrap(), on_cpu.session().unwrap());

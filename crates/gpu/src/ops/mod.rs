@@ -11,22 +11,22 @@ mod low_rank;
 mod low_rank_split;
 mod masked_apply;
 mod masks;
-mod pieces;
-mod thresholds;
-
-pub use expert::{
-    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
-};
-pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 mod norm;
 mod patches;
+mod pieces;
 mod plain_attention;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
 mod rows;
+mod thresholds;
+
 pub use activation::{add, gelu, swiglu};
 pub use copies::{copy_columns, copy_rows, gather_rows};
+pub use expert::{
+    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
+};
+pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
