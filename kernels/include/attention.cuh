@@ -59,7 +59,8 @@ struct QueryTile {
             if (dim >= head_dim) continue;
 #pragma unroll
             for (uint32_t part = 0; part < 2; part++) { // half is a multiple of four: four columns do not wrap
-                const uint64_t at = uint64_t(row) * half + (dim + 4 * part) % half;
+                const uint32_t column = dim + 4 * part;
+                const uint64_t at = uint64_t(row) * half + (column < half ? column : column - half);
                 const Bytes16 c = *reinterpret_cast<const Bytes16 *>(cosines + at);
                 const Bytes16 n = *reinterpret_cast<const Bytes16 *>(sines + at);
 #pragma unroll

@@ -15,12 +15,18 @@
     static ::emulation::Registered registered_##name(#name, threads, &name);     \
     static void name parameters
 
+#define KERNEL_RESIDENT(threads, blocks, name, parameters) KERNEL(threads, name, parameters)
+
 #define SHARED_MEMORY(pointer) unsigned char *pointer = ::emulation::shared_memory()
 
 #else
 
 // `threads` is the largest block the kernel is launched with.
 #define KERNEL(threads, name, parameters) extern "C" __global__ void __launch_bounds__(threads) name parameters
+
+// The same with at least `blocks` blocks at once on a multiprocessor: the compiler gives each thread no more registers.
+#define KERNEL_RESIDENT(threads, blocks, name, parameters) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name parameters
 
 #define SHARED_MEMORY(pointer)                                            \
     extern __shared__ __align__(128) unsigned char skillweld_shared[];    \

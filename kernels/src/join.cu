@@ -21,6 +21,12 @@ constexpr uint32_t ROUNDS = 4;
 constexpr uint32_t APART = 64; // elements between the rounds of a thread
 constexpr uint64_t TILE = uint64_t(THREADS) * ROUNDS * 8;
 
+// Blocks that should fit on a multiprocessor: enough loads are under way, and values need not leave the registers.
+template <class Number, int MOST>
+constexpr int resident_blocks() {
+    return sizeof(Eight<Number>) * MOST > 64 ? 1 : sizeof(typename Number::Stored) == 2 ? 3 : 2;
+}
+
 // One tensor. Arrays begin on 16 bytes.
 struct JoinPiece {
     const void *base; // null: the result is a task vector
@@ -129,7 +135,7 @@ __device__ __forceinline__ void join_tile(const JoinPiece *pieces, uint32_t piec
                                           const Rule *rules, const Search *searches) {
     using Stored = typename Number::Stored;
     // So many rounds are loaded before the first of them is used, so that they are under way together.
-    constexpr uint32_t AT_ONCE = sizeof(Eight<Number>) * MOST > 64 ? 1 : 2;
+    constexpr uint32_t AT_ONCE = sizeof(Eight<Number>) * MOST > 32 ? 1 : 2;
     const uint64_t tile = blockIdx.x;
     const uint32_t index = piece_of_tile(pieces, piece_count, tile);
     const JoinPiece piece = pieces[index];
@@ -244,7 +250,7 @@ __device__ __forceinline__ void elect_tile(const JoinPiece *pieces, uint32_t pie
 } // namespace
 
 #define JOIN(name, thin, consensus, suffix, Number, MOST)                                                                \
-    KERNEL(THREADS, join_##name##_##suffix##_##MOST,                                                                     \
+    KERNEL_RESIDENT(THREADS, (resident_blocks<Number, MOST>()), join_##name##_##suffix##_##MOST,                                                                    \
            (const JoinPiece *pieces, uint32_t piece_count, const void *const *vectors, const Rule *rule,                 \
             const Search *searches)) {                                                                                   \
         join_tile<thin, consensus, Number, MOST>(pieces, piece_count, vectors, rule, searches);                          \

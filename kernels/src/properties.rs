@@ -48,14 +48,18 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all
 }
 
-/// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
+/// Properties of much work: too slow under emulation to be tried again without every barrier.
 pub fn slow<T: Target>() -> Vec<Property<T>> {
-    join::slow_properties()
+    let mut slow = join::slow_properties();
+    slow.extend(expert::slow_properties());
+    slow
 }
 
-/// What holds of libraries that only a GPU has.
+/// What holds of libraries that only a GPU has, and of sizes that only a GPU is fast enough for.
 pub fn of_devices() -> Vec<Property<Device>> {
-    gemm::of_devices()
+    let mut all = gemm::of_devices();
+    all.extend(expert::of_devices());
+    all
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

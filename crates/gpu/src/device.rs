@@ -13,9 +13,6 @@ use cudarc::nvrtc::Ptx;
 use crate::images::image_of;
 use crate::{Argument, GpuError, Launch, Memory, Result, Target};
 
-/// Shared memory that a block gets without asking.
-const ORDINARY_SHARED_BYTES: u32 = 48 * 1024;
-
 /// One GPU, and one stream on it: what is asked for is done in that order.
 #[derive(Debug, Clone)]
 pub struct Device {
@@ -198,7 +195,7 @@ impl Device {
         Ok(module)
     }
 
-    fn function(&self, kernel: &str, shared_bytes: u32) -> Result<CudaFunction> {
+    fn function(&self, kernel: &str) -> Result<CudaFunction> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.functions.get(kernel) {
             return Ok(function.clone());
@@ -206,13 +203,12 @@ impl Device {
         let module = self.module(&mut loaded, kernel)?;
         let function =
             module.load_function(kernel).map_err(|_| GpuError::NoKernel { kernel: kernel.to_owned() })?;
-        if shared_bytes > ORDINARY_SHARED_BYTES {
-            let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-            let most = self.stream.context().attribute(most).map_err(driver("ask for shared memory"))?;
-            function
-                .set_attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
-                .map_err(driver("ask for shared memory"))?;
-        }
+        // At once for all launches to come, of which a later one may need more than this.
+        let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = self.stream.context().attribute(most).map_err(driver("ask for shared memory"))?;
+        function
+            .set_attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
+            .map_err(driver("ask for shared memory"))?;
         loaded.functions.insert(kernel.to_owned(), function.clone());
         Ok(function)
     }
@@ -292,7 +288,7 @@ impl Target for Device {
     }
 
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {
-        let function = self.function(kernel, shared_bytes)?;
+        let function = self.function(kernel)?;
         let each = function
             .occupancy_max_active_blocks_per_multiprocessor(threads, shared_bytes as usize, None)
             .map_err(driver("ask how many blocks fit"))?;
@@ -301,7 +297,7 @@ impl Target for Device {
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let function = self.function(launch.kernel, launch.shared_bytes)?;
+        let function = self.function(launch.kernel)?;
         self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
         let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(address_of).collect();
         let grid = (launch.grid[0], launch.grid[1], launch.grid[2]);
