@@ -82,6 +82,11 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// Where the first of them lies, as kernels see it.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
     /// The same elements without their borrow: who holds it owns the array too, and keeps it as long.
     pub(crate) fn unbound<'b>(self) -> View<'b> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }

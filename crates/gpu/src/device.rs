@@ -11,7 +11,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 
 use crate::images::image_of;
-use crate::{Argument, GpuError, Launch, Memory, Result, Target};
+use crate::{Argument, GpuError, Graph, Launch, Memory, Result, Target};
 
 /// One GPU, and one stream on it: what is asked for is done in that order.
 #[derive(Debug, Clone)]
@@ -243,6 +243,7 @@ impl Memory for DeviceMemory {
 
 impl Target for Device {
     type Memory = DeviceMemory;
+    type Recording = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<DeviceMemory> {
         self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
@@ -285,6 +286,18 @@ impl Target for Device {
 
     fn synchronize(&self) -> Result<()> {
         Device::synchronize(self)
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        Graph::begin(self)
+    }
+
+    fn end_recording(&self) -> Result<Graph> {
+        Graph::end(self)
+    }
+
+    fn replay(&self, recording: &Graph) -> Result<()> {
+        recording.replay()
     }
 
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {

@@ -6,6 +6,8 @@
 
 mod attention;
 mod matrix;
+mod recordings;
+mod shared;
 mod trunk;
 mod weight;
 
@@ -18,13 +20,15 @@ use skillweld_linalg::Threads;
 use skillweld_tensor::Dtype;
 
 use crate::backend::{
-    AttentionShape, Backend, Columns, KeyGroup, Matrix, Pairing, PatchGrid, ReadBlock, Result, RopeTable,
-    Rows, Then, TrunkBlock, WeightKind,
+    AttentionShape, Backend, Columns, KeyGroup, Matrix, Pairing, PatchGrid, ReadBlock, Repeated, Result,
+    RopeTable, Rows, Then, TrunkBlock, WeightKind,
 };
 use crate::cpu::Precision;
-use matrix::Shared;
+use recordings::Recordings;
+use shared::Shared;
 
 pub use matrix::GpuMatrix;
+use trunk::Constants;
 pub use trunk::GpuTrunk;
 pub use weight::GpuWeight;
 
@@ -36,6 +40,8 @@ const FEW_RUNS: usize = 4;
 /// Runs models on a GPU.
 pub struct Gpu<T: Target> {
     shared: Arc<Shared<T>>,
+    recordings: Recordings<T>,
+    constants: Constants<T>,
     precision: Precision,
     threads: Threads,
 }
@@ -52,7 +58,9 @@ impl<T: Target + Send> Gpu<T> {
     /// # Errors
     /// No memory on the target.
     pub fn new(target: T, precision: Precision, threads: Threads) -> Result<Self> {
-        Ok(Self { shared: Arc::new(Shared::new(target)?), precision, threads })
+        let shared = Arc::new(Shared::new(target)?);
+        let (recordings, constants) = (Recordings::default(), Constants::default());
+        Ok(Self { shared, recordings, constants, precision, threads })
     }
 
     /// What activations are stored in that a linear layer or an attention reads next.
@@ -68,7 +76,7 @@ impl<T: Target + Send> Gpu<T> {
         fill: impl FnOnce(&T, &mut RowsViewMut<'_>) -> skillweld_gpu::Result<()>,
     ) -> Result<GpuMatrix<T>> {
         let state = self.shared.state();
-        let mut out = self.shared.matrix(&state.target, dtype, rows, columns)?;
+        let mut out = GpuMatrix::new(&self.shared, &state, dtype, rows, columns)?;
         fill(&state.target, &mut out.fresh()?)?;
         Ok(out)
     }
@@ -116,13 +124,22 @@ impl<T: Target + Send> Backend for Gpu<T> {
 
     fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Result<GpuMatrix<T>> {
         let state = self.shared.state();
-        let mut matrix = self.shared.matrix(&state.target, Dtype::F32, rows, columns)?;
-        matrix.upload(&state.target, values)?;
+        let mut matrix = GpuMatrix::new(&self.shared, &state, Dtype::F32, rows, columns)?;
+        matrix.upload(&state, values)?;
         Ok(matrix)
     }
 
     fn synchronize(&self) -> Result<()> {
         Ok(self.shared.state().target.synchronize()?)
+    }
+
+    fn repeated(
+        &self,
+        what: Repeated,
+        inputs: &[&GpuMatrix<T>],
+        work: &dyn Fn() -> Result<Vec<GpuMatrix<T>>>,
+    ) -> Result<Vec<GpuMatrix<T>>> {
+        self.recordings.repeated(&self.shared, what, inputs, work)
     }
 
     fn linear(
@@ -144,7 +161,7 @@ impl<T: Target + Send> Backend for Gpu<T> {
             _ => None,
         };
         let mut state = self.shared.state();
-        let mut out = self.shared.matrix(&state.target, dtype, x.rows(), weight.rows())?;
+        let mut out = GpuMatrix::new(&self.shared, &state, dtype, x.rows(), weight.rows())?;
         let then = match (&then, &residual) {
             (Then::AddTo { scale, .. }, Some(residual)) => {
                 LinearThen::AddTo { residual: residual.view()?.values(), scale: scale.map(GpuWeight::vector) }
@@ -219,7 +236,7 @@ impl<T: Target + Send> Backend for Gpu<T> {
     }
 
     fn trunk_start(&self, rows: usize, values: &[f32]) -> Result<GpuTrunk<T>> {
-        GpuTrunk::start(&self.shared, rows, values)
+        GpuTrunk::start(&self.shared, &self.constants, rows, values)
     }
 
     fn trunk_read(&self, trunk: &GpuTrunk<T>) -> Result<GpuMatrix<T>> {
@@ -252,9 +269,9 @@ impl<T: Target + Send> Backend for Gpu<T> {
         if runs.len() > FEW_RUNS {
             let state = self.shared.state();
             let bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
-            let mut list = self.shared.array(&state.target, Dtype::U32, indices.len())?;
-            state.target.upload(list.array_mut().memory_mut(), 0, &bytes)?;
-            let mut out = self.shared.matrix(&state.target, from.dtype(), indices.len(), table.columns())?;
+            let mut list = self.shared.array(&state, Dtype::U32, indices.len())?;
+            state.upload(list.array_mut(), &bytes)?;
+            let mut out = GpuMatrix::new(&self.shared, &state, from.dtype(), indices.len(), table.columns())?;
             ops::gather_rows(&state.target, from, list.array().view(), &mut out.fresh()?)?;
             return Ok(out);
         }

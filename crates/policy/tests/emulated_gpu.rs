@@ -9,7 +9,9 @@ use ndarray::{Array3, Axis, Ix1, Ix4, s};
 use skillweld_kernels::Emulator;
 use skillweld_linalg::Threads;
 use skillweld_policy::backend::Matrix;
-use skillweld_policy::{Gpu, Inputs, Model, ModelOptions, Observation, Policy, PolicyOptions, Precision};
+use skillweld_policy::{
+    Gpu, Inputs, Model, ModelOptions, Observation, Policy, PolicyOptions, Precision, Routing,
+};
 use skillweld_store::Checkpoint;
 use support::{assert_close, data, tensor};
 
@@ -79,4 +81,27 @@ fn in_f32_a_policy_routes_and_acts_as_on_the_processor() {
 #[test]
 fn in_bf16_a_policy_routes_and_acts_as_on_the_processor() {
     same_policy(Precision::Bf16, 2e-2);
+}
+
+/// From the second step on parts are recorded, from the third on replayed; what somebody holds is never written again.
+#[test]
+fn recorded_parts_give_the_same_and_leave_earlier_results_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    Merge::new(2, 1).write(dir.path());
+    let options = PolicyOptions::default();
+    let on_gpu = Policy::open_on(dir.path(), &options, || Ok(gpu(Precision::F32))).unwrap();
+    let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
+    let mut held = Vec::new();
+    for (index, (task, seen)) in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (0, 1)].into_iter().enumerate() {
+        let step = on_gpu.session_with(Routing::Fixed(task)).step(&observation(seen)).unwrap();
+        let expected = on_cpu.session_with(Routing::Fixed(task)).step(&observation(seen)).unwrap();
+        let (actual, expected) = (step.actions.view().into_dyn(), expected.actions.view().into_dyn());
+        assert_close(&format!("step {index}"), &actual, &expected, 1e-5);
+        if index % 3 == 1 {
+            held.push((step.perception.hidden_to_host().unwrap(), step.perception));
+        }
+    }
+    for (before, perception) in held {
+        assert_eq!(before, perception.hidden_to_host().unwrap());
+    }
 }

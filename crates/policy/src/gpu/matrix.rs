@@ -1,90 +1,15 @@
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ndarray::Array2;
-use skillweld_gpu::ops::{LinearScratch, RowsView, RowsViewMut, padded};
-use skillweld_gpu::{Array, Memory, Target};
+use skillweld_gpu::Target;
+use skillweld_gpu::ops::{RowsView, RowsViewMut, padded};
 use skillweld_tensor::{Dtype, convert};
 
+use super::shared::{Buffer, Shared, State};
 use crate::PolicyError;
 use crate::backend::{Matrix, Result};
-use crate::pool::Pool;
-
-/// A target, and memory of dropped matrices, kept for the next: asking a driver for memory takes as long as many a kernel,
-/// and cannot be recorded in a graph. All work is asked for in one order, so memory may be written again as soon as
-/// nobody can ask for what it held.
-pub(super) struct Shared<T: Target> {
-    state: Mutex<State<T>>,
-    pool: Pool<T::Memory>,
-}
-
-pub(super) struct State<T: Target> {
-    pub(super) target: T,
-    pub(super) scratch: LinearScratch<T::Memory>,
-}
-
-impl<T: Target> Shared<T> {
-    pub(super) fn new(target: T) -> Result<Self> {
-        let scratch = LinearScratch::new(&target)?;
-        Ok(Self { state: Mutex::new(State { target, scratch }), pool: Pool::default() })
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An array whose elements are not said; NaN in debug builds.
-    pub(super) fn array(self: &Arc<Self>, target: &T, dtype: Dtype, numel: usize) -> Result<Buffer<T>> {
-        let bytes = numel * dtype.bits() / 8;
-        let mut memory = match self.pool.take(bytes) {
-            Some(memory) => memory,
-            None => target.allocate(bytes)?,
-        };
-        if cfg!(debug_assertions) {
-            target.fill(&mut memory, 0xff)?;
-        }
-        Ok(Buffer { array: Some(Array::in_memory(memory, dtype, numel)?), shared: Arc::clone(self) })
-    }
-
-    /// A matrix whose values are not said.
-    pub(super) fn matrix(
-        self: &Arc<Self>,
-        target: &T,
-        dtype: Dtype,
-        rows: usize,
-        columns: usize,
-    ) -> Result<GpuMatrix<T>> {
-        let buffer = Arc::new(self.array(target, dtype, rows * padded(columns))?);
-        Ok(GpuMatrix { buffer, first_row: 0, rows, columns })
-    }
-}
-
-/// An array whose memory goes back to the pool.
-pub(super) struct Buffer<T: Target> {
-    /// `None` only while it is dropped.
-    array: Option<Array<T::Memory>>,
-    shared: Arc<Shared<T>>,
-}
-
-impl<T: Target> Buffer<T> {
-    pub(super) fn array(&self) -> &Array<T::Memory> {
-        self.array.as_ref().unwrap_or_else(|| unreachable!("it is there until it is dropped"))
-    }
-
-    pub(super) fn array_mut(&mut self) -> &mut Array<T::Memory> {
-        self.array.as_mut().unwrap_or_else(|| unreachable!("it is there until it is dropped"))
-    }
-}
-
-impl<T: Target> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        if let Some(array) = self.array.take() {
-            let memory = array.into_memory();
-            self.shared.pool.put(memory.byte_len(), memory);
-        }
-    }
-}
 
 /// Activations on a GPU in f32 or bf16, rows padded with zeros to a multiple of eight. Rows of one may be part of another.
 pub struct GpuMatrix<T: Target> {
@@ -101,6 +26,33 @@ impl<T: Target> fmt::Debug for GpuMatrix<T> {
 }
 
 impl<T: Target> GpuMatrix<T> {
+    /// A matrix whose values are not said.
+    pub(super) fn new(
+        shared: &Arc<Shared<T>>,
+        state: &State<T>,
+        dtype: Dtype,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Self> {
+        let buffer = Arc::new(shared.array(state, dtype, rows * padded(columns))?);
+        Ok(Self { buffer, first_row: 0, rows, columns })
+    }
+
+    /// Where its first element is, and what it is: the same for matrices that kernels cannot tell apart.
+    pub(super) fn identity(&self) -> Result<(u64, usize, usize, Dtype)> {
+        Ok((self.view()?.values().address(), self.rows, self.columns, self.dtype()))
+    }
+
+    /// How many matrices share its memory.
+    pub(super) fn sharing(&self) -> usize {
+        Arc::strong_count(&self.buffer)
+    }
+
+    /// Whether both share memory.
+    pub(super) fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.buffer, &other.buffer)
+    }
+
     pub(super) fn dtype(&self) -> Dtype {
         self.buffer.array().dtype()
     }
@@ -134,14 +86,14 @@ impl<T: Target> GpuMatrix<T> {
     }
 
     /// Writes values of the host, f32, row by row.
-    pub(super) fn upload(&mut self, target: &T, values: &[f32]) -> Result<()> {
+    pub(super) fn upload(&mut self, state: &State<T>, values: &[f32]) -> Result<()> {
         let wide = widened(values, self.columns);
         let mut bytes = vec![0; wide.len() * 4];
         convert::encode(Dtype::F32, &wide, &mut bytes)
             .unwrap_or_else(|_| unreachable!("f32 has an encoding"));
         let array = Arc::get_mut(&mut self.buffer).map(Buffer::array_mut);
         let array = array.unwrap_or_else(|| unreachable!("nobody else has it yet"));
-        Ok(target.upload(array.memory_mut(), 0, &bytes)?)
+        state.upload(array, &bytes)
     }
 }
 
@@ -170,7 +122,7 @@ impl<T: Target + Send> Matrix for GpuMatrix<T> {
         let mut bytes = vec![0; self.rows * stride * element];
         let offset = self.first_row * stride * element;
         let memory = self.buffer.array().memory();
-        self.buffer.shared.state().target.download(memory, offset, &mut bytes)?;
+        self.buffer.shared().state().target.download(memory, offset, &mut bytes)?;
         let mut values = vec![0.0; self.rows * stride];
         convert::decode(dtype, &bytes, &mut values)
             .unwrap_or_else(|_| unreachable!("matrices are f32 or bf16"));
