@@ -10,6 +10,9 @@ use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores};
 
 use crate::policy::stages;
 
+/// Steps until all that a GPU repeats has been recorded.
+const STEPS_OF_A_GPU: usize = 4;
+
 /// Answers the server's clients.
 pub(super) struct Served<B: Backend> {
     pub(super) policy: Arc<Policy<B>>,
@@ -76,10 +79,11 @@ impl<B: Backend + 'static> skillweld_serve::Policy for Served<B> {
         let observation = Observation::new(&images, &vec![0.0; shape.proprio_dim], "warm up");
         // The first requests shall load nothing: a forward under each task that may be served, as far as memory is for them.
         for task in self.served_tasks()?.into_iter().take(self.active_tasks.get()) {
-            self.policy
-                .session_with(Routing::Fixed(task))
-                .step(&observation)
-                .map_err(|error| self.failed(error))?;
+            let steps = if self.device.is_some() { STEPS_OF_A_GPU } else { 1 };
+            for _ in 0..steps {
+                let mut session = self.policy.session_with(Routing::Fixed(task));
+                session.step(&observation).map_err(|error| self.failed(error))?;
+            }
         }
         Ok(())
     }
