@@ -82,6 +82,18 @@ __device__ __forceinline__ void prefetch(const void *address) {
 #endif
 }
 
+// Adds to a counter in memory and gives what it was. What this thread, and those it has met at a barrier, wrote before is
+// seen by whoever counts later; what was written before others counted is seen from here on.
+__device__ __forceinline__ uint32_t add_in_order(uint32_t *counter, uint32_t value) {
+#ifdef SKILLWELD_EMULATED
+    return atomicAdd(counter, value);
+#else
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(value) : "memory");
+    return before;
+#endif
+}
+
 // Sum over the 32 lanes of a warp, the same in all of them.
 __device__ __forceinline__ float warp_sum(float value) {
     for (uint32_t step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(WHOLE_WARP, value, step);

@@ -9,6 +9,7 @@ mod masked_apply;
 mod masks;
 mod policy;
 mod random_memory;
+mod router;
 
 use skillweld_gpu::{Device, Result};
 
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Case> {
     all.extend(low_rank::cases());
     all.extend(gated_attention::cases());
     all.extend(expert::cases());
+    all.extend(router::cases());
     all.extend(policy::cases());
     all
 }

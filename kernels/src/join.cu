@@ -48,7 +48,8 @@ struct Rule {
     uint64_t below[8]; // DARE keeps random numbers below this; 2³²: all
 };
 
-enum class Thin { Nothing, Trim, Drop };
+// TrimAll keeps all entries that equal the threshold, TrimSome those that chance picks.
+enum class Thin { Nothing, TrimAll, TrimSome, Drop };
 
 __device__ __forceinline__ float elect(float sum, float zero_sum) {
     return sum > 0.0f ? 1.0f : sum < 0.0f ? -1.0f : zero_sum;
@@ -149,11 +150,15 @@ __device__ __forceinline__ void join_tile(const JoinPiece *pieces, uint32_t piec
     uint32_t drawn[MOST];
     if (thin == Thin::Drop) draw<MOST>(rule, first, piece.seed, drawn);
     Threshold thresholds[MOST];
-    if (thin == Thin::Trim) {
+    float smallest[MOST]; // that is kept; NaN: nothing
+    if (thin == Thin::TrimAll || thin == Thin::TrimSome) {
         const Search *own = searches + (rule.thresholds_per_piece ? uint64_t(index) * uint32_t(rule.experts) : 0);
 #pragma unroll
-        for (int k = 0; k < MOST; k++)
-            if (k < rule.experts) thresholds[k] = own[k].threshold;
+        for (int k = 0; k < MOST; k++) {
+            if (k >= rule.experts) continue;
+            thresholds[k] = own[k].threshold;
+            smallest[k] = magnitude_of<Number>(thresholds[k].key);
+        }
     }
 #pragma unroll 1
     for (uint32_t begin = 0; begin < ROUNDS; begin += AT_ONCE) {
@@ -178,9 +183,12 @@ __device__ __forceinline__ void join_tile(const JoinPiece *pieces, uint32_t piec
                 eights[r][k].widen(values[k]);
                 uint32_t kept = 0xff;
                 if (thin == Thin::Drop) kept = drawn[k] >> (8 * (begin + r));
-                if (thin == Thin::Trim) kept = trimmed<Number>(eights[r][k], thresholds[k], at);
+                if (thin == Thin::TrimSome) kept = trimmed<Number>(eights[r][k], thresholds[k], at);
 #pragma unroll
-                for (int i = 0; i < 8; i++) values[k][i] = kept >> i & 1u ? weights[k] * values[k][i] : 0.0f;
+                for (int i = 0; i < 8; i++) {
+                    const bool keeps = thin == Thin::TrimAll ? fabsf(values[k][i]) >= smallest[k] : bool(kept >> i & 1u);
+                    values[k][i] = keeps ? weights[k] * values[k][i] : 0.0f;
+                }
             }
             float merged[8];
             join<consensus, MOST>(values, rule, weights, merged);
@@ -269,9 +277,12 @@ __device__ __forceinline__ void elect_tile(const JoinPiece *pieces, uint32_t pie
     JOIN(consensus, Thin::Nothing, true, suffix, Number, 2) \
     JOIN(consensus, Thin::Nothing, true, suffix, Number, 4) \
     JOIN(consensus, Thin::Nothing, true, suffix, Number, 8) \
-    JOIN(trim_consensus, Thin::Trim, true, suffix, Number, 2) \
-    JOIN(trim_consensus, Thin::Trim, true, suffix, Number, 4) \
-    JOIN(trim_consensus, Thin::Trim, true, suffix, Number, 8) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 2) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 2) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 4) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 4) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 8) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 8) \
     JOIN(drop_sum, Thin::Drop, false, suffix, Number, 2) \
     JOIN(drop_sum, Thin::Drop, false, suffix, Number, 4) \
     JOIN(drop_sum, Thin::Drop, false, suffix, Number, 8) \

@@ -14,6 +14,7 @@ mod norm;
 mod precise_trunk;
 mod random;
 mod rope;
+mod router;
 mod rows;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -45,6 +46,7 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(copies::properties());
     all.extend(attention::properties());
     all.extend(precise_trunk::properties());
+    all.extend(router::properties());
     all
 }
 

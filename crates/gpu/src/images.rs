@@ -35,6 +35,7 @@ static IMAGES: &[(&str, &[u8])] = images![
     "prefill_attention",
     "plain_attention",
     "precise_trunk",
+    "router",
 ];
 
 /// Name and bytes of every embedded image.

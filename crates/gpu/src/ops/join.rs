@@ -83,7 +83,7 @@ pub fn join<T: Target>(
             require(thresholds.count == needed, OPERATION, || {
                 format!("{} thresholds, and {needed} are needed", thresholds.count)
             })?;
-            ("trim_", thresholds.searches.address(), per_piece)
+            (if per_piece { "trim_some_" } else { "trim_" }, thresholds.searches.address(), per_piece)
         }
         Thinning::Drop { densities } => {
             require(densities.len() == experts, OPERATION, || {

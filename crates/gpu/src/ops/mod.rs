@@ -18,6 +18,7 @@ mod plain_attention;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
+mod router;
 mod rows;
 mod thresholds;
 
@@ -38,5 +39,6 @@ pub use plain_attention::{GroupView, plain_attention, plain_gated_attention};
 pub use precise_trunk::{precise_layer_norm, precise_linear, precise_read};
 pub use prefill_attention::{AttentionShape, ColumnsView, prefill_attention, prefill_attention_takes};
 pub use rope::{RopePairs, rope};
+pub use router::{RouterScores, RouterSubspace};
 pub use rows::{RowsView, RowsViewMut, padded};
 pub use thresholds::{ThresholdScope, Thresholds};
