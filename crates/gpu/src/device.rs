@@ -6,7 +6,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 
 use crate::loaded::{Image, Loaded};
-use crate::{Argument, Fork, GpuError, Launch, Memory, PinnedMemory, Result, Target};
+use crate::{Argument, Fork, GpuError, Graph, Launch, Memory, PinnedMemory, Result, Target};
 
 /// One GPU, and one stream on it: what is asked for is done in that order.
 #[derive(Debug, Clone)]
@@ -237,6 +237,7 @@ impl Memory for DeviceMemory {
 impl Target for Device {
     type Memory = DeviceMemory;
     type Staging = PinnedMemory;
+    type Recording = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<DeviceMemory> {
         self.bind()?;
@@ -299,6 +300,22 @@ impl Target for Device {
         offset: usize,
     ) -> Result<()> {
         self.start_download(from, range, to, offset)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Device::synchronize(self)
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        Graph::begin(self)
+    }
+
+    fn end_recording(&self) -> Result<Graph> {
+        Graph::end(self)
+    }
+
+    fn replay(&self, recording: &Graph) -> Result<()> {
+        recording.replay()
     }
 
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {

@@ -12,26 +12,26 @@ mod low_rank;
 mod low_rank_split;
 mod masked_apply;
 mod masks;
-mod pieces;
-mod plugin_method;
-mod table;
-mod thresholds;
-
-pub use expert::{
-    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
-};
-pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 mod norm;
 mod patches;
+mod pieces;
 mod plain_attention;
+mod plugin_method;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
 mod router;
 mod rows;
+mod table;
+mod thresholds;
+
 pub use activation::{add, gelu, swiglu};
 pub use blocks::{MergedBlock, StoredBlock, decode_blocks, encode_block, is_block_dtype};
 pub use copies::{copy_columns, copy_rows, gather_rows};
+pub use expert::{
+    ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
+};
+pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
 pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
