@@ -1,8 +1,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use skillweld_gpu::{Argument, GpuError, Launch, Memory, Result, Target};
+use skillweld_gpu::{Argument, Fork, GpuError, Launch, Memory, Result, Staging, Target};
 
 /// Bytes before and after an allocation that no kernel may touch.
 const GUARD_BYTES: usize = 256;
@@ -146,8 +148,37 @@ impl Memory for EmulatedMemory {
     }
 }
 
+/// Memory from which an [`Emulator`] copies at once: it does nothing beside the host.
+#[derive(Debug)]
+pub struct EmulatedStaging(Vec<u8>);
+
+impl Staging for EmulatedStaging {
+    fn bytes(&self) -> Result<&[u8]> {
+        Ok(&self.0)
+    }
+
+    fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        Ok(&mut self.0)
+    }
+}
+
+/// An [`Emulator`] a thread, each with another order of threads.
+#[derive(Debug, Default)]
+pub struct Emulators {
+    next_seed: AtomicU64,
+}
+
+impl Fork for Emulators {
+    type Target = Emulator;
+
+    fn fork_target(&self) -> Result<Emulator> {
+        Ok(Emulator::new(self.next_seed.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
 impl Target for Emulator {
     type Memory = EmulatedMemory;
+    type Staging = EmulatedStaging;
     type Recording = Recording;
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory> {
@@ -169,6 +200,30 @@ impl Target for Emulator {
         }
         bytes.copy_from_slice(&from.all()[GUARD_BYTES + offset..][..bytes.len()]);
         Ok(())
+    }
+
+    fn stage(&self, bytes: usize) -> Result<EmulatedStaging> {
+        Ok(EmulatedStaging(vec![POISON; bytes]))
+    }
+
+    fn upload_staged(
+        &self,
+        to: &mut EmulatedMemory,
+        offset: usize,
+        from: &mut EmulatedStaging,
+        range: Range<usize>,
+    ) -> Result<()> {
+        self.upload(to, offset, &from.0[range])
+    }
+
+    fn download_staged(
+        &self,
+        from: &EmulatedMemory,
+        range: Range<usize>,
+        to: &mut EmulatedStaging,
+        offset: usize,
+    ) -> Result<()> {
+        self.download(from, range.start, &mut to.0[offset..offset + range.len()])
     }
 
     fn fill(&self, memory: &mut EmulatedMemory, byte: u8) -> Result<()> {
@@ -222,6 +277,23 @@ impl Target for Emulator {
     fn resident_blocks(&self, _kernel: &str, _threads: u32, _shared_bytes: u32) -> Result<u32> {
         // Few, so that a loop over more work than that runs more than once.
         Ok(4)
+    }
+
+    fn resident_blocks_in(
+        &self,
+        _image: &'static [u8],
+        kernel: &str,
+        threads: u32,
+        shared_bytes: u32,
+    ) -> Result<u32> {
+        self.resident_blocks(kernel, threads, shared_bytes)
+    }
+
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_in(&self, _image: &'static [u8], launch: &Launch<'_>) -> Result<()> {
+        // The emulation knows every kernel of this repository by its name, wherever its image lies.
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(launch) }
     }
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]

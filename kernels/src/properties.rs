@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod copies;
 mod expert;
 mod gated_attention;
@@ -11,6 +12,7 @@ mod low_rank;
 mod masked_apply;
 mod masks;
 mod norm;
+mod plugins;
 mod precise_trunk;
 mod random;
 mod rope;
@@ -36,6 +38,8 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(masked_apply::properties());
     all.extend(masks::properties());
     all.extend(join::properties());
+    all.extend(blocks::properties());
+    all.extend(plugins::properties());
     all.extend(gemm::properties());
     all.extend(low_rank::properties());
     all.extend(gated_attention::properties());

@@ -51,6 +51,10 @@ pub(crate) fn bundle(gpu: bool) -> Result<PathBuf> {
             &folder.join("gpu-tests"),
         )?;
         place(
+            &executable(&["test", "--release", "-p", "skillweld-merge", "--test", "device"])?,
+            &folder.join("gpu-merge-tests"),
+        )?;
+        place(
             &executable(&["bench", "-p", "skillweld-kernels", "--bench", "device"])?,
             &folder.join("gpu-bench"),
         )?;

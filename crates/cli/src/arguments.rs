@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
-
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
+use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
@@ -49,6 +49,29 @@ pub(crate) struct ThreadCount {
 impl ThreadCount {
     pub(crate) fn get(&self) -> Threads {
         self.threads.map_or_else(Threads::available, Threads::new)
+    }
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Processor {
+    /// The processor
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU, for all that there is code for it
+    Cuda,
+}
+
+impl Processor {
+    /// The GPU, if it is asked for.
+    ///
+    /// # Errors
+    /// One sentence: why there is none.
+    pub(crate) fn open(self) -> Result<Option<Device>, GpuError> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda => Device::open(0).map(Some),
+        }
     }
 }
 

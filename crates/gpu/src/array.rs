@@ -103,6 +103,12 @@ impl View<'_> {
         Self { address, numel: range.len(), ..self }
     }
 
+    /// The same bytes as elements of another dtype; what is no whole one is left off.
+    #[must_use]
+    pub fn of_dtype(self, dtype: Dtype) -> Self {
+        Self { dtype, numel: self.numel * self.dtype.bits() / dtype.bits(), ..self }
+    }
+
     /// Number of elements.
     pub fn numel(&self) -> usize {
         self.numel
@@ -127,6 +133,12 @@ impl<'a> ViewMut<'a> {
     /// The same elements, to read.
     pub fn as_view(&self) -> View<'_> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
+    }
+
+    /// The same bytes as elements of another dtype; what is no whole one is left off.
+    #[must_use]
+    pub fn of_dtype(self, dtype: Dtype) -> Self {
+        Self { dtype, numel: self.numel * self.dtype.bits() / dtype.bits(), ..self }
     }
 
     /// These of its elements.

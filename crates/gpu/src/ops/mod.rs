@@ -1,6 +1,7 @@
 //! One typed launch a kernel. Every one names its twin: the CPU's code that gives the same values.
 
 mod activation;
+mod blocks;
 mod copies;
 mod expert;
 mod expert_persistent;
@@ -15,14 +16,17 @@ mod norm;
 mod patches;
 mod pieces;
 mod plain_attention;
+mod plugin_method;
 mod precise_trunk;
 mod prefill_attention;
 mod rope;
 mod router;
 mod rows;
+mod table;
 mod thresholds;
 
 pub use activation::{add, gelu, swiglu};
+pub use blocks::{MergedBlock, StoredBlock, decode_blocks, encode_block, is_block_dtype};
 pub use copies::{copy_columns, copy_rows, gather_rows};
 pub use expert::{
     ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape,
@@ -36,9 +40,11 @@ pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, ma
 pub use norm::{layer_norm, rms_norm};
 pub use patches::{PatchShape, patches};
 pub use plain_attention::{GroupView, plain_attention, plain_gated_attention};
+pub use plugin_method::{PluginBlock, PluginKernel, PluginOutput, run_plugin};
 pub use precise_trunk::{precise_layer_norm, precise_linear, precise_read};
 pub use prefill_attention::{AttentionShape, ColumnsView, prefill_attention, prefill_attention_takes};
 pub use rope::{RopePairs, rope};
 pub use router::{RouterScores, RouterSubspace};
 pub use rows::{RowsView, RowsViewMut, padded};
+pub use table::Table;
 pub use thresholds::{ThresholdScope, Thresholds};
