@@ -72,16 +72,12 @@ fn published_intermediates<T: Target + Send>(gpu: Gpu<T>) {
 }
 
 /// Routing, another task's weights, and actions, as the processor has them.
-fn same_policy<T: Target + Send + 'static>(
-    precision: Precision,
-    tolerance: f32,
-    gpu: impl Fn() -> Gpu<T> + Send + Sync + 'static,
-) {
+fn same_policy<T: Target + Send + 'static>(precision: Precision, tolerance: f32, gpu: Gpu<T>) {
     let dir = tempfile::tempdir().unwrap();
     Merge::new(2, 1).write(dir.path());
     let mut options = PolicyOptions::default();
     options.model.precision = precision;
-    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu())).unwrap();
+    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu.for_another_model())).unwrap();
     let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
     let observation: Observation = observation(0);
     let (mut gpu, mut cpu) = (on_gpu.session().unwrap(), on_cpu.session().unwrap());
@@ -102,38 +98,37 @@ fn same_policy<T: Target + Send + 'static>(
 
 #[test]
 fn in_f32_a_policy_routes_and_acts_as_on_the_processor() {
-    same_policy(Precision::F32, 1e-5, || emulated(Precision::F32));
+    same_policy(Precision::F32, 1e-5, emulated(Precision::F32));
 }
 
 #[test]
 fn in_bf16_a_policy_routes_and_acts_as_on_the_processor() {
-    same_policy(Precision::Bf16, 2e-2, || emulated(Precision::Bf16));
+    same_policy(Precision::Bf16, 2e-2, emulated(Precision::Bf16));
 }
 
 #[test]
 fn on_a_gpu_a_policy_routes_and_acts_as_on_the_processor() {
     let Some(device) = device() else { return };
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)] {
-        let (device, again) = (device.clone(), device.clone());
-        let gpu = move |device: &Device| Gpu::new(device.clone(), precision, Threads::available()).unwrap();
-        same_policy(precision, tolerance, move || gpu(&device));
+        let gpu = Gpu::new(device.clone(), precision, Threads::available()).unwrap();
         if precision == Precision::F32 {
-            recorded_parts_are_right(move || gpu(&again));
+            recorded_parts_are_right(gpu.for_another_model());
         }
+        same_policy(precision, tolerance, gpu);
     }
 }
 
 /// From the second step on parts are recorded, from the third on replayed; what somebody holds is never written again.
 #[test]
 fn recorded_parts_give_the_same_and_leave_earlier_results_alone() {
-    recorded_parts_are_right(|| emulated(Precision::F32));
+    recorded_parts_are_right(emulated(Precision::F32));
 }
 
-fn recorded_parts_are_right<T: Target + Send + 'static>(gpu: impl Fn() -> Gpu<T> + Send + Sync + 'static) {
+fn recorded_parts_are_right<T: Target + Send + 'static>(gpu: Gpu<T>) {
     let dir = tempfile::tempdir().unwrap();
     Merge::new(2, 1).write(dir.path());
     let options = PolicyOptions::default();
-    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu())).unwrap();
+    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu.for_another_model())).unwrap();
     let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
     let mut held = Vec::new();
     for (index, (task, seen)) in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (0, 1)].into_iter().enumerate() {
