@@ -95,8 +95,8 @@ impl Opening {
             DeviceName::Cpu => job.run(Policy::open_with(path, &options)?, None),
             DeviceName::Cuda => {
                 let device = Device::open(0)?;
-                let target = device.clone();
-                let backend = move || Gpu::new(target.clone(), precision, threads);
+                let gpu = Gpu::new(device.clone(), precision, threads)?;
+                let backend = move || Ok(gpu.for_another_model());
                 job.run(Policy::open_on(path, &options, backend)?, Some(device))
             }
         }

@@ -63,6 +63,18 @@ impl<T: Target + Send> Gpu<T> {
         Ok(Self { shared, recordings, constants, precision, threads })
     }
 
+    /// For another model's weights, on the same target: with the same order of work, and memory in common.
+    #[must_use]
+    pub fn for_another_model(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            recordings: Recordings::default(),
+            constants: Constants::default(),
+            precision: self.precision,
+            threads: self.threads,
+        }
+    }
+
     /// What activations are stored in that a linear layer or an attention reads next.
     fn narrow(&self) -> Dtype {
         self.precision.dtype()

@@ -1,11 +1,13 @@
-//! The GPU's backend on the emulation of a GPU: the same policy as on the processor, and the published intermediates.
-#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+//! The GPU's backend, on the emulation of a GPU and on a real one where there is one: the same policy as on the processor, and
+//! the published intermediates.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test, a skip must be seen")]
 
 mod merge;
 mod support;
 
 use merge::{Merge, observation};
 use ndarray::{Array3, Axis, Ix1, Ix4, s};
+use skillweld_gpu::{Device, Target};
 use skillweld_kernels::Emulator;
 use skillweld_linalg::Threads;
 use skillweld_policy::backend::Matrix;
@@ -15,15 +17,36 @@ use skillweld_policy::{
 use skillweld_store::Checkpoint;
 use support::{assert_close, data, tensor};
 
-fn gpu(precision: Precision) -> Gpu<Emulator> {
+fn emulated(precision: Precision) -> Gpu<Emulator> {
     Gpu::new(Emulator::new(1), precision, Threads::available()).unwrap()
+}
+
+/// A GPU, if there is one; with `SKILLWELD_REQUIRE_GPU=1` there must be.
+fn device() -> Option<Device> {
+    let device = Device::open(0);
+    assert!(
+        device.is_ok() || std::env::var_os("SKILLWELD_REQUIRE_GPU").is_none_or(|value| value != "1"),
+        "{}",
+        device.unwrap_err()
+    );
+    device.inspect_err(|reason| println!("skipped: {reason}")).ok()
 }
 
 #[test]
 fn every_intermediate_is_the_published_one() {
+    published_intermediates(emulated(Precision::F32));
+}
+
+#[test]
+fn on_a_gpu_every_intermediate_is_the_published_one() {
+    let Some(device) = device() else { return };
+    published_intermediates(Gpu::new(device, Precision::F32, Threads::available()).unwrap());
+}
+
+fn published_intermediates<T: Target + Send>(gpu: Gpu<T>) {
     let dir = data("policy-tiny");
     let io = Checkpoint::open(dir.join("io.safetensors")).unwrap();
-    let model = Model::open_on(&dir, &ModelOptions::default(), gpu(Precision::F32)).unwrap();
+    let model = Model::open_on(&dir, &ModelOptions::default(), gpu).unwrap();
     let pixel_values = tensor(&io, "pixel_values").into_dimensionality::<Ix4>().unwrap();
     let proprio = tensor(&io, "proprio").into_dimensionality::<Ix1>().unwrap();
     let ids = io.get("input_ids").unwrap().bytes();
@@ -49,12 +72,12 @@ fn every_intermediate_is_the_published_one() {
 }
 
 /// Routing, another task's weights, and actions, as the processor has them.
-fn same_policy(precision: Precision, tolerance: f32) {
+fn same_policy<T: Target + Send + 'static>(precision: Precision, tolerance: f32, gpu: Gpu<T>) {
     let dir = tempfile::tempdir().unwrap();
     Merge::new(2, 1).write(dir.path());
     let mut options = PolicyOptions::default();
     options.model.precision = precision;
-    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu(precision))).unwrap();
+    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu.for_another_model())).unwrap();
     let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
     let observation: Observation = observation(0);
     let (mut gpu, mut cpu) = (on_gpu.session().unwrap(), on_cpu.session().unwrap());
@@ -75,21 +98,37 @@ fn same_policy(precision: Precision, tolerance: f32) {
 
 #[test]
 fn in_f32_a_policy_routes_and_acts_as_on_the_processor() {
-    same_policy(Precision::F32, 1e-5);
+    same_policy(Precision::F32, 1e-5, emulated(Precision::F32));
 }
 
 #[test]
 fn in_bf16_a_policy_routes_and_acts_as_on_the_processor() {
-    same_policy(Precision::Bf16, 2e-2);
+    same_policy(Precision::Bf16, 2e-2, emulated(Precision::Bf16));
+}
+
+#[test]
+fn on_a_gpu_a_policy_routes_and_acts_as_on_the_processor() {
+    let Some(device) = device() else { return };
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)] {
+        let gpu = Gpu::new(device.clone(), precision, Threads::available()).unwrap();
+        if precision == Precision::F32 {
+            recorded_parts_are_right(gpu.for_another_model());
+        }
+        same_policy(precision, tolerance, gpu);
+    }
 }
 
 /// From the second step on parts are recorded, from the third on replayed; what somebody holds is never written again.
 #[test]
 fn recorded_parts_give_the_same_and_leave_earlier_results_alone() {
+    recorded_parts_are_right(emulated(Precision::F32));
+}
+
+fn recorded_parts_are_right<T: Target + Send + 'static>(gpu: Gpu<T>) {
     let dir = tempfile::tempdir().unwrap();
     Merge::new(2, 1).write(dir.path());
     let options = PolicyOptions::default();
-    let on_gpu = Policy::open_on(dir.path(), &options, || Ok(gpu(Precision::F32))).unwrap();
+    let on_gpu = Policy::open_on(dir.path(), &options, move || Ok(gpu.for_another_model())).unwrap();
     let on_cpu = Policy::open_with(dir.path(), &options).unwrap();
     let mut held = Vec::new();
     for (index, (task, seen)) in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (0, 1)].into_iter().enumerate() {
