@@ -30,7 +30,7 @@ std::map<std::string, Kernel> &kernels() {
     return all;
 }
 
-enum class Wait { Nothing, Block, Warp, Grid, Done };
+enum class Wait { Nothing, Block, Named, Warp, Grid, Done };
 
 struct Block;
 
@@ -42,6 +42,7 @@ struct Fiber {
     unsigned index = 0; // in the block
     Wait wait = Wait::Nothing;
     unsigned mask = 0; // of the warp barrier it waits at
+    unsigned barrier = 0, barrier_threads = 0; // the named barrier it waits at
     unsigned exchanges = 0; // of its whole warp
 };
 
@@ -122,6 +123,17 @@ struct Warp {
     }
 };
 
+bool release_named(const Block &block) {
+    std::map<unsigned, unsigned> waiting; // threads at each named barrier
+    for (Fiber *fiber : block.fibers)
+        if (fiber->wait == Wait::Named) waiting[fiber->barrier]++;
+    bool any = false;
+    for (Fiber *fiber : block.fibers)
+        if (fiber->wait == Wait::Named && waiting[fiber->barrier] == fiber->barrier_threads)
+            fiber->wait = Wait::Nothing, any = true;
+    return any;
+}
+
 // Lets go whoever waits for a whole block or grid that has come. Threads that have ended do not count, as on a GPU.
 bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
     bool any = false, all_at_grid = true;
@@ -134,6 +146,7 @@ bool release(const std::vector<std::unique_ptr<Block>> &blocks) {
         }
         for (Fiber *fiber : block->fibers)
             if (all_at_block && fiber->wait == Wait::Block) fiber->wait = Wait::Nothing, any = true;
+        any |= release_named(*block);
     }
     if (all_at_grid)
         for (auto &block : blocks)
@@ -219,6 +232,12 @@ unsigned lane() { return run->current->index % 32; }
 void block_barrier(int line) {
     run->lines.insert(line);
     if (line != run->dropped_line) suspend(Wait::Block);
+}
+void named_barrier(int line, unsigned id, unsigned threads) {
+    run->lines.insert(line);
+    run->current->barrier = id;
+    run->current->barrier_threads = threads;
+    if (line != run->dropped_line) suspend(Wait::Named);
 }
 void warp_barrier(unsigned mask) {
     run->current->mask = mask;

@@ -50,6 +50,8 @@ unsigned char *shared_memory();
 
 // Waits for every thread of the block. `line` names the barrier, so that a test can take it away.
 void block_barrier(int line);
+// Waits until `threads` threads of the block have come to barrier `id`; `line` as above.
+void named_barrier(int line, unsigned id, unsigned threads);
 // Waits for the lanes of `mask` in the running warp.
 void warp_barrier(unsigned mask);
 // Waits for every thread of the grid; only in cooperative launches.
@@ -98,6 +100,8 @@ struct Registered {
 #define gridDim (::emulation::position().grid_size)
 
 #define __syncthreads() ::emulation::block_barrier(__LINE__)
+// As in platform.cuh.
+#define sync_named(id, threads) ::emulation::named_barrier(__LINE__, id, threads)
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulation::warp_barrier(mask); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}

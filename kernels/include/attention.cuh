@@ -44,32 +44,48 @@ struct ValueTile {
     }
 };
 
+// Cosines and sines for a lane's elements of one query: rows are half a head long and read by column mod half. All loads are
+// under way before the first is used.
+template <int WIDE>
+struct RotaryTile {
+    Bytes16 cosines[4 * WIDE], sines[4 * WIDE];
+
+    __device__ __forceinline__ void load(const float *cosine_rows, const float *sine_rows, uint32_t row, uint32_t head_dim) {
+        const uint32_t half = head_dim / 2;
+#pragma unroll
+        for (uint32_t i = 0; i < 4 * WIDE; i++) { // half is a multiple of four: four columns do not wrap
+            const uint32_t column = 32 * (i / 2) + 8 * (threadIdx.x % 4) + 4 * (i % 2);
+            const uint32_t at = row * half + (column < half ? column : column - half);
+            cosines[i] = sines[i] = Bytes16{};
+            if (column < head_dim) {
+                cosines[i] = *reinterpret_cast<const Bytes16 *>(cosine_rows + at);
+                sines[i] = *reinterpret_cast<const Bytes16 *>(sine_rows + at);
+            }
+        }
+    }
+
+    __device__ __forceinline__ float cosine(uint32_t element) const {
+        return float_of_bits(cosines[element / 4].word[element % 4]);
+    }
+    __device__ __forceinline__ float sine(uint32_t element) const {
+        return float_of_bits(sines[element / 4].word[element % 4]);
+    }
+};
+
 // Queries of one group as a lane holds them: elements 32s + 8t … of query g, multiplied with what makes a score the
 // exponent of 2.
 template <int WIDE>
 struct QueryTile {
     float element[2 * WIDE][8];
 
-    // Turns the pairs (2i, 2i+1) by position `row`, whose cosines and sines are `half` long and are read by column mod half.
-    __device__ __forceinline__ void turn(const float *cosines, const float *sines, uint32_t row, uint32_t head_dim) {
-        const uint32_t t = threadIdx.x % 4, half = head_dim / 2;
+    // Turns the pairs (2i, 2i+1) by what `table` holds.
+    __device__ __forceinline__ void turn(const RotaryTile<WIDE> &table) {
 #pragma unroll
-        for (uint32_t s = 0; s < 2 * WIDE; s++) {
-            const uint32_t dim = 32 * s + 8 * t;
-            if (dim >= head_dim) continue;
-#pragma unroll
-            for (uint32_t part = 0; part < 2; part++) { // half is a multiple of four: four columns do not wrap
-                const uint64_t at = uint64_t(row) * half + (dim + 4 * part) % half;
-                const Bytes16 c = *reinterpret_cast<const Bytes16 *>(cosines + at);
-                const Bytes16 n = *reinterpret_cast<const Bytes16 *>(sines + at);
-#pragma unroll
-                for (uint32_t i = 4 * part; i < 4 * part + 4; i += 2) {
-                    const float even = element[s][i], odd = element[s][i + 1];
-                    element[s][i] = even * float_of_bits(c.word[i % 4]) - odd * float_of_bits(n.word[i % 4]);
-                    element[s][i + 1] =
-                        odd * float_of_bits(c.word[i % 4 + 1]) + even * float_of_bits(n.word[i % 4 + 1]);
-                }
-            }
+        for (uint32_t i = 0; i < 16 * WIDE; i += 2) {
+            float(&pair)[8] = element[i / 8];
+            const float even = pair[i % 8], odd = pair[i % 8 + 1];
+            pair[i % 8] = even * table.cosine(i) - odd * table.sine(i);
+            pair[i % 8 + 1] = odd * table.cosine(i + 1) + even * table.sine(i + 1);
         }
     }
 
@@ -201,21 +217,44 @@ __device__ __forceinline__ void leave_part(const AttentionParts &parts, uint32_t
             }
 }
 
-// Combines four elements of one query from `count` parts, each counting by its largest score beside that of all.
+// Combines four elements of one query from `count` parts, each counting by its largest score beside that of all. BATCH parts
+// are under way together.
+template <uint32_t BATCH>
 __device__ __forceinline__ void combine(const AttentionParts &parts, uint32_t count, uint32_t query, uint32_t element,
                                         uint32_t head_dim, float &most, float &weight, float (&sum)[4]) {
     most = NOTHING;
-    for (uint32_t part = 0; part < count; part++) most = fmaxf(most, parts.largest[part * QUERIES + query]);
     weight = 0.0f;
 #pragma unroll
     for (int i = 0; i < 4; i++) sum[i] = 0.0f;
-#pragma unroll 4
-    for (uint32_t part = 0; part < count; part++) {
-        const uint32_t row = part * QUERIES + query;
-        const Bytes16 four = *reinterpret_cast<const Bytes16 *>(parts.sum + uint64_t(row) * head_dim + element);
-        const float by = exp2f(parts.largest[row] - most);
-        weight += by * parts.weight[row];
+#pragma unroll 1
+    for (uint32_t first = 0; first < count; first += BATCH) {
+        const float *largest_at = parts.largest + first * QUERIES + query, *weight_at = parts.weight + first * QUERIES + query;
+        const float *sum_at = parts.sum + (first * QUERIES + query) * head_dim + element;
+        const uint32_t stride = QUERIES * head_dim;
+        float largest[BATCH], weights[BATCH];
+        Bytes16 fours[BATCH];
+        float now = most;
 #pragma unroll
-        for (int i = 0; i < 4; i++) sum[i] += by * float_of_bits(four.word[i]);
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const bool present = first + i < count;
+            largest[i] = present ? largest_at[i * QUERIES] : NOTHING;
+            weights[i] = present ? weight_at[i * QUERIES] : 0.0f;
+            fours[i] = Bytes16{};
+            if (present) fours[i] = *reinterpret_cast<const Bytes16 *>(sum_at + i * stride);
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) now = fmaxf(now, largest[i]);
+        const float fade = exp2f(most - now);
+        most = now;
+        weight *= fade;
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum[i] *= fade;
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const float by = exp2f(largest[i] - most);
+            weight += by * weights[i];
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[j] += by * float_of_bits(fours[i].word[j]);
+        }
     }
 }

@@ -24,6 +24,55 @@ struct LowRankProduct {
     uint32_t unused;
 };
 
+// Elements of the inner length that are multiplied at once, a row of a tile; counted anew in every product.
+constexpr uint32_t STEP = TILE_ROW_BYTES / 2;
+
+// A step of one of a matrix's products.
+struct Cursor {
+    const LowRankProduct *product, *end;
+    uint32_t first; // element of its inner length
+
+    static __device__ __forceinline__ Cursor begin(const LowRankPiece &piece, const LowRankProduct *products) {
+        const LowRankProduct *product = products + piece.first_product;
+        return Cursor{product, product + piece.product_count, 0};
+    }
+    __device__ __forceinline__ bool more() const { return product != end; }
+    __device__ __forceinline__ void advance() {
+        first += STEP;
+        if (first >= product->inner) product++, first = 0;
+    }
+};
+
+// Adds the products of a step, of which `rest` or STEP elements are left: rows of a left tile from `row` on, all columns of a
+// right one.
+template <int ROWS>
+__device__ __forceinline__ void multiply_step(WarpTile<ROWS, 64> &sums, const unsigned char *left, uint32_t row,
+                                              const unsigned char *right, uint32_t rest) {
+    using Sums = WarpTile<ROWS, 64>;
+    FragmentA a[2][Sums::DOWN];
+    FragmentB b[2][Sums::ACROSS];
+    if (rest > STEP - 16) {
+        // The usual case, without branches: the next fragments come while these are multiplied.
+        load_left(a[0], left, row, 0);
+        load_right_rows(b[0], right, 0, 0);
+#pragma unroll
+        for (uint32_t k = 0; k < STEP / 16; k++) {
+            if (k + 1 < STEP / 16) {
+                load_left(a[(k + 1) % 2], left, row, k + 1);
+                load_right_rows(b[(k + 1) % 2], right, 0, k + 1);
+            }
+            sums.multiply(a[k % 2], b[k % 2]);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t k = 0; 16 * k < rest; k++) {
+        load_left(a[0], left, row, k);
+        load_right_rows(b[0], right, 0, k);
+        sums.multiply(a[0], b[0]);
+    }
+}
+
 // Writes eight elements of a row from `column` on, a multiple of 8; `values` are Σ_k s_k · B_k A_k and begin on 16 bytes.
 template <class Number>
 __device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t row, uint32_t column, const float *values) {
@@ -49,15 +98,16 @@ __device__ __forceinline__ void write_eight(const LowRankPiece &piece, uint32_t 
     store_eight<Number>(out, at, at + 8, result);
 }
 
-// Asks the L2 for rows of Θ₀ that this block will add to, while it has other work.
+// Asks the L2 for a rectangle of Θ₀ that will be added to, while there is other work; by `threads` threads, of which this
+// is `thread`.
 template <class Number>
 __device__ __forceinline__ void expect_base(const LowRankPiece &piece, uint32_t first_row, uint32_t rows, uint32_t first_column,
-                                            uint32_t columns) {
+                                            uint32_t columns, uint32_t thread, uint32_t threads) {
     using Stored = typename Number::Stored;
-    if (!piece.base) return;
     constexpr uint32_t LINE = 128 / sizeof(Stored);
     const uint32_t lines = columns / LINE;
-    for (uint32_t i = threadIdx.x; i < rows * lines; i += blockDim.x) {
+    if (!piece.base) return;
+    for (uint32_t i = thread; i < rows * lines; i += threads) {
         const uint32_t row = first_row + i / lines, column = first_column + i % lines * LINE;
         if (row < piece.rows && column < piece.columns)
             prefetch(static_cast<const Stored *>(piece.base) + uint64_t(row) * piece.columns + column);

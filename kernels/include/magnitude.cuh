@@ -16,6 +16,17 @@ __device__ __forceinline__ void magnitudes<F32>(const Eight<F32> &eight, uint32_
     for (int i = 0; i < 8; i++) keys[i] = eight.half[i / 4].word[i % 4] & 0x7fffffffu;
 }
 
+// The number that has this key; NaN for a key that no number has.
+template <class Number>
+__device__ __forceinline__ float magnitude_of(uint32_t key) {
+    return key > 0x7fffu ? float_of_bits(0x7fc00000u) : Number::widen(uint16_t(key));
+}
+
+template <>
+__device__ __forceinline__ float magnitude_of<F32>(uint32_t key) {
+    return float_of_bits(key);
+}
+
 // What is kept of a trimmed expert.
 struct Threshold {
     uint32_t key;   // larger magnitudes are kept, smaller ones are not

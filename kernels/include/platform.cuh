@@ -15,6 +15,8 @@
     static ::emulation::Registered registered_##name(#name, threads, &name);     \
     static void name parameters
 
+#define KERNEL_RESIDENT(threads, blocks, name, parameters) KERNEL(threads, name, parameters)
+
 #define SHARED_MEMORY(pointer) unsigned char *pointer = ::emulation::shared_memory()
 
 #else
@@ -22,10 +24,21 @@
 // `threads` is the largest block the kernel is launched with.
 #define KERNEL(threads, name, parameters) extern "C" __global__ void __launch_bounds__(threads) name parameters
 
+// The same with at least `blocks` blocks at once on a multiprocessor: the compiler gives each thread no more registers.
+#define KERNEL_RESIDENT(threads, blocks, name, parameters) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name parameters
+
 #define SHARED_MEMORY(pointer)                                            \
     extern __shared__ __align__(128) unsigned char skillweld_shared[];    \
     unsigned char *pointer = skillweld_shared
 
+#endif
+
+#ifndef SKILLWELD_EMULATED
+// A barrier for `threads` threads of a block, whole warps that all name the same `id` (1 … 15); 0 is __syncthreads().
+__device__ __forceinline__ void sync_named(uint32_t id, uint32_t threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 #endif
 
 #define WARP 32u
@@ -66,6 +79,18 @@ __device__ __forceinline__ void prefetch(const void *address) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #else
     (void)address;
+#endif
+}
+
+// Adds to a counter in memory and gives what it was. What this thread, and those it has met at a barrier, wrote before is
+// seen by whoever counts later; what was written before others counted is seen from here on.
+__device__ __forceinline__ uint32_t add_in_order(uint32_t *counter, uint32_t value) {
+#ifdef SKILLWELD_EMULATED
+    return atomicAdd(counter, value);
+#else
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(value) : "memory");
+    return before;
 #endif
 }
 

@@ -62,14 +62,14 @@ __device__ __forceinline__ float sum_of_four_lanes(float value) {
 }
 
 // Number, mean and Σ (x − mean)² of some elements of a row.
-struct Moments {
-    float count, mean, squares;
+struct __align__(16) Moments {
+    float count, mean, squares, unused;
 };
 
 __device__ __forceinline__ Moments merge(const Moments &a, const Moments &b) {
     const float count = a.count + b.count, apart = b.mean - a.mean;
     const float part = count > 0.0f ? b.count / count : 0.0f;
-    return Moments{count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part};
+    return Moments{count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part, 0.0f};
 }
 
 // Of what a warp has of row g: `count` elements, `inverse` = 1 / count. Steps that are not `present` are zero.
@@ -85,7 +85,7 @@ __device__ __forceinline__ Moments moments_of(const RowStep (&x)[STEPS], const b
         const float apart = present[i / 8] ? x[i / 8].element[i % 8] - mean : 0.0f;
         squares += apart * apart;
     }
-    return Moments{count, mean, sum_of_four_lanes(squares)};
+    return Moments{count, mean, sum_of_four_lanes(squares), 0.0f};
 }
 
 // What normalises row g: mean and 1 / √(variance + ε), from the moments that every warp left at [warp · 8 + row].
@@ -93,18 +93,22 @@ struct Norm {
     float mean, scale;
 };
 
+// At most MOST_WARPS warps; each of the four lanes of a row adds up every fourth.
+template <uint32_t MOST_WARPS>
 __device__ __forceinline__ Norm norm_of(const Moments *left, uint32_t warps, float inverse_width, float epsilon) {
     const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+    Moments parts[MOST_WARPS / 4];
     float sum = 0.0f, squares = 0.0f;
-    for (uint32_t warp = t; warp < warps; warp += 4) {
-        const Moments part = left[warp * ROWS + g];
-        sum += part.count * part.mean;
+#pragma unroll
+    for (uint32_t i = 0; i < MOST_WARPS / 4; i++) {
+        parts[i] = Moments{};
+        if (t + 4 * i < warps) parts[i] = left[(t + 4 * i) * ROWS + g];
+        sum += parts[i].count * parts[i].mean;
     }
     const float mean = sum_of_four_lanes(sum) * inverse_width;
-    for (uint32_t warp = t; warp < warps; warp += 4) {
-        const Moments part = left[warp * ROWS + g];
-        squares += part.squares + part.count * (part.mean - mean) * (part.mean - mean);
-    }
+#pragma unroll
+    for (uint32_t i = 0; i < MOST_WARPS / 4; i++)
+        squares += parts[i].squares + parts[i].count * (parts[i].mean - mean) * (parts[i].mean - mean);
     return Norm{mean, rsqrtf(sum_of_four_lanes(squares) * inverse_width + epsilon)};
 }
 

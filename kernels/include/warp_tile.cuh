@@ -89,18 +89,28 @@ struct WarpTile {
 
     // Leaves the sums in the warp's own part of shared memory, row by row, for its lanes to read along rows.
     __device__ __forceinline__ void spread(float *shared) const {
+#pragma unroll
+        for (int i = 0; i < DOWN; i++) spread_part(shared + 16 * i * PITCH, i);
+        __syncwarp();
+    }
+
+    // The same for rows 16·part … +15, which come to the beginning.
+    __device__ __forceinline__ void spread_rows(float *shared, int part) const {
+        spread_part(shared, part);
+        __syncwarp();
+    }
+
+  private:
+    __device__ __forceinline__ void spread_part(float *shared, int part) const {
         const uint32_t lane = threadIdx.x % WARP;
         float *mine = shared + lane / 4 * PITCH + lane % 4 * 2;
 #pragma unroll
-        for (int i = 0; i < DOWN; i++)
+        for (int j = 0; j < ACROSS; j++)
 #pragma unroll
-            for (int j = 0; j < ACROSS; j++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float *at = mine + (16 * i + 8 * half) * PITCH + 8 * j;
-                    at[0] = sum[i][j].value[2 * half];
-                    at[1] = sum[i][j].value[2 * half + 1];
-                }
-        __syncwarp();
+            for (int half = 0; half < 2; half++) {
+                float *at = mine + 8 * half * PITCH + 8 * j;
+                at[0] = sum[part][j].value[2 * half];
+                at[1] = sum[part][j].value[2 * half + 1];
+            }
     }
 };

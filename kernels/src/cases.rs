@@ -11,6 +11,7 @@ mod masks;
 mod plugins;
 mod policy;
 mod random_memory;
+mod router;
 
 use skillweld_gpu::{Device, Result};
 
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
     all.extend(low_rank::cases());
     all.extend(gated_attention::cases());
     all.extend(expert::cases());
+    all.extend(router::cases());
     all.extend(policy::cases());
     all.extend(blocks::cases());
     all.extend(plugins::cases());

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use skillweld_gpu::{Fork, GpuError, Launch, Memory, Result, Staging, Target};
+use skillweld_gpu::{Argument, Fork, GpuError, Launch, Memory, Result, Staging, Target};
 
 /// Bytes before and after an allocation that no kernel may touch.
 const GUARD_BYTES: usize = 256;
@@ -40,6 +40,26 @@ pub struct Emulator {
     seed: Cell<u64>,
     dropped: Option<(String, i32)>,
     barriers: RefCell<BTreeSet<(String, i32)>>,
+    /// What was asked for since a recording began.
+    recording: RefCell<Option<Vec<Recorded>>>,
+}
+
+/// One entry of a recording.
+#[derive(Debug)]
+enum Recorded {
+    Launch {
+        kernel: String,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        arguments: Vec<Argument>,
+        cooperative: bool,
+    },
+    Fill {
+        address: u64,
+        bytes: usize,
+        byte: u8,
+    },
 }
 
 impl Emulator {
@@ -53,11 +73,23 @@ impl Emulator {
         Self { dropped: Some((kernel.to_owned(), line)), ..Self::new(seed) }
     }
 
+    /// As a driver, which may not be asked for such things while it records.
+    fn not_recording(&self, what: &str) -> Result<()> {
+        if self.recording.borrow().is_none() {
+            return Ok(());
+        }
+        Err(GpuError::Emulation { kernel: what.to_owned(), problem: "asked for while recording".to_owned() })
+    }
+
     /// The barriers that were reached so far: kernel and line.
     pub fn barriers(&self) -> BTreeSet<(String, i32)> {
         self.barriers.borrow().clone()
     }
 }
+
+/// What an [`Emulator`] recorded.
+#[derive(Debug)]
+pub struct Recording(Vec<Recorded>);
 
 /// Memory of an [`Emulator`].
 #[derive(Debug)]
@@ -147,17 +179,21 @@ impl Fork for Emulators {
 impl Target for Emulator {
     type Memory = EmulatedMemory;
     type Staging = EmulatedStaging;
+    type Recording = Recording;
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory> {
+        self.not_recording("an allocation")?;
         Ok(EmulatedMemory::new(bytes))
     }
 
     fn upload(&self, to: &mut EmulatedMemory, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.not_recording("an upload")?;
         to.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
     fn download(&self, from: &EmulatedMemory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        self.not_recording("a download")?;
         if from.overrun() {
             let problem = "something was written beside an array".to_owned();
             return Err(GpuError::Emulation { kernel: "one of those before".to_owned(), problem });
@@ -191,7 +227,50 @@ impl Target for Emulator {
     }
 
     fn fill(&self, memory: &mut EmulatedMemory, byte: u8) -> Result<()> {
+        if let Some(recorded) = self.recording.borrow_mut().as_mut() {
+            recorded.push(Recorded::Fill { address: memory.address(), bytes: memory.byte_len(), byte });
+            return Ok(());
+        }
         memory.bytes_mut().fill(byte);
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.not_recording("waiting")
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        self.not_recording("a recording")?;
+        *self.recording.borrow_mut() = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_recording(&self) -> Result<Recording> {
+        Ok(Recording(self.recording.take().unwrap_or_default()))
+    }
+
+    fn replay(&self, recording: &Recording) -> Result<()> {
+        for recorded in &recording.0 {
+            match recorded {
+                Recorded::Launch { kernel, grid, threads, shared_bytes, arguments, cooperative } => {
+                    let (grid, threads, shared_bytes, cooperative) =
+                        (*grid, *threads, *shared_bytes, *cooperative);
+                    let launch = Launch { kernel, grid, threads, shared_bytes, cooperative, arguments };
+                    // SAFETY: who asked for it promised that it fits, and who replays that its memory is still there.
+                    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+                    unsafe {
+                        self.launch(&launch)?;
+                    }
+                }
+                Recorded::Fill { address, bytes, byte } => {
+                    // SAFETY: who replays promises that the memory is still there, and nothing else runs now.
+                    #[expect(unsafe_code, reason = "memory by its address")]
+                    unsafe {
+                        std::ptr::write_bytes(*address as *mut u8, *byte, *bytes);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -219,6 +298,12 @@ impl Target for Emulator {
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        if let Some(recorded) = self.recording.borrow_mut().as_mut() {
+            let Launch { kernel, grid, threads, shared_bytes, cooperative, arguments } = *launch;
+            let (kernel, arguments) = (kernel.to_owned(), arguments.to_vec());
+            recorded.push(Recorded::Launch { kernel, grid, threads, shared_bytes, arguments, cooperative });
+            return Ok(());
+        }
         let failed = |problem: &str| GpuError::Emulation {
             kernel: launch.kernel.to_owned(),
             problem: problem.to_owned(),

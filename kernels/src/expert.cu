@@ -5,8 +5,10 @@
 //
 // Bound by latency: a layer's weights are 1.6 to 3.2 MB, less than a microsecond of memory. So every block takes few
 // features, its warps share the inputs, all weights are under way before the rows are asked for, and sums of warps meet in
-// shared memory once (skinny.cuh).
+// shared memory once (skinny.cuh). Multiprocessors that are left over bring the next kernels' weights, keys and values into
+// the L2 meanwhile.
 
+#include "../include/prefetch.cuh"
 #include "../include/skinny.cuh"
 
 namespace {
@@ -25,7 +27,7 @@ struct Layer {
     uint32_t width, features;
 };
 
-// Block (b, r): features TILES · 8 · b … of rows 8 r …, in TILES · 64 threads or more. Shared memory: TILES · 64 sums a warp, then 8 moments a warp.
+// Block (b, r), as many as the features need: features TILES · 8 · b … of rows 8 r …, in TILES · 64 threads or more. Shared memory: TILES · 64 sums a warp, then 8 moments a warp.
 template <int TILES>
 __device__ __forceinline__ void linear(const float *x, const Layer &layer, float *out, uint32_t rows) {
     SHARED_MEMORY(shared);
@@ -85,7 +87,7 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
         }
         if (t == 0) moments[warp * ROWS + g] = mine;
         __syncthreads(); // the moments of all warps are there
-        norm = norm_of(moments, warps, 1.0f / float(layer.width), layer.epsilon);
+        norm = norm_of<MOST_WARPS>(moments, warps, 1.0f / float(layer.width), layer.epsilon);
         if (steps > STEPS * warps) load_rows_of(warp);
     }
     float sums[TILES][4] = {};
@@ -114,7 +116,13 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
 #define EXPERT_LINEAR(TILES)                                                                                             \
     KERNEL(MOST_THREADS, expert_linear_##TILES,                                                                          \
            (const float *x, const uint16_t *weights, const float *bias, const float *residual, const float *gain,        \
-            const float *shift, float epsilon, uint32_t relu, uint32_t rows, uint32_t width, uint32_t features, float *out)) { \
+            const float *shift, float epsilon, uint32_t relu, uint32_t rows, uint32_t width, uint32_t features, float *out, \
+            const MemoryRange *ahead, uint32_t ahead_count)) {                                                           \
+        const uint32_t blocks = (features + TILES * FEATURES - 1) / (TILES * FEATURES);                                  \
+        if (blockIdx.x >= blocks) {                                                                                      \
+            if (blockIdx.y == 0) prefetch_ranges(ahead, ahead_count, blockIdx.x - blocks, gridDim.x - blocks);           \
+            return;                                                                                                      \
+        }                                                                                                                \
         linear<TILES>(x, Layer{weights, bias, residual, gain, shift, epsilon, relu, width, features}, out, rows);        \
     }
 

@@ -172,7 +172,7 @@ struct Worker {
         const Moments mine = moments_of(x, present, count, inverse_count);
         if (t == 0) moments[warp * ROWS + g] = mine;
         __syncthreads(); // the moments of all warps are there
-        const Norm norm = norm_of(moments, warps, inverse_width, sizes.epsilon);
+        const Norm norm = norm_of<MOST_WARPS>(moments, warps, inverse_width, sizes.epsilon);
 #pragma unroll
         for (uint32_t i = 0; i < STEPS; i++) normalise(x[i], norm, gains[i], shifts[i]);
     }
@@ -249,10 +249,12 @@ __device__ __forceinline__ void attend(const Worker<TILES, ONCE> &worker, const 
                 wanted[i] = dim < head_dim;
             }
             receive(got, from, wanted, tag);
+            RotaryTile<WIDE> table;
+            table.load(cosines, sines, min(worker.g, sizes.rows - 1), head_dim);
 #pragma unroll
             for (uint32_t i = 0; i < 16 * WIDE; i++)
                 query.element[i / 8][i % 8] = float_of_bits(got[i / 4].word[i % 4]);
-            if (worker.g < sizes.rows) query.turn(cosines, sines, worker.g, head_dim);
+            query.turn(table);
             query.scale(layer.scales[at.group] * LOG2_E);
             have = at.group;
         }
@@ -399,15 +401,16 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
             if (!ONCE && item != blockIdx.x) __syncthreads(); // the parts of the item before are combined
             if (worker.warp < parts) leave_part(worker.parts, worker.warp, attended, sizes.head_dim);
             __syncthreads(); // the parts of all warps are there
-            const uint32_t fours = sizes.head_dim / 4;
-            for (uint32_t at = threadIdx.x; at < QUERIES * fours; at += blockDim.x) {
-                const uint32_t query = at / fours, element = at % fours * 4;
-                float most, weight, sum[4];
-                combine(worker.parts, parts, query, element, sizes.head_dim, most, weight, sum);
-                const uint64_t row = uint64_t(item) * QUERIES + query;
-                const float scales[4] = {most, weight, 0.0f, 0.0f};
-                if (element == 0) store_strong(exchange.part_scales + row * 4, tagged_four(scales, tag));
-                store_strong(exchange.parts + row * sizes.head_dim + element, tagged_four(sum, tag));
+            // Warps take queries, lanes elements: nothing to divide.
+            for (uint32_t query = worker.warp; query < QUERIES; query += worker.warps) {
+                for (uint32_t element = 4 * worker.lane; element < sizes.head_dim; element += 4 * WARP) {
+                    float most, weight, sum[4];
+                    combine<8>(worker.parts, parts, query, element, sizes.head_dim, most, weight, sum);
+                    const uint64_t row = uint64_t(item) * QUERIES + query;
+                    const float scales[4] = {most, weight, 0.0f, 0.0f};
+                    if (element == 0) store_strong(exchange.part_scales + row * 4, tagged_four(scales, tag));
+                    store_strong(exchange.parts + row * sizes.head_dim + element, tagged_four(sum, tag));
+                }
             }
         }
         if (more) prefetch_keys(worker, next, blockIdx.x);

@@ -53,21 +53,20 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
     if (threadIdx.x == 0) *last = 0;
 
     // Tiles of all groups are dealt out to all warps of the head in turn.
-    const uint32_t stride = splits * warps, mine = split * warps + warp;
     Attended<WIDE> attended;
     attended.clear();
     // Where they fit, values are loaded before the scores are computed.
     constexpr bool EARLY = WIDE * Tf32Eight<Number>::PARTS <= 2;
-    uint32_t before = 0; // tiles of the groups before
+    uint32_t before = 0, next = split * warps + warp; // tiles of the groups before, and the one that this warp takes next
 #pragma unroll 1
     for (uint32_t index = 0; index < GROUPS; index++) {
         const Group group = index == 0 ? groups[0] : index == 1 ? groups[1] : groups[2];
         const uint32_t tiles = (group.count + KEYS - 1) / KEYS;
         QueryTile<WIDE> query;
         bool have_query = false;
-        for (uint32_t tile = (mine + stride - before % stride) % stride; tile < tiles; tile += stride) {
+        for (; next < before + tiles; next += splits * warps) {
             using Stored = typename Number::Stored;
-            const uint32_t first = tile * KEYS;
+            const uint32_t first = (next - before) * KEYS;
             const uint64_t row_stride = uint64_t(heads) * head_dim;
             const Stored *group_values = static_cast<const Stored *>(group.values) + column;
             KeyTile<Number, WIDE> keys;
@@ -83,7 +82,11 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
                     load_queries<Bf16>(query, group.queries, shape, row, column);
                 else
                     load_queries<F32>(query, group.queries, shape, row, column);
-                if (cosines != nullptr && row < shape.rows) query.turn(cosines, sines, row, head_dim);
+                if (cosines != nullptr) {
+                    RotaryTile<WIDE> table;
+                    table.load(cosines, sines, min(row, shape.rows - 1), head_dim);
+                    query.turn(table);
+                }
                 query.scale(group.scale * LOG2_E);
                 have_query = true;
             }
@@ -102,7 +105,6 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
     __syncthreads(); // every warp's part is there
 
     const uint32_t team = blockIdx.z * heads + head, teams = gridDim.z * heads;
-    const uint32_t fours = head_dim / 4;
     const AttentionParts block_parts = {workspace + uint64_t(team) * splits * QUERIES,
                                workspace + uint64_t(teams + team) * splits * QUERIES,
                                workspace + uint64_t(2 * teams) * splits * QUERIES +
@@ -122,13 +124,17 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
                         bits_of_float(sum[3] * by)};
         }
     };
-    for (uint32_t item = threadIdx.x; item < QUERIES * fours; item += blockDim.x) {
-        const uint32_t query = item / fours, element = item % fours * 4;
+    // Warps take queries, lanes elements: nothing to divide.
+    const auto for_my_outputs = [&](const auto &work) {
+        for (uint32_t query = warp; query < QUERIES; query += warps)
+            for (uint32_t element = 4 * lane; element < head_dim; element += 4 * WARP) work(query, element);
+    };
+    for_my_outputs([&](uint32_t query, uint32_t element) {
         float most, all, sum[4];
-        combine(warp_parts, warps, query, element, head_dim, most, all, sum);
+        combine<8>(warp_parts, warps, query, element, head_dim, most, all, sum);
         if (splits == 1) {
             write_out(query, element, all, sum);
-            continue;
+            return;
         }
         const uint32_t row = split * QUERIES + query;
         if (element == 0) {
@@ -137,27 +143,22 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
         }
         *reinterpret_cast<Bytes16 *>(block_parts.sum + uint64_t(row) * head_dim + element) =
             Bytes16{bits_of_float(sum[0]), bits_of_float(sum[1]), bits_of_float(sum[2]), bits_of_float(sum[3])};
-    }
+    });
     if (splits == 1) return;
 
     // Whose warp is the last of the head finds all parts written.
     __syncwarp();
-    if (lane == 0) {
-        __threadfence();
-        if (atomicAdd(&counters[team], 1u) == splits * warps - 1) {
-            __threadfence();
-            counters[team] = 0; // for the next launch
-            *last = 1;
-        }
+    if (lane == 0 && add_in_order(&counters[team], 1) == splits * warps - 1) {
+        counters[team] = 0; // for the next launch
+        *last = 1;
     }
     __syncthreads(); // the flag is said
     if (*last == 0) return;
-    for (uint32_t item = threadIdx.x; item < QUERIES * fours; item += blockDim.x) {
-        const uint32_t query = item / fours, element = item % fours * 4;
+    for_my_outputs([&](uint32_t query, uint32_t element) {
         float most, all, sum[4];
-        combine(block_parts, splits, query, element, head_dim, most, all, sum);
+        combine<16>(block_parts, splits, query, element, head_dim, most, all, sum);
         write_out(query, element, all, sum);
-    }
+    });
 }
 
 } // namespace

@@ -44,13 +44,15 @@ __device__ __forceinline__ void plain(const Linear &linear) {
         }
         __syncthreads();
     }
+    // By way of shared memory, each thread its own place: what follows the sums is long, and one copy of it is enough.
+    float *mine = x + threadIdx.x;
 #pragma unroll
-    for (uint32_t i = 0; i < PART; i++)
-#pragma unroll
-        for (uint32_t j = 0; j < PART; j++) {
-            const uint64_t r = first_row + row + i * STEP, c = first_column + column + j * STEP;
-            if (r < linear.rows && c < linear.columns) finish<Y>(linear, r, c, sum[i][j]);
-        }
+    for (uint32_t i = 0; i < PART * PART; i++) mine[i * THREADS] = sum[i / PART][i % PART];
+#pragma unroll 1
+    for (uint32_t i = 0; i < PART * PART; i++) {
+        const uint64_t r = first_row + row + i / PART * STEP, c = first_column + column + i % PART * STEP;
+        if (r < linear.rows && c < linear.columns) finish<Y>(linear, r, c, mine[i * THREADS]);
+    }
 }
 
 } // namespace

@@ -21,6 +21,12 @@ constexpr uint32_t ROUNDS = 4;
 constexpr uint32_t APART = 64; // elements between the rounds of a thread
 constexpr uint64_t TILE = uint64_t(THREADS) * ROUNDS * 8;
 
+// Blocks that should fit on a multiprocessor: enough loads are under way, and values need not leave the registers.
+template <class Number, int MOST>
+constexpr int resident_blocks() {
+    return sizeof(Eight<Number>) * MOST > 64 ? 1 : sizeof(typename Number::Stored) == 2 ? 3 : 2;
+}
+
 // One tensor. Arrays begin on 16 bytes.
 struct JoinPiece {
     const void *base; // null: the result is a task vector
@@ -42,109 +48,158 @@ struct Rule {
     uint64_t below[8]; // DARE keeps random numbers below this; 2³²: all
 };
 
-enum class Thin { Nothing, Trim, Drop };
+// TrimAll keeps all entries that equal the threshold, TrimSome those that chance picks.
+enum class Thin { Nothing, TrimAll, TrimSome, Drop };
 
 __device__ __forceinline__ float elect(float sum, float zero_sum) {
     return sum > 0.0f ? 1.0f : sum < 0.0f ? -1.0f : zero_sum;
 }
 
 // Eight elements of every expert to eight of the result.
-template <int MOST>
-__device__ __forceinline__ void join(const float (&values)[MOST][8], const Rule &rule, float (&out)[8]) {
+template <bool consensus, int MOST>
+__device__ __forceinline__ void join(const float (&values)[MOST][8], const Rule &rule, const float (&weights)[MOST],
+                                     float (&out)[8]) {
+    const float lambda = rule.lambda, common = rule.divisor, zero_sum = rule.zero_sum;
+    const bool mean = rule.mode == 2;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         float sum = 0.0f;
 #pragma unroll
         for (int k = 0; k < MOST; k++)
             if (k < rule.experts) sum += values[k][i];
-        if (rule.mode == 0) {
-            if (rule.divisor != 1.0f) sum = sum / rule.divisor;
-        } else {
-            const float sign = elect(sum, rule.zero_sum);
+        if (consensus) {
+            const float sign = elect(sum, zero_sum);
             float divisor = 0.0f;
             sum = 0.0f;
 #pragma unroll
             for (int k = 0; k < MOST; k++)
                 if (k < rule.experts && values[k][i] * sign > 0.0f) {
                     sum += values[k][i];
-                    divisor += rule.weights[k];
+                    divisor += weights[k];
                 }
-            if (rule.mode == 2) sum = sum / (divisor == 0.0f ? 1.0f : divisor);
+            if (mean) sum = sum / (divisor == 0.0f ? 1.0f : divisor);
         }
-        out[i] = rule.lambda != 1.0f ? sum * rule.lambda : sum;
+        out[i] = sum;
     }
+    // Neither changes what it would not: the CPU leaves out divisions and products by 1.
+    if (!consensus && common != 1.0f)
+#pragma unroll
+        for (int i = 0; i < 8; i++) out[i] = out[i] / common;
+    if (lambda != 1.0f)
+#pragma unroll
+        for (int i = 0; i < 8; i++) out[i] = out[i] * lambda;
 }
 
-template <Thin thin, class Number, int MOST>
+// Which of a thread's elements DARE keeps: bit 8 · round + i.
+template <int MOST>
+__device__ __forceinline__ void draw(const Rule &rule, uint64_t first, uint64_t seed, uint32_t (&kept)[MOST]) {
+#pragma unroll
+    for (int k = 0; k < MOST; k++) kept[k] = 0;
+    // Not unrolled: ten rounds of Philox are long, and many copies of them would not fit the instruction cache.
+#pragma unroll 1
+    for (int i = 0; i < 8; i++) {
+        const uint64_t element = first + i; // of round 0: word 0 of its counter
+#pragma unroll
+        for (int k = 0; k < MOST; k++) {
+            if (k >= rule.experts || rule.below[k] > 0xffffffffull) continue;
+            const Words4 numbers = philox(element / 256 * 64 + element % 64, uint32_t(k), seed);
+#pragma unroll
+            for (uint32_t round = 0; round < ROUNDS; round++)
+                kept[k] |= uint32_t(numbers.word[round] < rule.below[k]) << (8 * round + i);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < MOST; k++)
+        if (rule.below[k] > 0xffffffffull) kept[k] = 0xffffffffu;
+}
+
+// Which of eight elements from `at` on a trimmed expert keeps: bit i.
+template <class Number>
+__device__ __forceinline__ uint32_t trimmed(const Eight<Number> &eight, const Threshold &threshold, uint64_t at) {
+    uint32_t keys[8], kept = 0, equal = 0;
+    magnitudes<Number>(eight, keys);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        kept |= uint32_t(keys[i] >= threshold.key) << i;
+        equal |= uint32_t(keys[i] == threshold.key) << i;
+    }
+    if (threshold.below > 0xffffffffull) return kept;
+    for (; equal != 0; equal &= equal - 1) {
+        const uint32_t i = uint32_t(__ffs(int(equal))) - 1;
+        if (philox_of_element(at + i, 0, 0) >= threshold.below) kept &= ~(1u << i);
+    }
+    return kept;
+}
+
+template <Thin thin, bool consensus, class Number, int MOST>
 __device__ __forceinline__ void join_tile(const JoinPiece *pieces, uint32_t piece_count, const void *const *vectors,
                                           const Rule *rules, const Search *searches) {
     using Stored = typename Number::Stored;
+    // So many rounds are loaded before the first of them is used, so that they are under way together.
+    constexpr uint32_t AT_ONCE = sizeof(Eight<Number>) * MOST > 32 ? 1 : 2;
     const uint64_t tile = blockIdx.x;
     const uint32_t index = piece_of_tile(pieces, piece_count, tile);
     const JoinPiece piece = pieces[index];
-    const Rule rule = *rules;
+    const Rule &rule = *rules;
     const void *const *mine = vectors + uint64_t(index) * uint32_t(rule.experts);
-    const uint64_t first =
-        (tile - piece.first_tile) * TILE + threadIdx.x / 8 * (ROUNDS * APART) + threadIdx.x % 8 * 8;
+    const uint64_t first = (tile - piece.first_tile) * TILE + threadIdx.x / 8 * (ROUNDS * APART) + threadIdx.x % 8 * 8;
 
-    uint32_t kept[MOST]; // bit 8 · round + i
-    if (thin == Thin::Drop) {
+    float weights[MOST];
 #pragma unroll
-        for (int k = 0; k < MOST; k++) {
-            kept[k] = 0xffffffffu;
-            if (k >= rule.experts || rule.below[k] > 0xffffffffull) continue;
-            kept[k] = 0;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const uint64_t element = first + i; // of round 0: word 0 of its counter
-                const Words4 numbers = philox(element / 256 * 64 + element % 64, uint32_t(k), piece.seed);
-#pragma unroll
-                for (uint32_t round = 0; round < ROUNDS; round++)
-                    kept[k] |= uint32_t(numbers.word[round] < rule.below[k]) << (8 * round + i);
-            }
-        }
-    }
-#pragma unroll
-    for (uint32_t round = 0; round < ROUNDS; round++) {
-        const uint64_t at = first + round * APART;
-        if (at >= piece.numel) continue;
-        Eight<Number> eights[MOST], base;
-#pragma unroll
-        for (int k = 0; k < MOST; k++)
-            if (k < rule.experts) eights[k] = load_eight<Number>(static_cast<const Stored *>(mine[k]), at, piece.numel);
-        if (piece.base != nullptr) base = load_eight<Number>(static_cast<const Stored *>(piece.base), at, piece.numel);
-        float values[MOST][8];
+    for (int k = 0; k < MOST; k++) weights[k] = rule.weights[k];
+    uint32_t drawn[MOST];
+    if (thin == Thin::Drop) draw<MOST>(rule, first, piece.seed, drawn);
+    Threshold thresholds[MOST];
+    float smallest[MOST]; // that is kept; NaN: nothing
+    if (thin == Thin::TrimAll || thin == Thin::TrimSome) {
+        const Search *own = searches + (rule.thresholds_per_piece ? uint64_t(index) * uint32_t(rule.experts) : 0);
 #pragma unroll
         for (int k = 0; k < MOST; k++) {
             if (k >= rule.experts) continue;
-            eights[k].widen(values[k]);
-            uint32_t keys[8];
-            Threshold threshold = {};
-            if (thin == Thin::Trim) {
-                magnitudes<Number>(eights[k], keys);
-                threshold = searches[rule.thresholds_per_piece ? uint64_t(index) * uint32_t(rule.experts) + k : k].threshold;
-            }
+            thresholds[k] = own[k].threshold;
+            smallest[k] = magnitude_of<Number>(thresholds[k].key);
+        }
+    }
+#pragma unroll 1
+    for (uint32_t begin = 0; begin < ROUNDS; begin += AT_ONCE) {
+        Eight<Number> eights[AT_ONCE][MOST], bases[AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                bool keep = true;
-                if (thin == Thin::Drop) keep = kept[k] >> (8 * round + i) & 1u;
-                if (thin == Thin::Trim) {
-                    keep = keys[i] >= threshold.key;
-                    if (keys[i] == threshold.key && threshold.below <= 0xffffffffull)
-                        keep = philox_of_element(at + i, 0, 0) < threshold.below;
+        for (uint32_t r = 0; r < AT_ONCE; r++) {
+            const uint64_t at = first + (begin + r) * APART;
+            if (at >= piece.numel) continue;
+#pragma unroll
+            for (int k = 0; k < MOST; k++)
+                if (k < rule.experts) eights[r][k] = load_eight<Number>(static_cast<const Stored *>(mine[k]), at, piece.numel);
+            if (piece.base != nullptr) bases[r] = load_eight<Number>(static_cast<const Stored *>(piece.base), at, piece.numel);
+        }
+#pragma unroll
+        for (uint32_t r = 0; r < AT_ONCE; r++) {
+            const uint64_t at = first + (begin + r) * APART;
+            if (at >= piece.numel) continue;
+            float values[MOST][8];
+#pragma unroll
+            for (int k = 0; k < MOST; k++) {
+                if (k >= rule.experts) continue;
+                eights[r][k].widen(values[k]);
+                uint32_t kept = 0xff;
+                if (thin == Thin::Drop) kept = drawn[k] >> (8 * (begin + r));
+                if (thin == Thin::TrimSome) kept = trimmed<Number>(eights[r][k], thresholds[k], at);
+#pragma unroll
+                for (int i = 0; i < 8; i++) {
+                    const bool keeps = thin == Thin::TrimAll ? fabsf(values[k][i]) >= smallest[k] : bool(kept >> i & 1u);
+                    values[k][i] = keeps ? weights[k] * values[k][i] : 0.0f;
                 }
-                values[k][i] = keep ? rule.weights[k] * values[k][i] : 0.0f;
             }
-        }
-        float merged[8];
-        join<MOST>(values, rule, merged);
-        if (piece.base != nullptr) {
-            float weights[8];
-            base.widen(weights);
+            float merged[8];
+            join<consensus, MOST>(values, rule, weights, merged);
+            if (piece.base != nullptr) {
+                float base[8];
+                bases[r].widen(base);
 #pragma unroll
-            for (int i = 0; i < 8; i++) merged[i] = merged[i] + weights[i];
+                for (int i = 0; i < 8; i++) merged[i] = merged[i] + base[i];
+            }
+            store_eight<Number>(static_cast<Stored *>(piece.out), at, piece.numel, merged);
         }
-        store_eight<Number>(static_cast<Stored *>(piece.out), at, piece.numel, merged);
     }
 }
 
@@ -158,46 +213,55 @@ __device__ __forceinline__ void elect_tile(const JoinPiece *pieces, uint32_t pie
     const JoinPiece piece = pieces[index];
     const void *const *mine = vectors + uint64_t(index) * uint32_t(experts);
     const uint64_t first = (tile - piece.first_tile) * TILE + threadIdx.x * 8;
+    constexpr uint32_t AT_ONCE = sizeof(Eight<Number>) * MOST > 64 ? 1 : 2;
+#pragma unroll 1
+    for (uint32_t begin = 0; begin < ROUNDS; begin += AT_ONCE) {
+        Eight<Number> eights[AT_ONCE][MOST];
 #pragma unroll
-    for (uint32_t round = 0; round < ROUNDS; round++) {
-        const uint64_t at = first + uint64_t(round) * THREADS * 8;
-        if (at >= piece.numel) continue;
-        Eight<Number> eights[MOST];
+        for (uint32_t r = 0; r < AT_ONCE; r++) {
+            const uint64_t at = first + uint64_t(begin + r) * THREADS * 8;
+            if (at >= piece.numel) continue;
 #pragma unroll
-        for (int k = 0; k < MOST; k++)
-            if (k < experts) eights[k] = load_eight<Number>(static_cast<const Stored *>(mine[k]), at, piece.numel);
-        float sums[8] = {}, merged[8] = {};
-#pragma unroll
-        for (int k = 0; k < MOST; k++) {
-            if (k >= experts) continue;
-            float values[8];
-            eights[k].widen(values);
-#pragma unroll
-            for (int i = 0; i < 8; i++) sums[i] += values[i];
+            for (int k = 0; k < MOST; k++)
+                if (k < experts) eights[r][k] = load_eight<Number>(static_cast<const Stored *>(mine[k]), at, piece.numel);
         }
 #pragma unroll
-        for (int k = 0; k < MOST; k++) {
-            if (k >= experts) continue;
-            float values[8];
-            eights[k].widen(values);
+        for (uint32_t r = 0; r < AT_ONCE; r++) {
+            const uint64_t at = first + uint64_t(begin + r) * THREADS * 8;
+            if (at >= piece.numel) continue;
+            float sums[8] = {}, merged[8] = {};
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const bool up = sums[i] > 0.0f && values[i] > merged[i];
-                const bool down = sums[i] < 0.0f && values[i] < merged[i];
-                if (up || down) merged[i] = values[i];
+            for (int k = 0; k < MOST; k++) {
+                if (k >= experts) continue;
+                float values[8];
+                eights[r][k].widen(values);
+#pragma unroll
+                for (int i = 0; i < 8; i++) sums[i] += values[i];
             }
+#pragma unroll
+            for (int k = 0; k < MOST; k++) {
+                if (k >= experts) continue;
+                float values[8];
+                eights[r][k].widen(values);
+#pragma unroll
+                for (int i = 0; i < 8; i++) {
+                    const bool up = (sums[i] > 0.0f) & (values[i] > merged[i]);
+                    const bool down = (sums[i] < 0.0f) & (values[i] < merged[i]);
+                    if (up | down) merged[i] = values[i];
+                }
+            }
+            store_eight<Number>(static_cast<Stored *>(piece.out), at, piece.numel, merged);
         }
-        store_eight<Number>(static_cast<Stored *>(piece.out), at, piece.numel, merged);
     }
 }
 
 } // namespace
 
-#define JOIN(name, thin, suffix, Number, MOST)                                                                           \
-    KERNEL(THREADS, join_##name##_##suffix##_##MOST,                                                                     \
+#define JOIN(name, thin, consensus, suffix, Number, MOST)                                                                \
+    KERNEL_RESIDENT(THREADS, (resident_blocks<Number, MOST>()), join_##name##_##suffix##_##MOST,                                                                    \
            (const JoinPiece *pieces, uint32_t piece_count, const void *const *vectors, const Rule *rule,                 \
             const Search *searches)) {                                                                                   \
-        join_tile<thin, Number, MOST>(pieces, piece_count, vectors, rule, searches);                                     \
+        join_tile<thin, consensus, Number, MOST>(pieces, piece_count, vectors, rule, searches);                          \
     }
 
 #define ELECT(suffix, Number, MOST)                                                                                      \
@@ -206,18 +270,27 @@ __device__ __forceinline__ void elect_tile(const JoinPiece *pieces, uint32_t pie
         elect_tile<Number, MOST>(pieces, piece_count, vectors, experts);                                                 \
     }
 
-#define JOIN_NUMBER(suffix, Number)                   \
-    JOIN(all, Thin::Nothing, suffix, Number, 2)       \
-    JOIN(all, Thin::Nothing, suffix, Number, 4)       \
-    JOIN(all, Thin::Nothing, suffix, Number, 8)       \
-    JOIN(trim, Thin::Trim, suffix, Number, 2)         \
-    JOIN(trim, Thin::Trim, suffix, Number, 4)         \
-    JOIN(trim, Thin::Trim, suffix, Number, 8)         \
-    JOIN(drop, Thin::Drop, suffix, Number, 2)         \
-    JOIN(drop, Thin::Drop, suffix, Number, 4)         \
-    JOIN(drop, Thin::Drop, suffix, Number, 8)         \
-    ELECT(suffix, Number, 2)                          \
-    ELECT(suffix, Number, 4)                          \
+#define JOIN_NUMBER(suffix, Number) \
+    JOIN(sum, Thin::Nothing, false, suffix, Number, 2) \
+    JOIN(sum, Thin::Nothing, false, suffix, Number, 4) \
+    JOIN(sum, Thin::Nothing, false, suffix, Number, 8) \
+    JOIN(consensus, Thin::Nothing, true, suffix, Number, 2) \
+    JOIN(consensus, Thin::Nothing, true, suffix, Number, 4) \
+    JOIN(consensus, Thin::Nothing, true, suffix, Number, 8) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 2) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 2) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 4) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 4) \
+    JOIN(trim_consensus, Thin::TrimAll, true, suffix, Number, 8) \
+    JOIN(trim_some_consensus, Thin::TrimSome, true, suffix, Number, 8) \
+    JOIN(drop_sum, Thin::Drop, false, suffix, Number, 2) \
+    JOIN(drop_sum, Thin::Drop, false, suffix, Number, 4) \
+    JOIN(drop_sum, Thin::Drop, false, suffix, Number, 8) \
+    JOIN(drop_consensus, Thin::Drop, true, suffix, Number, 2) \
+    JOIN(drop_consensus, Thin::Drop, true, suffix, Number, 4) \
+    JOIN(drop_consensus, Thin::Drop, true, suffix, Number, 8) \
+    ELECT(suffix, Number, 2) \
+    ELECT(suffix, Number, 4) \
     ELECT(suffix, Number, 8)
 
 JOIN_NUMBER(bf16, Bf16)

@@ -13,24 +13,12 @@
 namespace {
 
 constexpr uint32_t THREADS = 128;
-// A block's tile; a warp has a quarter of it. Steps of 64 along the inner length, STAGES - 1 ahead.
-constexpr uint32_t SIDE = 128, HALF = SIDE / 2, STEP = 64;
+// A block's tile; a warp has a quarter of it. Steps along the inner length come STAGES - 1 ahead.
+constexpr uint32_t SIDE = 128, HALF = SIDE / 2;
 constexpr int STAGES = 3;
 constexpr uint32_t OPERAND_BYTES = SIDE * STEP * 2, STAGE_BYTES = 2 * OPERAND_BYTES;
 using Sums = WarpTile<HALF, HALF>;
 static_assert(4 * Sums::SHARED_BYTES <= STAGES * STAGE_BYTES, "sums lie where the operands lay");
-
-// The next step to fetch.
-struct Cursor {
-    const LowRankProduct *product, *end;
-    uint32_t first; // along its inner length
-
-    __device__ __forceinline__ bool more() const { return product != end; }
-    __device__ __forceinline__ void advance() {
-        first += STEP;
-        if (first >= product->inner) product++, first = 0;
-    }
-};
 
 // Starts the copies of a step: SIDE rows of the left factor, and STEP rows of the right one as two halves of 64 columns.
 __device__ __forceinline__ void fetch(unsigned char *stage, const LowRankProduct &product, uint32_t first, uint32_t first_row,
@@ -65,8 +53,7 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
     const uint32_t across = (piece.columns + SIDE - 1) / SIDE, tile = uint32_t(blockIdx.x - piece.first_tile);
     const uint32_t first_row = tile / across * SIDE, first_column = tile % across * SIDE;
 
-    Cursor next = {products + piece.first_product, products + piece.first_product + piece.product_count, 0};
-    Cursor now = next;
+    Cursor next = Cursor::begin(piece, products), now = next;
     auto begin_step = [&](uint32_t stage) {
         if (next.more()) {
             fetch(shared + stage * STAGE_BYTES, *next.product, next.first, first_row, piece.rows, first_column);
@@ -75,7 +62,7 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
         copy_group(); // one a step, also past the end, so that counting groups counts steps
     };
     for (uint32_t i = 0; i + 1 < uint32_t(STAGES); i++) begin_step(i);
-    expect_base<Number>(piece, first_row, SIDE, first_column, SIDE);
+    expect_base<Number>(piece, first_row, SIDE, first_column, SIDE, threadIdx.x, THREADS);
 
     Sums sums;
     sums.clear();
@@ -86,18 +73,10 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
         begin_step(stage == 0 ? STAGES - 1 : stage - 1);
         const unsigned char *left = shared + stage * STAGE_BYTES;
         const unsigned char *right = left + OPERAND_BYTES + warp % 2 * (OPERAND_BYTES / 2);
-        const uint32_t inner = now.product->inner - now.first;
+        const uint32_t rest = now.product->inner - now.first;
         const float ratio = now.product->ratio;
-#pragma unroll
-        for (uint32_t k = 0; k < STEP / 16; k++) {
-            if (16 * k >= inner) break;
-            FragmentA a[Sums::DOWN];
-            FragmentB b[Sums::ACROSS];
-            load_left(a, left, warp / 2 * HALF, k);
-            load_right_rows(b, right, 0, k);
-            sums.multiply(a, b);
-        }
-        if (inner <= STEP && ratio != 1.0f) sums.scale(ratio);
+multiply_step(sums, left, warp / 2 * HALF, right, rest);
+        if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
         now.advance();
     }
     __syncthreads(); // no warp still reads where sums go now

@@ -39,7 +39,7 @@ struct Tall {
 struct Sign {
     // Signs, not a product: that of two small numbers would underflow to zero.
     static __device__ __forceinline__ bool keeps(float expert, float merged, float) {
-        return (expert > 0.0f && merged > 0.0f) || (expert < 0.0f && merged < 0.0f);
+        return ((expert > 0.0f) & (merged > 0.0f)) | ((expert < 0.0f) & (merged < 0.0f));
     }
 };
 

@@ -16,6 +16,7 @@ mod plugins;
 mod precise_trunk;
 mod random;
 mod rope;
+mod router;
 mod rows;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -49,17 +50,22 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(copies::properties());
     all.extend(attention::properties());
     all.extend(precise_trunk::properties());
+    all.extend(router::properties());
     all
 }
 
-/// Properties of millions of elements: too slow under emulation to be tried again without every barrier.
+/// Properties of much work: too slow under emulation to be tried again without every barrier.
 pub fn slow<T: Target>() -> Vec<Property<T>> {
-    join::slow_properties()
+    let mut slow = join::slow_properties();
+    slow.extend(expert::slow_properties());
+    slow
 }
 
-/// What holds of libraries that only a GPU has.
+/// What holds of libraries that only a GPU has, and of sizes that only a GPU is fast enough for.
 pub fn of_devices() -> Vec<Property<Device>> {
-    gemm::of_devices()
+    let mut all = gemm::of_devices();
+    all.extend(expert::of_devices());
+    all
 }
 
 /// A runner of `cases` cases that are the same for the same seed.

@@ -24,6 +24,59 @@ struct ThresholdPiece {
     uint64_t first_tile; // chunks of the pieces before it
 };
 
+// Eight elements beside an interval: how many lie at or over it (in two halves of a word), and which within: bit j for
+// element 2j, bit 16 + j for element 2j + 1.
+struct Beside {
+    uint32_t above_pairs, within;
+};
+
+// Two 16-bit magnitudes in one word, both compared by one subtraction: with bit 15 set before, it stays set exactly where
+// the magnitude is not smaller.
+template <class Number>
+__device__ __forceinline__ Beside beside(const Eight<Number> &eight, uint32_t low, uint32_t high) {
+    Beside result = {};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint32_t pair = (eight.half[0].word[j] & 0x7fff7fffu) | 0x80008000u;
+        const uint32_t over = pair - high * 0x10001u, not_under = pair - low * 0x10001u;
+        result.above_pairs += over >> 15 & 0x10001u;
+        result.within |= (not_under & ~over & 0x80008000u) >> (15 - j);
+    }
+    return result;
+}
+
+template <>
+__device__ __forceinline__ Beside beside<F32>(const Eight<F32> &eight, uint32_t low, uint32_t high) {
+    Beside result = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const uint32_t key = eight.half[i / 4].word[i % 4] & 0x7fffffffu;
+        result.above_pairs += key >= high;
+        result.within |= uint32_t(key - low < high - low) << (i / 2 + i % 2 * 16);
+    }
+    return result;
+}
+
+// Magnitude of element 2j (odd: 2j + 1), j not known to the compiler: chosen, so that elements stay in registers.
+template <class Number>
+__device__ __forceinline__ uint32_t key_of(const Eight<Number> &eight, uint32_t j, uint32_t odd) {
+    uint32_t pair = eight.half[0].word[0];
+#pragma unroll
+    for (uint32_t i = 1; i < 4; i++)
+        if (i == j) pair = eight.half[0].word[i];
+    return pair >> (odd * 16) & 0x7fffu;
+}
+
+template <>
+__device__ __forceinline__ uint32_t key_of<F32>(const Eight<F32> &eight, uint32_t j, uint32_t odd) {
+    const uint32_t element = 2 * j + odd;
+    uint32_t key = eight.half[0].word[0];
+#pragma unroll
+    for (uint32_t i = 1; i < 8; i++)
+        if (i == element) key = eight.half[i / 4].word[i % 4];
+    return key & 0x7fffffffu;
+}
+
 // Smallest shift that lets an interval have few enough bins.
 __device__ __forceinline__ uint32_t shift_for(uint32_t low, uint32_t high) {
     uint32_t shift = 0;
@@ -42,7 +95,7 @@ __device__ __forceinline__ void count(const ThresholdPiece *pieces, uint32_t pie
     unsigned int *own_bins = reinterpret_cast<unsigned int *>(shared);
     const uint32_t experts = gridDim.y, expert = blockIdx.y;
     uint32_t current = 0xffffffffu, bin_count = 0;
-    uint64_t own_above = 0;
+    uint32_t own_above = 0; // of one thread: far fewer than 2³²
     Search search = {};
 
     // Hands over what was counted for the current search.
@@ -51,9 +104,9 @@ __device__ __forceinline__ void count(const ThresholdPiece *pieces, uint32_t pie
         for (uint32_t bin = threadIdx.x; bin < bin_count; bin += THREADS)
             if (own_bins[bin] != 0)
                 atomicAdd(&bins[uint64_t(current) * BINS + bin], static_cast<unsigned long long>(own_bins[bin]));
-        for (uint32_t step = WARP / 2; step > 0; step /= 2) own_above += __shfl_xor_sync(WHOLE_WARP, own_above, step);
-        if (threadIdx.x % WARP == 0 && own_above != 0)
-            atomicAdd(&above[current], static_cast<unsigned long long>(own_above));
+        unsigned long long sum = own_above;
+        for (uint32_t step = WARP / 2; step > 0; step /= 2) sum += __shfl_xor_sync(WHOLE_WARP, sum, step);
+        if (threadIdx.x % WARP == 0 && sum != 0) atomicAdd(&above[current], sum);
         own_above = 0;
     };
 
@@ -74,6 +127,7 @@ __device__ __forceinline__ void count(const ThresholdPiece *pieces, uint32_t pie
             if (!per_piece) return;
             continue;
         }
+        const uint32_t low = search.low, high = search.high, shift = search.shift;
         const Stored *vector = static_cast<const Stored *>(vectors[uint64_t(index) * experts + expert]);
         const uint64_t first = (chunk - piece.first_tile) * CHUNK + threadIdx.x * 8;
         Eight<Number> eights[ROUNDS];
@@ -86,14 +140,15 @@ __device__ __forceinline__ void count(const ThresholdPiece *pieces, uint32_t pie
         for (uint32_t round = 0; round < ROUNDS; round++) {
             const uint64_t at = first + uint64_t(round) * THREADS * 8;
             if (at >= piece.numel) continue;
-            uint32_t keys[8];
-            magnitudes<Number>(eights[round], keys);
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                if (at + i >= piece.numel) continue;
-                own_above += keys[i] >= search.high;
-                if (keys[i] >= search.low && keys[i] < search.high)
-                    atomicAdd(&own_bins[(keys[i] - search.low) >> search.shift], 1u);
+            Beside found = beside<Number>(eights[round], low, high);
+            own_above += (found.above_pairs & 0xffffu) + (found.above_pairs >> 16);
+            if (at + 8 > piece.numel) // what was read past the end is no element
+                for (uint32_t i = uint32_t(piece.numel - at); i < 8; i++) found.within &= ~(1u << (i / 2 + i % 2 * 16));
+            // Few elements lie within.
+            for (; found.within != 0; found.within &= found.within - 1) {
+                const uint32_t bit = uint32_t(__ffs(int(found.within))) - 1;
+                const uint32_t key = key_of<Number>(eights[round], bit % 16, bit / 16);
+                atomicAdd(&own_bins[(key - low) >> shift], 1u);
             }
         }
     }

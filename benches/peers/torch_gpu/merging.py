@@ -35,14 +35,20 @@ def prepare_masked(function, tasks):
     return lambda: function(base, task_vector, masks)
 
 
-def tall(task_vectors, merged):
-    return [v.abs() > LAMBDA * (merged - v).abs() for v in task_vectors]
+def packed(mask, places):
+    """Eight elements a byte, the first in the lowest bit: PyTorch has no function for it."""
+    return (mask.view(-1, 8) * places).sum(-1, dtype=torch.uint8)
+
+
+def tall(task_vectors, merged, places):
+    return [packed(v.abs() > LAMBDA * (merged - v).abs(), places) for v in task_vectors]
 
 
 def prepare_tall(function):
     task_vectors = [values(NUMEL, 0.1) for _ in range(EXPERTS)]
     merged = sum(task_vectors)
-    return lambda: function(task_vectors, merged)
+    places = (2 ** torch.arange(8, device="cuda")).to(torch.uint8)
+    return lambda: function(task_vectors, merged, places)
 
 
 def ties(task_vectors, base):

@@ -18,27 +18,29 @@ import merging
 RUNS = 15
 
 
+# Work that takes longer than this is timed fewer times.
+LONG_MS = 100
+
+
 def median_us(work):
     """Median time of one call, several calls in a row between two events so that launches overlap."""
-    for _ in range(3):
-        work()
-    torch.cuda.synchronize()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    work()
-    end.record()
-    torch.cuda.synchronize()
-    repeats = max(1, int(2.0 / max(start.elapsed_time(end), 1e-3)))
-    repeats = min(max(repeats, 2), 50)
-    times = []
-    for _ in range(RUNS):
+
+    def time_ms(repeats):
         start.record()
         for _ in range(repeats):
             work()
         end.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / repeats * 1e3)
-    return statistics.median(times)
+        return start.elapsed_time(end) / repeats
+
+    time_ms(1)  # compiles, allocates
+    once = time_ms(1)
+    if once > LONG_MS:
+        return statistics.median(time_ms(1) for _ in range(3)) * 1e3
+    repeats = min(max(2, int(2.0 / max(once, 1e-3))), 50)
+    time_ms(2)
+    return statistics.median(time_ms(repeats) for _ in range(RUNS)) * 1e3
 
 
 def main():

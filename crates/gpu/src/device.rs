@@ -6,7 +6,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 
 use crate::loaded::{Image, Loaded};
-use crate::{Argument, Fork, GpuError, Launch, Memory, PinnedMemory, Result, Target};
+use crate::{Argument, Fork, GpuError, Graph, Launch, Memory, PinnedMemory, Result, Target};
 
 /// One GPU, and one stream on it: what is asked for is done in that order.
 #[derive(Debug, Clone)]
@@ -171,8 +171,8 @@ impl Device {
         self.stream.memcpy_dtod(&from.bytes, &mut to.bytes).map_err(driver("copy on the GPU"))
     }
 
-    fn function(&self, image: Image, kernel: &str, shared_bytes: u32) -> Result<CudaFunction> {
-        self.loaded.function(self.stream.context(), image, kernel, shared_bytes)
+    fn function(&self, image: Image, kernel: &str) -> Result<CudaFunction> {
+        self.loaded.function(self.stream.context(), image, kernel)
     }
 
     /// Makes this thread's calls go to this GPU.
@@ -237,6 +237,7 @@ impl Memory for DeviceMemory {
 impl Target for Device {
     type Memory = DeviceMemory;
     type Staging = PinnedMemory;
+    type Recording = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<DeviceMemory> {
         self.bind()?;
@@ -301,8 +302,24 @@ impl Target for Device {
         self.start_download(from, range, to, offset)
     }
 
+    fn synchronize(&self) -> Result<()> {
+        Device::synchronize(self)
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        Graph::begin(self)
+    }
+
+    fn end_recording(&self) -> Result<Graph> {
+        Graph::end(self)
+    }
+
+    fn replay(&self, recording: &Graph) -> Result<()> {
+        recording.replay()
+    }
+
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {
-        self.blocks_at_once(&self.function(None, kernel, shared_bytes)?, threads, shared_bytes)
+        self.blocks_at_once(&self.function(None, kernel)?, threads, shared_bytes)
     }
 
     fn resident_blocks_in(
@@ -312,19 +329,19 @@ impl Target for Device {
         threads: u32,
         shared_bytes: u32,
     ) -> Result<u32> {
-        self.blocks_at_once(&self.function(Some(image), kernel, shared_bytes)?, threads, shared_bytes)
+        self.blocks_at_once(&self.function(Some(image), kernel)?, threads, shared_bytes)
     }
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.start(&self.function(None, launch.kernel, launch.shared_bytes)?, launch) }
+        unsafe { self.start(&self.function(None, launch.kernel)?, launch) }
     }
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch_in(&self, image: &'static [u8], launch: &Launch<'_>) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.start(&self.function(Some(image), launch.kernel, launch.shared_bytes)?, launch) }
+        unsafe { self.start(&self.function(Some(image), launch.kernel)?, launch) }
     }
 }
 

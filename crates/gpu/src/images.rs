@@ -22,6 +22,7 @@ static IMAGES: &[(&str, &[u8])] = images![
     "gemm_plain",
     "gemm",
     "low_rank",
+    "low_rank_resident",
     "low_rank_split",
     "gated_attention",
     "expert",
@@ -34,6 +35,7 @@ static IMAGES: &[(&str, &[u8])] = images![
     "prefill_attention",
     "plain_attention",
     "precise_trunk",
+    "router",
     "blocks",
 ];
 

@@ -11,9 +11,6 @@ use crate::device::driver;
 use crate::images::image_of;
 use crate::{GpuError, Result};
 
-/// Shared memory that a block gets without asking.
-const ORDINARY_SHARED_BYTES: u32 = 48 * 1024;
-
 /// Where a kernel comes from: the images that the binary carries, or one that somebody brought along.
 pub(crate) type Image = Option<&'static [u8]>;
 
@@ -36,13 +33,12 @@ impl Loaded {
         tables.embedded(context, kernel).map(drop)
     }
 
-    /// The kernel, ready for launches with so much shared memory.
+    /// The kernel, ready for launches with as much shared memory as the GPU has.
     pub(crate) fn function(
         &self,
         context: &Arc<CudaContext>,
         image: Image,
         kernel: &str,
-        shared_bytes: u32,
     ) -> Result<CudaFunction> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (image.map(|image| image.as_ptr().addr()), kernel.to_owned());
@@ -62,13 +58,12 @@ impl Loaded {
                 })?
             }
         };
-        if shared_bytes > ORDINARY_SHARED_BYTES {
-            let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-            let most = context.attribute(most).map_err(driver("ask for shared memory"))?;
-            function
-                .set_attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
-                .map_err(driver("ask for shared memory"))?;
-        }
+        // At once for all launches to come, of which a later one may need more than this.
+        let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = context.attribute(most).map_err(driver("ask for shared memory"))?;
+        function
+            .set_attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
+            .map_err(driver("ask for shared memory"))?;
         tables.functions.insert(key, function.clone());
         Ok(function)
     }

@@ -75,6 +75,8 @@ pub trait Target {
     type Memory: Memory;
     /// The host's memory that it copies from and to by itself.
     type Staging: Staging;
+    /// Launches recorded once, to be asked for again with one call.
+    type Recording: Send;
 
     /// Memory whose bytes are not yet said.
     ///
@@ -129,6 +131,31 @@ pub trait Target {
     /// # Errors
     /// Whatever the driver refuses.
     fn fill(&self, memory: &mut Self::Memory, byte: u8) -> Result<()>;
+
+    /// Waits until everything asked for is done.
+    ///
+    /// # Errors
+    /// Whatever failed since the last time.
+    fn synchronize(&self) -> Result<()>;
+
+    /// From now on launches and fills are recorded, and nothing of them is done. Until [`Target::end_recording`] nothing may
+    /// be allocated, freed, copied or waited for, by whatever thread.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses.
+    fn begin_recording(&self) -> Result<()>;
+
+    /// What was recorded. Whoever replays it keeps alive, and leaves in place, all memory that it uses.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses, such as what may not be recorded; the recording has ended all the same.
+    fn end_recording(&self) -> Result<Self::Recording>;
+
+    /// Asks for all that was recorded, in order, after what was asked for until now.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses.
+    fn replay(&self, recording: &Self::Recording) -> Result<()>;
 
     /// How many blocks of `threads` threads and `shared_bytes` each run at the same time: what a cooperative launch, or
     /// one that loops over its work, asks for.

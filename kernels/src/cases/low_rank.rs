@@ -6,39 +6,37 @@ use super::random_memory::{bf16_values, bytes};
 use super::{Case, Work};
 
 const LAYERS: usize = 24;
-const EXPERTS: usize = 4;
 const RANK: usize = 64;
 /// Linear layers of a block of Qwen2.5-0.5B, output × input features: q, k, v, o, gate, up, down.
 const MATRICES: [(usize, usize); 7] =
     [(896, 896), (128, 896), (128, 896), (896, 896), (4864, 896), (4864, 896), (896, 4864)];
 
-/// What is computed beside the sum.
+/// How many experts, and what is computed beside the sum.
 #[derive(Debug, Clone, Copy)]
 struct Form {
+    experts: usize,
     base: bool,
     mask: bool,
 }
 
+/// One form of the work on all matrices.
+macro_rules! case {
+    ($name:literal, $form:expr) => {
+        Case {
+            name: $name,
+            bytes: bytes_moved($form),
+            matrix_flop: flop($form),
+            prepare: |d| prepare(d, $form),
+        }
+    };
+}
+
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case {
-            name: "low_rank/4 experts of rank 64",
-            bytes: bytes_moved(4.0),
-            matrix_flop: flop(),
-            prepare: |d| prepare(d, Form { base: true, mask: false }),
-        },
-        Case {
-            name: "low_rank/4 experts of rank 64 masked",
-            bytes: bytes_moved(4.0 + 1.0 / 8.0),
-            matrix_flop: flop(),
-            prepare: |d| prepare(d, Form { base: true, mask: true }),
-        },
-        Case {
-            name: "low_rank/4 experts of rank 64 sum alone",
-            bytes: bytes_moved(2.0),
-            matrix_flop: flop(),
-            prepare: |d| prepare(d, Form { base: false, mask: false }),
-        },
+        case!("low_rank/4 experts of rank 64", Form { experts: 4, base: true, mask: false }),
+        case!("low_rank/4 experts of rank 64 masked", Form { experts: 4, base: true, mask: true }),
+        case!("low_rank/4 experts of rank 64 sum alone", Form { experts: 4, base: false, mask: false }),
+        case!("low_rank/8 experts of rank 64", Form { experts: 8, base: true, mask: false }),
     ]
 }
 
@@ -47,19 +45,20 @@ fn all_matrices() -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Elements of all matrices, and of all factors.
-fn elements() -> (usize, usize) {
+fn elements(experts: usize) -> (usize, usize) {
     let numel = all_matrices().map(|(rows, columns)| rows * columns).sum();
-    let factors = all_matrices().map(|(rows, columns)| (rows + columns) * RANK * EXPERTS).sum();
+    let factors = all_matrices().map(|(rows, columns)| (rows + columns) * RANK * experts).sum();
     (numel, factors)
 }
 
-fn bytes_moved(of_element: f64) -> f64 {
-    let (numel, factors) = elements();
+fn bytes_moved(form: Form) -> f64 {
+    let (numel, factors) = elements(form.experts);
+    let of_element = 2.0 + if form.base { 2.0 } else { 0.0 } + if form.mask { 1.0 / 8.0 } else { 0.0 };
     numel as f64 * of_element + 2.0 * factors as f64
 }
 
-fn flop() -> f64 {
-    2.0 * elements().0 as f64 * (RANK * EXPERTS) as f64
+fn flop(form: Form) -> f64 {
+    2.0 * elements(form.experts).0 as f64 * (RANK * form.experts) as f64
 }
 
 struct Memory {
@@ -80,7 +79,7 @@ impl Memory {
         all_matrices()
             .filter_map(|(rows, columns)| {
                 let numel = rows * columns;
-                let experts = (0..EXPERTS).map(|_| LowRankExpert {
+                let experts = (0..form.experts).map(|_| LowRankExpert {
                     left: factor(rows * RANK),
                     right: factor(RANK * columns),
                     rank: RANK,
@@ -104,7 +103,7 @@ impl Memory {
 }
 
 fn prepare(device: &Device, form: Form) -> Result<Work> {
-    let (numel, factors) = elements();
+    let (numel, factors) = elements(form.experts);
     let mut memory = Memory {
         base: bf16_values(device, numel, 1.0, 1)?,
         mask: bytes(device, numel / 8, 2)?,

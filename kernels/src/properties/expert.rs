@@ -5,7 +5,7 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 use skillweld_gpu::ops::{
     ActionExpert, ExpertKeys, ExpertLayer, ExpertLinear, ExpertNorm, ExpertOperands, ExpertShape, RotaryTable,
 };
-use skillweld_gpu::{Array, Memory, Target};
+use skillweld_gpu::{Array, Device, Memory, Target};
 use skillweld_tensor::Dtype;
 
 use super::random::{bytes_of, floats_of};
@@ -18,7 +18,16 @@ pub(super) fn properties<T: Target>() -> Vec<Property<T>> {
     ]
 }
 
-/// Of one expert, before its result is looked at.
+pub(super) fn slow_properties<T: Target>() -> Vec<Property<T>> {
+    vec![Property { name: "expert: 24 blocks keep three decimals in both forms", check: deep_experts }]
+}
+
+/// The published expert's sizes: too much for an emulation.
+pub(super) fn of_devices() -> Vec<Property<Device>> {
+    vec![Property { name: "expert: the published sizes in both forms", check: published_sizes }]
+}
+
+/// Of one expert, before its result is looked at: each leaves the next what it found.
 const RUNS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -32,6 +41,9 @@ struct Case {
     seed: u64,
 }
 
+const PUBLISHED: Case =
+    Case { rows: 8, heads: 8, head_dim: 112, action_dim: 7, layers: 24, counts: [65, 512], seed: 1 };
+
 impl Case {
     fn width(&self) -> usize {
         self.heads * self.head_dim
@@ -39,10 +51,12 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    // The last of these widths needs a second round of loads: 17 warps' worth of two steps of 32.
-    let heads = prop_oneof![6 => (1..4usize, prop_oneof![1..5usize, Just(14usize)]), 1 => Just((5, 27))];
-    (1..12usize, heads, 1..9usize, 0..3usize, (0..20usize, 1..40usize), any::<u64>()).prop_map(
-        |(rows, (heads, eights), action_dim, layers, (action, task), seed)| Case {
+    let ordinary = (1..4usize, prop_oneof![5 => 1..4usize, 1 => Just(14usize)], 0..3usize);
+    // So wide that a warp needs a second round of loads.
+    let wide = (Just(5usize), Just(27usize), Just(0usize));
+    let sizes = prop_oneof![6 => ordinary, 1 => wide];
+    (1..12usize, sizes, 1..9usize, (0..20usize, 1..30usize), any::<u64>()).prop_map(
+        |(rows, (heads, eights, layers), action_dim, (action, task), seed)| Case {
             rows,
             heads,
             head_dim: 8 * eights,
@@ -56,7 +70,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn kernels_equal_formula<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), String> {
     runner
-        .run(&cases(), |case| check(target, &case, |expert, target| expert.run_graph_kernels(target)))
+        .run(&cases(), |case| check(target, &case, RUNS, |expert, target| expert.run_graph_kernels(target)))
         .map_err(|error| error.to_string())
 }
 
@@ -64,28 +78,41 @@ fn persistent_equals_formula<T: Target>(target: &T, runner: &mut TestRunner) -> 
     let fits = |case: &Case| case.rows <= 8 && case.head_dim <= 128 && case.width() <= 1024;
     runner
         .run(&cases().prop_filter("one launch holds it", fits), |case| {
-            check(target, &case, |expert, target| expert.run_persistent(target))
+            check(target, &case, RUNS, |expert, target| expert.run_persistent(target))
         })
         .map_err(|error| error.to_string())
+}
+
+fn deep_experts<T: Target>(target: &T, _: &mut TestRunner) -> Result<(), String> {
+    both_forms(target, &Case { rows: 8, heads: 2, head_dim: 32, counts: [5, 24], ..PUBLISHED })
+}
+
+fn published_sizes(device: &Device, _: &mut TestRunner) -> Result<(), String> {
+    both_forms(device, &PUBLISHED)
+}
+
+fn both_forms<T: Target>(target: &T, case: &Case) -> Result<(), String> {
+    let graph = check(target, case, 1, |expert, target| expert.run_graph_kernels(target));
+    let once = graph.and_then(|()| check(target, case, 1, |expert, target| expert.run_persistent(target)));
+    once.map_err(|error| error.to_string())
 }
 
 /// How a form is asked for.
 type Run<T> = fn(&mut ActionExpert<'_, <T as Target>::Memory>, &T) -> skillweld_gpu::Result<()>;
 
-fn check<T: Target>(target: &T, case: &Case, run: Run<T>) -> Result<(), TestCaseError> {
+fn check<T: Target>(target: &T, case: &Case, runs: usize, run: Run<T>) -> Result<(), TestCaseError> {
     let host = HostExpert::new(case);
     let device = host.upload(target).map_err(failed)?;
     let mut out = target.array(Dtype::F32, case.rows * case.action_dim).map_err(failed)?;
     let mut expert =
         ActionExpert::new(target, host.shape, &device.operands(), out.view_mut()).map_err(failed)?;
-    // More than once: each run leaves the next what it found.
-    (0..RUNS).try_for_each(|_| run(&mut expert, target)).map_err(failed)?;
+    (0..runs).try_for_each(|_| run(&mut expert, target)).map_err(failed)?;
     drop(expert);
     close(&floats_of(Dtype::F32, &target.read(&out).map_err(failed)?), &host.formula())
 }
 
-/// A norm after every layer and no residual around it make a rounding error grow from block to block; with two blocks, and
-/// 2⁻²¹ in every factor, this is ten times what was seen.
+/// A norm after every layer and no residual around it make a rounding error grow from block to block. Of the largest action
+/// it was 5e-5 at most after 24 blocks with weights as large as PyTorch's, in both forms; this is four times as much.
 fn close(is: &[f32], expected: &[f64]) -> Result<(), TestCaseError> {
     let size = expected.iter().fold(1f64, |size, value| size.max(value.abs()));
     for (index, (is, expected)) in is.iter().zip(expected).enumerate() {

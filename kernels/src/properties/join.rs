@@ -150,8 +150,8 @@ fn equals_plugins<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), 
             _ => Thin::Drop(densities),
         };
         let rule = match rule {
-            0 => Join::Sum { divisor: if based { 1.0 } else { 1.7 } },
-            1 => Join::Consensus { zero_sum: -1.0, mean: false },
+            0 if !matches!(thin, Thin::Trim(..)) => Join::Sum { divisor: if based { 1.0 } else { 1.7 } },
+            0 | 1 => Join::Consensus { zero_sum: -1.0, mean: false },
             _ => Join::Consensus { zero_sum: 1.0, mean: true },
         };
         join_case(target, &Tensors::new(dtype, &lengths, experts, seed), &thin, rule, based, seed)

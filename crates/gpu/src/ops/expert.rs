@@ -4,7 +4,7 @@ use skillweld_tensor::Dtype;
 
 use super::expert_persistent::Persistent;
 use super::gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
-use super::pieces::{EIGHT, check, grid};
+use super::pieces::{EIGHT, check, grid, table};
 use crate::error::require;
 use crate::{Argument, Array, Launch, Memory, Result, Target, View, ViewMut};
 
@@ -16,6 +16,8 @@ const STEPS: usize = 2;
 const INPUTS: usize = 32;
 const ROWS: usize = 8;
 const FEATURES: usize = 8;
+/// Blocks beside those that compute, which bring into the L2 what the next launches read.
+const MOST_SPARE: usize = 24;
 
 /// A linear layer: x · Wᵀ + b.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +98,7 @@ pub struct ExpertOperands<'a> {
 /// do not depend on x and are given.
 ///
 /// The rows stay f32 throughout and are multiplied as sums of two numbers of 11 bits, a relative error of 2⁻²¹ at most; sums
-/// are f32.
+/// are f32. Of the largest action the error was 5·10⁻⁵ at most after 24 blocks with weights as large as PyTorch's.
 ///
 /// Twin: `skillweld_policy`'s action expert on the CPU.
 #[derive(Debug)]
@@ -104,6 +106,7 @@ pub struct ActionExpert<'a, M> {
     linears: Vec<Linear>,
     attentions: Vec<GatedAttention<'a, M>>,
     buffers: Vec<Array<M>>,
+    ranges: M,
     persistent: Result<Persistent<M>>,
     operands: PhantomData<&'a mut ()>,
 }
@@ -115,7 +118,7 @@ struct Linear {
     grid: [u32; 3],
     threads: u32,
     shared_bytes: u32,
-    arguments: [Argument; 12],
+    arguments: [Argument; 14],
 }
 
 impl<'a, M: Memory> ActionExpert<'a, M> {
@@ -138,16 +141,27 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
             [buffer(2 * width)?, buffer(width)?, buffer(width)?, buffer(width)?];
         let address = |buffer: &Array<M>| buffer.memory().address();
         let (mut linears, mut attentions) = (Vec::new(), Vec::new());
+        let ahead = ranges_ahead(operands);
+        let mut ranges = target.allocate(ahead.len())?;
+        target.upload(&mut ranges, 0, &ahead)?;
         let mut x = operands.start.address;
-        for layer in &operands.layers {
-            let plain = LinearPlan { from: x, ..LinearPlan::new(shape, layer.queries, 2 * width) };
+        for (index, layer) in operands.layers.iter().enumerate() {
+            let [of_queries, of_out, of_feed] = ahead_of(ranges.address(), index);
+            let plain =
+                LinearPlan { from: x, ahead: of_queries, ..LinearPlan::new(shape, layer.queries, 2 * width) };
             linears.push(plain.launch(target, address(&queries))?);
             attentions.push(attention(target, shape, layer, operands.rotary, &queries, &mut attended)?);
-            let residual =
-                LinearPlan { from: address(&attended), ..LinearPlan::new(shape, layer.out, width) };
+            let residual = LinearPlan {
+                from: address(&attended),
+                ahead: of_out,
+                ..LinearPlan::new(shape, layer.out, width)
+            };
             linears.push(LinearPlan { residual: x, ..residual }.launch(target, address(&sum))?);
-            let feed =
-                LinearPlan { from: address(&sum), ..LinearPlan::new(shape, layer.feed_forward, width) };
+            let feed = LinearPlan {
+                from: address(&sum),
+                ahead: of_feed,
+                ..LinearPlan::new(shape, layer.feed_forward, width)
+            };
             let feed = LinearPlan { norm: Some(layer.norm), relu: true, ..feed };
             linears.push(feed.launch(target, address(&trunk))?);
             x = address(&trunk);
@@ -159,7 +173,7 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
         }
         let buffers = vec![queries, attended, sum, trunk];
         let persistent = Persistent::new(target, shape, operands, out.address);
-        Ok(Self { linears, attentions, buffers, persistent, operands: PhantomData })
+        Ok(Self { linears, attentions, buffers, ranges, persistent, operands: PhantomData })
     }
 
     /// Asks for the whole expert, four kernels a block: to be recorded in a [`Graph`](crate::Graph).
@@ -191,8 +205,25 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
         let buffers = self.buffers.into_iter().map(Array::into_memory);
         let attentions = self.attentions.into_iter().flat_map(GatedAttention::into_memory);
         let persistent = self.persistent.into_iter().flat_map(|persistent| persistent.memory);
-        buffers.chain(attentions).chain(persistent).collect()
+        buffers.chain(attentions).chain(persistent).chain([self.ranges]).collect()
     }
+}
+
+/// What each linear layer's launch brings into the L2 for those after it, block by block: those of the queries keys, values
+/// and the output layer, that one the feed-forward layer, and that one the next queries.
+fn ranges_ahead(operands: &ExpertOperands<'_>) -> Vec<u8> {
+    let next = operands.layers.iter().skip(1).map(|layer| layer.queries.weight).chain([operands.last.weight]);
+    let ranges = operands.layers.iter().zip(next).flat_map(|(layer, next)| {
+        let [action, task] = layer.groups;
+        let [out, feed] = [layer.out.weight, layer.feed_forward.weight];
+        [action.keys, task.keys, action.values, task.values, out, feed, next]
+    });
+    table(ranges.flat_map(|range| [range.address, (range.numel * range.dtype.bits() / 8) as u64]))
+}
+
+/// Where a block's three parts of [`ranges_ahead`] lie, and how many ranges each has.
+fn ahead_of(ranges: u64, block: usize) -> [(u64, u32); 3] {
+    [(0, 5), (5, 1), (6, 1)].map(|(first, count)| (ranges + (16 * (7 * block + first)) as u64, count))
 }
 
 /// A block's attention, from `queries` to `out`.
@@ -228,11 +259,13 @@ struct LinearPlan<'a> {
     residual: u64,
     norm: Option<ExpertNorm<'a>>,
     relu: bool,
+    /// Where the ranges that later launches read are listed, and their number.
+    ahead: (u64, u32),
 }
 
 impl<'a> LinearPlan<'a> {
     fn new(shape: ExpertShape, linear: ExpertLinear<'a>, features: usize) -> Self {
-        Self { shape, linear, features, from: 0, residual: 0, norm: None, relu: false }
+        Self { shape, linear, features, from: 0, residual: 0, norm: None, relu: false, ahead: (0, 0) }
     }
 
     fn launch<T: Target>(self, target: &T, out: u64) -> Result<Linear> {
@@ -241,11 +274,13 @@ impl<'a> LinearPlan<'a> {
         // A thread for every sum at least.
         let warps = width.div_ceil(INPUTS).div_ceil(STEPS).clamp(2 * ROWS * FEATURES / WARP, MOST_WARPS);
         let threads = (warps * WARP) as u32;
-        // Sums of every warp, then the moments of its rows: three numbers each.
-        let shared = |tiles: usize| (4 * warps * (tiles * ROWS * FEATURES + 3 * ROWS)) as u32;
+        // Sums of every warp, then the moments of its rows: four numbers each.
+        let shared = |tiles: usize| (4 * warps * (tiles * ROWS * FEATURES + 4 * ROWS)) as u32;
         // Every block reads all rows, so none waits for another to end: two tiles a block if there are too many.
         let together = target.resident_blocks("expert_linear_1", threads, shared(1))? as usize;
         let tiles = if self.features.div_ceil(FEATURES) <= together { 1 } else { 2 };
+        let blocks = self.features.div_ceil(tiles * FEATURES);
+        let spare = if self.ahead.1 > 0 { together.saturating_sub(blocks).clamp(1, MOST_SPARE) } else { 0 };
         let arguments = [
             Argument::U64(self.from),
             Argument::U64(self.linear.weight.address),
@@ -259,10 +294,12 @@ impl<'a> LinearPlan<'a> {
             Argument::U32(width as u32),
             Argument::U32(self.features as u32),
             Argument::U64(out),
+            Argument::U64(self.ahead.0),
+            Argument::U32(self.ahead.1),
         ];
         Ok(Linear {
             kernel: if tiles == 1 { "expert_linear_1" } else { "expert_linear_2" },
-            grid: [grid(OPERATION, self.features.div_ceil(tiles * FEATURES))?, rows.div_ceil(ROWS) as u32, 1],
+            grid: [grid(OPERATION, blocks + spare)?, rows.div_ceil(ROWS) as u32, 1],
             threads,
             shared_bytes: shared(tiles),
             arguments,

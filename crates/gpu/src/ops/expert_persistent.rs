@@ -73,18 +73,30 @@ impl<M: Memory> Persistent<M> {
             let shared = 16 * SLOTS * threads
                 + 4 * most_parts * ROWS * (head_dim + 2)
                 + 4 * 2 * warps * 2 * ROWS * FEATURES
-                + 12 * warps * ROWS
+                + 16 * warps * ROWS
                 + 4 * own;
             (blocks, splits, most_parts, shared)
         };
-        // How many run together depends on what they need, which is the most when they are fewest.
-        let (_, _, _, most_shared) = sizes(1);
-        let mut together = usize::MAX;
-        for kernel in KERNELS {
-            let resident = target.resident_blocks(kernel, threads as u32, most_shared as u32)? as usize;
-            together = together.min(resident);
-        }
-        let (blocks, splits, most_parts, shared) = sizes(together);
+        // How many run together depends on what they need, and what they need on how many share the work.
+        let resident = |shared: usize| -> Result<usize> {
+            let [once, looping] =
+                KERNELS.map(|kernel| target.resident_blocks(kernel, threads as u32, shared as u32));
+            Ok(once?.min(looping?) as usize)
+        };
+        let mut most = width;
+        let (blocks, splits, most_parts, shared) = loop {
+            let (blocks, splits, most_parts, shared) = sizes(most);
+            let together = resident(shared)?;
+            if together >= blocks {
+                break (blocks, splits, most_parts, shared);
+            }
+            require(together > 0, OPERATION, || {
+                format!(
+                    "{shared} bytes of shared memory a block are more than this GPU has; the kernels of a graph need less"
+                )
+            })?;
+            most = together;
+        };
         let once = width.max(action_dim).div_ceil(blocks) <= FEATURES
             && (2 * width).div_ceil(blocks) <= 2 * FEATURES
             && heads * splits <= blocks

@@ -8,7 +8,7 @@ const OPERATION: &str = "gemm";
 /// As in `kernels/src/gemm_plain.cu`.
 const PLAIN_THREADS: u32 = 256;
 const PLAIN_SIDE: usize = 64;
-const PLAIN_SHARED_BYTES: u32 = 2 * 16 * 65 * 4;
+const PLAIN_SHARED_BYTES: u32 = 64 * 64 * 4;
 /// As in `kernels/src/gemm.cu`: threads, warps and bf16 elements of a step along `inner`.
 const MATRIX_THREADS: u32 = 128;
 const WARPS: usize = 4;

@@ -76,22 +76,27 @@ pub fn join<T: Target>(
 ) -> Result<()> {
     let experts = weights.len();
     let (name, searches, per_piece) = match thinning {
-        Thinning::Nothing => ("all", 0, false),
+        Thinning::Nothing => ("", 0, false),
         Thinning::Trim(thresholds) => {
             let per_piece = thresholds.scope == ThresholdScope::Tensor;
             let needed = experts * if per_piece { tensors.len() } else { 1 };
             require(thresholds.count == needed, OPERATION, || {
                 format!("{} thresholds, and {needed} are needed", thresholds.count)
             })?;
-            ("trim", thresholds.searches.address(), per_piece)
+            (if per_piece { "trim_some_" } else { "trim_" }, thresholds.searches.address(), per_piece)
         }
         Thinning::Drop { densities } => {
             require(densities.len() == experts, OPERATION, || {
                 format!("{} densities for {experts} weights", densities.len())
             })?;
-            ("drop", 0, false)
+            ("drop_", 0, false)
         }
     };
+    let consensus = matches!(join, Join::Consensus { .. });
+    require(consensus || !matches!(thinning, Thinning::Trim(_)), OPERATION, || {
+        "a sum of trimmed task vectors is no method; trimming goes with a consensus".to_owned()
+    })?;
+    let name = format!("{name}{}", if consensus { "consensus" } else { "sum" });
     let Some(laid) = Laid::new(target, tensors, experts)? else { return Ok(()) };
     let mut below = vec![ALL; experts];
     if let Thinning::Drop { densities } = thinning {
@@ -101,7 +106,7 @@ pub fn join<T: Target>(
     }
     let rule = uploaded(target, &rule(weights, lambda, join, per_piece, &below))?;
     let arguments = [Argument::U64(rule.address()), Argument::U64(searches)];
-    laid.launch(target, name, &arguments)
+    laid.launch(target, &name, &arguments)
 }
 
 /// τ = σ · max |τ_k| over the experts that have the sign σ of Σ τ_k, zero where the sum is (EMR, arXiv 2405.17461).

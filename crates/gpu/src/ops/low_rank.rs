@@ -6,10 +6,28 @@ use crate::error::require;
 use crate::{Argument, GpuError, Launch, Memory, Result, Target, View, ViewMut};
 
 const OPERATION: &str = "low_rank";
-/// As in `kernels/src/low_rank.cu`.
-const THREADS: u32 = 128;
-const SIDE: usize = 128;
-const SHARED_BYTES: u32 = 3 * 2 * 128 * 128;
+/// How one of the two kernels cuts a matrix, and what it is launched with; as in `kernels/src/low_rank*.cu`.
+#[derive(Debug)]
+struct Kernel {
+    name: &'static str,
+    tile: (usize, usize),
+    threads: u32,
+    shared_bytes: u32,
+}
+
+/// A block a tile, any inner length.
+static GENERAL: Kernel =
+    Kernel { name: "low_rank", tile: (128, 128), threads: 128, shared_bytes: 3 * 2 * 128 * 128 };
+/// As many blocks as run at once, each keeps rows of the left factors: inner lengths of up to [`RESIDENT_STEPS`].
+static RESIDENT: Kernel = Kernel {
+    name: "low_rank_resident",
+    tile: (256, 64),
+    threads: 256,
+    shared_bytes: 4 * 256 * 128 + 2 * 3 * 64 * 128 + 8 * 16 * 72 * 4,
+};
+/// Elements of the inner length that kernels take at once, counted anew in every product.
+const STEP: usize = 64;
+const RESIDENT_STEPS: usize = 4;
 
 /// One expert's part of a [`LowRankMatrix`]: s_k · B_k A_k.
 #[derive(Debug, Clone, Copy)]
@@ -51,82 +69,121 @@ pub struct LowRankMatrix<'a> {
 /// Twin: `skillweld_tensor`'s low-rank tensors, within the roundings of f32 sums.
 #[derive(Debug)]
 pub struct LowRank<'a, M> {
-    launch: Option<Tables<M>>,
+    launches: Vec<Tables<M>>,
     splits: Splits<M>,
     matrices: std::marker::PhantomData<&'a mut ()>,
 }
 
+/// One launch.
 #[derive(Debug)]
 struct Tables<M> {
-    kernel: String,
+    kernel: &'static Kernel,
+    name: String,
     blocks: u32,
+    tiles: usize,
     piece_count: u32,
     pieces: M,
     products: M,
 }
 
 impl<'a, M: Memory> LowRank<'a, M> {
-    /// Checks the operands, lays out the launch, and allocates room for factors that have to be split.
+    /// Checks the operands, lays out the launches, and allocates room for factors that have to be split.
     ///
     /// # Errors
     /// Operands whose dtypes or lengths do not fit, or that do not begin on 16 bytes; scales that are not finite; no memory.
     pub fn new<T: Target<Memory = M>>(target: &T, mut matrices: Vec<LowRankMatrix<'a>>) -> Result<Self> {
         matrices.retain(|matrix| matrix.rows > 0 && matrix.columns > 0);
         let mut splits = Splits::default();
-        let Some(dtype) = matrices.first().map(|matrix| matrix.out.dtype) else {
-            return Ok(Self { launch: None, splits, matrices: std::marker::PhantomData });
-        };
-        let kernel = format!("{OPERATION}_{}", suffix(OPERATION, dtype)?);
-        let (mut pieces, mut products, mut tiles) = (Vec::new(), Vec::new(), 0);
-        for matrix in &matrices {
-            check_matrix(matrix, dtype)?;
-            let before = products.len() / Product::WORDS;
-            for product in products_of(target, matrix, dtype, &mut splits)? {
-                products.extend(product.words());
+        let mut launches = Vec::new();
+        if let Some(dtype) = matrices.first().map(|matrix| matrix.out.dtype) {
+            let mut all = Vec::new();
+            for matrix in &matrices {
+                check_matrix(matrix, dtype)?;
+                all.push((matrix, products_of(target, matrix, dtype, &mut splits)?));
             }
-            let count = products.len() / Product::WORDS - before;
+            let name =
+                |kernel: &Kernel| Ok::<_, GpuError>(format!("{}_{}", kernel.name, suffix(OPERATION, dtype)?));
+            let at_once = resident_blocks(target, &name(&RESIDENT)?)?;
+            let (resident, general): (Vec<_>, Vec<_>) = all.iter().partition(|(_, products)| {
+                let steps: usize = products.iter().map(|product| product.inner.div_ceil(STEP)).sum();
+                at_once > 0 && (1..=RESIDENT_STEPS).contains(&steps)
+            });
+            for (kernel, matrices) in [(&RESIDENT, resident), (&GENERAL, general)] {
+                let at_once = if std::ptr::eq(kernel, &RESIDENT) { at_once } else { u32::MAX };
+                launches.extend(Tables::new(target, kernel, name(kernel)?, at_once, &matrices)?);
+            }
+        }
+        splits.lay_out(target)?;
+        Ok(Self { launches, splits, matrices: std::marker::PhantomData })
+    }
+
+    /// Asks for the launches; again, for the same matrices, as often as wanted. Factors are read anew each time.
+    ///
+    /// # Errors
+    /// Whatever the target refuses.
+    pub fn run<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
+        self.splits.run(target)?;
+        self.launches.iter().try_for_each(|tables| tables.run(target))
+    }
+}
+
+impl<M: Memory> Tables<M> {
+    /// The launch for these matrices; none for none.
+    fn new<T: Target<Memory = M>>(
+        target: &T,
+        kernel: &'static Kernel,
+        name: String,
+        at_once: u32,
+        matrices: &[&(&LowRankMatrix<'_>, Vec<Product>)],
+    ) -> Result<Option<Self>> {
+        let (mut pieces, mut all_products, mut tiles) = (Vec::new(), Vec::new(), 0);
+        for (matrix, products) in matrices {
             pieces.extend([
                 matrix.base.map_or(0, |base| base.address),
                 matrix.mask.map_or(0, |mask| mask.address),
                 matrix.out.address,
                 tiles as u64,
                 pair(matrix.rows, matrix.columns),
-                pair(before, count),
+                pair(all_products.len() / Product::WORDS, products.len()),
             ]);
-            tiles += matrix.rows.div_ceil(SIDE) * matrix.columns.div_ceil(SIDE);
+            all_products.extend(products.iter().flat_map(Product::words));
+            tiles += matrix.rows.div_ceil(kernel.tile.0) * matrix.columns.div_ceil(kernel.tile.1);
         }
-        splits.lay_out(target)?;
-        let launch = Tables {
+        if tiles == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             kernel,
-            blocks: grid(OPERATION, tiles)?,
+            name,
+            blocks: grid(OPERATION, tiles)?.min(at_once),
+            tiles,
             piece_count: matrices.len() as u32,
             pieces: uploaded(target, &table(pieces))?,
-            products: uploaded(target, &table(products))?,
-        };
-        Ok(Self { launch: Some(launch), splits, matrices: std::marker::PhantomData })
+            products: uploaded(target, &table(all_products))?,
+        }))
     }
 
-    /// Asks for the launch; again, for the same matrices, as often as wanted. Factors are read anew each time.
-    ///
-    /// # Errors
-    /// Whatever the target refuses.
-    pub fn run<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
-        let Some(tables) = &self.launch else { return Ok(()) };
-        self.splits.run(target)?;
+    fn run<T: Target<Memory = M>>(&self, target: &T) -> Result<()> {
         let arguments = [
-            Argument::U64(tables.pieces.address()),
-            Argument::U32(tables.piece_count),
-            Argument::U64(tables.products.address()),
+            Argument::U64(self.pieces.address()),
+            Argument::U32(self.piece_count),
+            Argument::U64(self.products.address()),
+            Argument::U64(self.tiles as u64),
         ];
         let launch = Launch {
-            kernel: &tables.kernel,
-            grid: [tables.blocks, 1, 1],
-            threads: THREADS,
-            shared_bytes: SHARED_BYTES,
+            kernel: &self.name,
+            grid: [self.blocks, 1, 1],
+            threads: self.kernel.threads,
+            shared_bytes: self.kernel.shared_bytes,
             cooperative: false,
-            arguments: &arguments,
+            // Where every tile has its block the grid says how many there are.
+            arguments: if std::ptr::eq(self.kernel, &raw const GENERAL) {
+                &arguments[..3]
+            } else {
+                &arguments
+            },
         };
-        // SAFETY: the tables were made in `new` from operands that it checked, and those are borrowed as long as this.
+        // SAFETY: the tables were made in `LowRank::new` from operands that it checked and borrows as long as it lives.
         #[expect(unsafe_code, reason = "a checked launch")]
         unsafe {
             target.launch(&launch)
@@ -193,6 +250,14 @@ fn products_of<T: Target>(
         }
     }
     Ok(products)
+}
+
+/// Blocks of [`RESIDENT`] that run at once: none where a GPU has less shared memory than one of them takes.
+fn resident_blocks<T: Target>(target: &T, name: &str) -> Result<u32> {
+    match target.resident_blocks(name, RESIDENT.threads, RESIDENT.shared_bytes) {
+        Err(GpuError::Driver { .. }) => Ok(0),
+        other => other,
+    }
 }
 
 fn check_matrix(matrix: &LowRankMatrix<'_>, dtype: Dtype) -> Result<()> {
