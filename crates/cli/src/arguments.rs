@@ -1,6 +1,7 @@
 //! What stands on the command line.
 
 use std::num::NonZeroUsize;
+use std::thread::JoinHandle;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -63,15 +64,27 @@ pub(crate) enum Processor {
 }
 
 impl Processor {
-    /// The GPU, if it is asked for.
+    /// Begins to open the GPU, if it is asked for: a driver takes some tenths of a second.
+    pub(crate) fn open(self) -> OpeningDevice {
+        OpeningDevice(match self {
+            Self::Cpu => None,
+            Self::Cuda => Some(std::thread::spawn(|| Device::open(0))),
+        })
+    }
+}
+
+/// A GPU that is being opened, if one was asked for.
+pub(crate) struct OpeningDevice(Option<JoinHandle<Result<Device, GpuError>>>);
+
+impl OpeningDevice {
+    /// The GPU.
     ///
     /// # Errors
     /// One sentence: why there is none.
-    pub(crate) fn open(self) -> Result<Option<Device>, GpuError> {
-        match self {
-            Self::Cpu => Ok(None),
-            Self::Cuda => Device::open(0).map(Some),
-        }
+    pub(crate) fn wait(self) -> Result<Option<Device>, GpuError> {
+        let Some(opening) = self.0 else { return Ok(None) };
+        let reason = "the driver's library gave up".to_owned();
+        opening.join().unwrap_or(Err(GpuError::Unavailable { reason })).map(Some)
     }
 }
 

@@ -107,7 +107,7 @@ impl From<Base> for BaseMode {
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     interrupt::install()?;
-    let device = args.device.open()?;
+    let device = args.device.open();
     let progress = Progress::new(args.quiet);
     let log = PluginLog::new(console, args.quiet);
     let hooks = HostHooks {
@@ -125,6 +125,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let plan = Plan::new(&recipe, &models, &registry, &control);
     progress.finish();
     let plan = plan?;
+    let device = device.wait()?;
     let summary = plan.summary();
     let refused = summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused);
 

@@ -161,6 +161,18 @@ impl<'a> ViewMut<'a> {
         (ViewMut { numel: middle, ..self }, after)
     }
 
+    /// Parts of `numel` elements each, one after the other; what is no whole part is left off.
+    ///
+    /// # Panics
+    /// When `numel` is 0.
+    pub fn chunks(self, numel: usize) -> Vec<ViewMut<'a>> {
+        let part = |i: usize| {
+            let address = self.address + (i * numel * self.dtype.bits() / 8) as u64;
+            ViewMut { address, dtype: self.dtype, numel, array: PhantomData }
+        };
+        (0..self.numel / numel).map(part).collect()
+    }
+
     /// Number of elements.
     pub fn numel(&self) -> usize {
         self.numel

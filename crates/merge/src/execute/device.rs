@@ -20,7 +20,7 @@ use skillweld_gpu::{Fork, Target};
 use skillweld_plugin_host::{Bound, CudaCode};
 
 use super::Executor;
-use super::units::Unit;
+use super::units::{Cut, Unit};
 use super::worked::Worked;
 use crate::MergeError;
 use crate::plan::Action;
@@ -93,12 +93,13 @@ impl<'a> Executor<'a> {
 
     /// Works off all slabs of the jobs; gives the number of those that the CPU did again.
     fn work_off_on<F: Fork>(&self, fork: &F, jobs: &[Job<'_>]) -> Result<usize, MergeError> {
-        let slabs = |(job, at): (usize, &Job<'_>)| self.cut().slabs(job, at.work.tensor.numel(), false);
+        let cut = Cut { slab: self.cut().device_slab, ..self.cut() };
+        let slabs = |(job, at): (usize, &Job<'_>)| cut.slabs(job, at.work.tensor.numel(), false);
         let units: Vec<Unit> = jobs.iter().enumerate().flat_map(slabs).collect();
         if units.is_empty() {
             return Ok(0);
         }
-        let size = LaneSize::of(jobs, self.cut());
+        let size = LaneSize::of(jobs, cut);
         let affordable = MOST_BYTES / (2 * size.bytes()).max(1);
         let workers = self.control.threads.count().min(units.len()).min(affordable.max(1));
         let queue =

@@ -20,8 +20,14 @@ use crate::recipe::Recipe;
 use crate::{MergeError, Models, Plan};
 
 /// Several blocks a slab, several slabs a tensor, all threads on one tensor, several shards a file.
-pub(super) const SMALL: Cut =
-    Cut { block: 1024, slab: 8 * 1024, shared_from: 16 * 1024, device_from: 1, max_shard_bytes: 300_000 };
+pub(super) const SMALL: Cut = Cut {
+    block: 1024,
+    slab: 8 * 1024,
+    shared_from: 16 * 1024,
+    device_slab: 8 * 1024,
+    device_from: 1,
+    max_shard_bytes: 300_000,
+};
 
 /// What a merge leaves behind: content hashes of its files by stem, and the rescalers.
 pub(super) type Outcome = (BTreeMap<&'static str, Hash>, Option<Vec<f32>>);

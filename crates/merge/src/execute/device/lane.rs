@@ -18,6 +18,8 @@ use crate::MergeError;
 
 /// Bytes of a call with its parameters, for a few experts; tables grow.
 const TABLE_BYTES: usize = 1024;
+/// Where kernels may take arrays to begin.
+const ALIGNED: usize = 16;
 
 /// The room that a lane needs: the most of everything, over all tensors that come through it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,8 +56,11 @@ impl LaneSize {
 
     /// What a lane takes of the GPU's memory, but for tables.
     pub(super) fn bytes(&self) -> usize {
-        let arrays = (self.experts + 1) * (self.stored_bytes + 4) + 4 + self.out_bytes;
-        self.numel * arrays + self.masks * BitMask::byte_len(self.numel)
+        self.numel * ((self.experts + 1) * (self.stored_bytes + 4) + 4) + self.results().end
+    }
+
+    fn results(&self) -> Results {
+        Results::new(self.experts, self.numel, self.out_bytes, self.masks)
     }
 }
 
@@ -80,13 +85,9 @@ pub(super) struct Lane<T: Target> {
     /// f32 of the base, then of the experts.
     values: Vec<Array<T::Memory>>,
     merged: Array<T::Memory>,
-    out: Array<T::Memory>,
-    /// One an expert, each with room for a slab.
-    masks: Vec<Array<T::Memory>>,
-    /// U32: one for each of `values`, and one for what comes out.
-    flags: Array<T::Memory>,
-    /// What comes back: flags, output, masks.
-    results: T::Staging,
+    /// What comes back, at the places of [`Results`].
+    results: Array<T::Memory>,
+    fetched: T::Staging,
     stored_blocks: Table<T>,
     call: Table<T>,
     mask_call: Table<T>,
@@ -94,22 +95,39 @@ pub(super) struct Lane<T: Target> {
     mask_totals: Totals<T>,
 }
 
-/// Where things stand among the results of a slab.
+/// Where things stand among the results of a slab, in bytes.
+#[derive(Debug, Clone, Copy)]
 struct Results {
-    flags: Range<usize>,
-    out: Range<usize>,
+    /// U32: one an expert, one for the base, one for the output.
+    flags: usize,
+    out: usize,
+    out_end: usize,
+    masks: usize,
+    /// From one expert's mask to the next.
+    mask_stride: usize,
     mask_bytes: usize,
+    end: usize,
 }
 
 impl Results {
+    fn new(experts: usize, len: usize, out_bytes: usize, masks: usize) -> Self {
+        let flags = experts + 2;
+        let out = (4 * flags).next_multiple_of(ALIGNED);
+        let out_end = out + len * out_bytes;
+        let mask_bytes = BitMask::byte_len(len);
+        let (start, mask_stride) = (out_end.next_multiple_of(ALIGNED), mask_bytes.next_multiple_of(ALIGNED));
+        let end = if masks == 0 { out_end } else { start + masks * mask_stride };
+        Self { flags, out, out_end, masks: start, mask_stride, mask_bytes, end }
+    }
+
     fn of(job: &Job<'_>, len: usize) -> Self {
-        let flags = 0..4 * (job.work.merge.inputs.len() + 2);
-        let out = flags.end..flags.end + len * job.work.tensor.dtype.bits() / 8;
-        Self { flags, out, mask_bytes: BitMask::byte_len(len) }
+        let experts = job.work.merge.inputs.len();
+        let masks = if job.mask.is_some() { experts } else { 0 };
+        Self::new(experts, len, job.work.tensor.dtype.bits() / 8, masks)
     }
 
     fn mask(&self, k: usize) -> Range<usize> {
-        let start = self.out.end + k * self.mask_bytes;
+        let start = self.masks + k * self.mask_stride;
         start..start + self.mask_bytes
     }
 }
@@ -122,18 +140,14 @@ impl<T: Target> Lane<T> {
             Ok::<_, GpuError>(Operand { staging, stored })
         };
         let values = || target.array(Dtype::F32, size.numel);
-        let mask_bytes = BitMask::byte_len(size.numel);
-        let flags = size.experts + 2;
-        let results = 4 * flags + size.numel * size.out_bytes + size.masks * mask_bytes;
+        let results = size.results().end;
         Ok(Self {
             base: operand()?,
             experts: (0..size.experts).map(|_| operand()).collect::<Result<_, _>>()?,
             values: (0..=size.experts).map(|_| values()).collect::<Result<_, _>>()?,
             merged: values()?,
-            out: target.array(Dtype::U8, size.numel * size.out_bytes)?,
-            masks: (0..size.masks).map(|_| target.array(Dtype::U8, mask_bytes)).collect::<Result<_, _>>()?,
-            flags: target.array(Dtype::U32, flags)?,
-            results: target.stage(results)?,
+            results: target.array(Dtype::U8, results)?,
+            fetched: target.stage(results)?,
             stored_blocks: Table::new(target, TABLE_BYTES)?,
             call: Table::new(target, TABLE_BYTES)?,
             mask_call: Table::new(target, TABLE_BYTES)?,
@@ -153,8 +167,10 @@ impl<T: Target> Lane<T> {
     ) -> Result<(), MergeError> {
         self.upload(target, job, executor, slab, inputs)?;
         let (merge, len) = (job.work.merge, slab.len());
-        target.fill(self.flags.memory_mut(), 0)?;
-        self.decode(target, job, len)?;
+        let place = Results::of(job, len);
+        // No flag is set, no bit of a mask.
+        target.fill(self.results.memory_mut(), 0)?;
+        self.decode(target, job, len, place)?;
         keep_totals(target, &mut self.totals, job.index, &job.totals)?;
         keep_totals(target, &mut self.mask_totals, job.index, &job.mask_totals)?;
         let experts: Vec<View<'_>> = self.values[1..][..merge.inputs.len()].iter().map(Array::view).collect();
@@ -168,9 +184,6 @@ impl<T: Target> Lane<T> {
         let output = PluginOutput::Values(self.merged.view_mut());
         run_plugin(target, &mut self.call, kernel(job.code), &call, &output)?;
         if let Some((mask, code)) = job.mask {
-            for mask in &mut self.masks {
-                target.fill(mask.memory_mut(), 0)?;
-            }
             let needs_base = mask.method().has(flags::NEEDS_BASE);
             let call = PluginBlock {
                 base: merge.base.filter(|_| needs_base).map(|_| self.values[0].view()),
@@ -178,13 +191,15 @@ impl<T: Target> Lane<T> {
                 totals: self.mask_totals.as_ref().map(|(_, totals)| totals.view()),
                 ..block(mask)
             };
-            let masks = self.masks[..merge.inputs.len()].iter_mut().map(Array::view_mut);
-            let output = PluginOutput::Masks(masks.collect());
+            let (_, masks) = self.results.view_mut().split_at(place.masks);
+            let (masks, _) = masks.split_at(merge.inputs.len() * place.mask_stride);
+            let output = PluginOutput::Masks(masks.chunks(place.mask_stride));
             run_plugin(target, &mut self.mask_call, kernel(code), &call, &output)?;
         }
         let adds_base = merge.on_task_vectors() && !executor.plan.masked;
-        self.encode(target, job, len, adds_base)?;
-        self.download(target, job, len)
+        self.encode(target, job, (len, adds_base), place)?;
+        target.download_staged(self.results.memory(), 0..place.end, &mut self.fetched, 0)?;
+        Ok(())
     }
 
     /// Bytes of every model, block by block: hashed, copied, and sent off.
@@ -230,9 +245,9 @@ impl<T: Target> Lane<T> {
     }
 
     /// Everything to f32, and to task vectors where the method takes those.
-    fn decode(&mut self, target: &T, job: &Job<'_>, len: usize) -> Result<(), GpuError> {
+    fn decode(&mut self, target: &T, job: &Job<'_>, len: usize, place: Results) -> Result<(), GpuError> {
         let merge = job.work.merge;
-        let Self { base, experts, values, flags, stored_blocks, .. } = self;
+        let Self { base, experts, values, results, stored_blocks, .. } = self;
         let base = merge.base.map(|view| base.stored.view().of_dtype(uploaded_as(view.dtype())));
         let mut blocks = Vec::with_capacity(experts.len() + 1);
         let mut outs = values.iter_mut().map(Array::view_mut);
@@ -254,40 +269,34 @@ impl<T: Target> Lane<T> {
         if let (Some(stored), Some(out)) = (base, base_out) {
             blocks.push(StoredBlock { stored, less: None, out });
         }
-        decode_blocks(target, stored_blocks, len, &blocks, &flags.view_mut())
+        let (flags, _) = results.view_mut().split_at(place.out);
+        decode_blocks(target, stored_blocks, len, &blocks, &flags.of_dtype(Dtype::U32))
     }
 
     /// Rounds the output.
-    fn encode(&mut self, target: &T, job: &Job<'_>, len: usize, adds_base: bool) -> Result<(), GpuError> {
-        let Self { base, merged, out, flags, .. } = self;
+    fn encode(
+        &mut self,
+        target: &T,
+        job: &Job<'_>,
+        (len, adds_base): (usize, bool),
+        place: Results,
+    ) -> Result<(), GpuError> {
+        let Self { base, merged, results, .. } = self;
         let plus = job.work.merge.base.filter(|_| adds_base);
         let plus = plus.map(|view| base.stored.view().of_dtype(uploaded_as(view.dtype())));
-        let out = out.view_mut().of_dtype(job.work.tensor.dtype);
-        let block = MergedBlock { values: merged.view(), plus, out };
-        let (_, flag) = flags.view_mut().split_at(job.work.merge.inputs.len() + 1);
+        let (flags, out) = results.view_mut().split_at(place.out);
+        let (out, _) = out.split_at(place.out_end - place.out);
+        let block = MergedBlock { values: merged.view(), plus, out: out.of_dtype(job.work.tensor.dtype) };
+        let (_, flag) = flags.of_dtype(Dtype::U32).split_at(place.flags - 1);
         let (flag, _) = flag.split_at(1);
         encode_block(target, len, &block, &flag)
-    }
-
-    fn download(&mut self, target: &T, job: &Job<'_>, len: usize) -> Result<(), MergeError> {
-        let place = Results::of(job, len);
-        let Self { out, masks, flags, results, .. } = self;
-        let (flag_bytes, out_bytes) = (place.flags.len(), place.out.len());
-        target.download_staged(flags.memory(), 0..flag_bytes, results, place.flags.start)?;
-        target.download_staged(out.memory(), 0..out_bytes, results, place.out.start)?;
-        if job.mask.is_some() {
-            for (k, mask) in masks[..job.work.merge.inputs.len()].iter().enumerate() {
-                target.download_staged(mask.memory(), 0..place.mask_bytes, results, place.mask(k).start)?;
-            }
-        }
-        Ok(())
     }
 
     /// Waits for the slab that was started; `None` when something in it is not finite.
     fn results(&self, job: &Job<'_>, len: usize) -> Result<Option<(Results, &[u8])>, GpuError> {
         let place = Results::of(job, len);
-        let bytes = self.results.bytes()?;
-        let finite = bytes[place.flags.clone()].iter().all(|&byte| byte == 0);
+        let bytes = self.fetched.bytes()?;
+        let finite = bytes[..4 * place.flags].iter().all(|&byte| byte == 0);
         Ok(finite.then_some((place, bytes)))
     }
 }
@@ -309,7 +318,7 @@ impl Executor<'_> {
             let dtype = work.tensor.dtype;
             if let Some(slot) = slots.value {
                 let start = byte_range(slab, 0, dtype.bits()).start;
-                self.outputs.write(slot, start, &bytes[place.out.clone()])?;
+                self.outputs.write(slot, start, &bytes[place.out..place.out_end])?;
             }
             if let (Some(slot), Some(base)) = (slots.base, &work.merge.base) {
                 let place = byte_range(slab, 0, base.dtype().bits());
@@ -341,7 +350,7 @@ impl Executor<'_> {
 
 /// Bits past the last element are nobody's.
 fn clear_tail(mask: &mut [u8], len: usize) {
-    if let Some(last) = mask.last_mut().filter(|_| len % 8 != 0) {
+    if let Some(last) = mask.last_mut().filter(|_| !len.is_multiple_of(8)) {
         *last &= (1 << (len % 8)) - 1;
     }
 }
