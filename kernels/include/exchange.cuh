@@ -19,20 +19,6 @@ __device__ __forceinline__ Bytes16 tagged_four(const float (&values)[4], uint32_
     return Bytes16{tagged(values[0], tag), tagged(values[1], tag), tagged(values[2], tag), tagged(values[3], tag)};
 }
 
-// Reads past what this multiprocessor has cached.
-__device__ __forceinline__ Bytes16 load_strong(const void *address) {
-    Bytes16 value;
-#ifdef SKILLWELD_EMULATED
-    value = *static_cast<const Bytes16 *>(address);
-#else
-    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.word[0]), "=r"(value.word[1]), "=r"(value.word[2]), "=r"(value.word[3])
-                 : "l"(address)
-                 : "memory");
-#endif
-    return value;
-}
-
 __device__ __forceinline__ void store_strong(void *address, const Bytes16 &value) {
 #ifdef SKILLWELD_EMULATED
     *static_cast<Bytes16 *>(address) = value;
@@ -77,16 +63,23 @@ __device__ __forceinline__ void receive(Bytes16 (&values)[COUNT], const float *c
                                         const bool (&present)[COUNT], uint32_t tag) {
     const uint32_t flip = 0u - tag;
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) values[i] = Bytes16{tag, tag, tag, tag};
+    for (int i = 0; i < COUNT; i++) {
+        values[i] = Bytes16{tag, tag, tag, tag};
+        if (present[i]) values[i] = load_strong(from[i]);
+    }
+    // What has arrived is not asked for again: polls of all blocks together are megabytes, and stand in the way of stores.
     for (uint32_t polls = 0;; polls++) {
-        uint32_t wrong = 0;
+        bool wrong[COUNT], any = false;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            wrong[i] = (wrong_tags(values[i], flip) & 1u) != 0;
+            any |= wrong[i];
+        }
+        if (!any) break;
+        poll_again(polls);
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
-            if (present[i]) values[i] = load_strong(from[i]);
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) wrong |= wrong_tags(values[i], flip);
-        if ((wrong & 1u) == 0) break;
-        poll_again(polls);
+            if (wrong[i]) values[i] = load_strong(from[i]);
     }
     __syncwarp();
 }

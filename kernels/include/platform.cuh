@@ -62,6 +62,21 @@ __device__ __forceinline__ Bytes16 load_once(const void *address) {
     return value;
 }
 
+// Reads past what this multiprocessor has cached, and in the order in which it stands: what other blocks or the kernel before
+// wrote while this one ran.
+__device__ __forceinline__ Bytes16 load_strong(const void *address) {
+    Bytes16 value;
+#ifdef SKILLWELD_EMULATED
+    value = *static_cast<const Bytes16 *>(address);
+#else
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.word[0]), "=r"(value.word[1]), "=r"(value.word[2]), "=r"(value.word[3])
+                 : "l"(address)
+                 : "memory");
+#endif
+    return value;
+}
+
 // Writes 16 bytes that nobody reads again soon.
 __device__ __forceinline__ void store_once(void *address, Bytes16 value) {
 #ifdef SKILLWELD_EMULATED
@@ -79,6 +94,22 @@ __device__ __forceinline__ void prefetch(const void *address) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #else
     (void)address;
+#endif
+}
+
+// Lets the blocks of the kernel after this one begin while this one still runs, if it was launched that way
+// (Target::launch_early) and once all blocks here have said so. They wait before they touch what is written here.
+__device__ __forceinline__ void let_next_begin() {
+#if !defined(SKILLWELD_EMULATED) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernel before this one has ended and all that it wrote is there; at once, if this was not launched early.
+__device__ __forceinline__ void wait_for_kernel_before() {
+#if !defined(SKILLWELD_EMULATED) && __CUDA_ARCH__ >= 900
+    // The warp meets first, or the assembler moves loads that stand before to behind it.
+    asm volatile("bar.warp.sync 0xffffffff;\n\tgriddepcontrol.wait;" ::: "memory");
 #endif
 }
 

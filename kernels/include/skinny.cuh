@@ -16,10 +16,11 @@ struct RowStep {
 using WeightStep = Eight<Bf16>;
 
 // Of row `row` of `rows` rows in memory; zeros past their ends.
+template <Order ORDER = Order::ANY>
 __device__ __forceinline__ RowStep load_rows(const float *x, uint32_t rows, uint32_t width, uint32_t row, uint32_t step) {
     const uint32_t input = INPUTS * step + 8 * (threadIdx.x % 4);
     RowStep result;
-    load_eight_if<F32>(row < rows && input < width, x + uint64_t(row) * width + input).widen(result.element);
+    load_eight_if<F32, ORDER>(row < rows && input < width, x + uint64_t(row) * width + input).widen(result.element);
     return result;
 }
 

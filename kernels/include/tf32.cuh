@@ -64,14 +64,19 @@ struct Tf32Eight<F32> {
     }
 };
 
+// Whether a load has to see what others wrote while this kernel ran.
+enum class Order { ANY, FRESH };
+
 // Eight elements from `array` on, which is aligned to 16 bytes, or zeros.
-template <class Number>
+template <class Number, Order ORDER = Order::ANY>
 __device__ __forceinline__ Eight<Number> load_eight_if(bool present, const typename Number::Stored *array) {
     Eight<Number> eight = {};
     if (present) {
 #pragma unroll
-        for (int i = 0; i < int(sizeof(eight.half) / sizeof(Bytes16)); i++)
-            eight.half[i] = load_once(reinterpret_cast<const Bytes16 *>(array) + i);
+        for (int i = 0; i < int(sizeof(eight.half) / sizeof(Bytes16)); i++) {
+            const Bytes16 *at = reinterpret_cast<const Bytes16 *>(array) + i;
+            eight.half[i] = ORDER == Order::FRESH ? load_strong(at) : load_once(at);
+        }
     }
     return eight;
 }

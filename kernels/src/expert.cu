@@ -4,11 +4,9 @@
 //   ReLU(LayerNorm(x) …):  the feed-forward layer, and without ReLU the last one.
 //
 // Bound by latency: a layer's weights are 1.6 to 3.2 MB, less than a microsecond of memory. So every block takes few
-// features, its warps share the inputs, all weights are under way before the rows are asked for, and sums of warps meet in
-// shared memory once (skinny.cuh). Multiprocessors that are left over bring the next kernels' weights, keys and values into
-// the L2 meanwhile.
+// features, its blocks begin and load while the kernel before still runs (wait_for_kernel_before), its warps share the inputs, all weights are under way before the rows are asked for, and sums of warps meet in
+// shared memory once (skinny.cuh).
 
-#include "../include/prefetch.cuh"
 #include "../include/skinny.cuh"
 
 namespace {
@@ -27,7 +25,7 @@ struct Layer {
     uint32_t width, features;
 };
 
-// Block (b, r), as many as the features need: features TILES · 8 · b … of rows 8 r …, in TILES · 64 threads or more. Shared memory: TILES · 64 sums a warp, then 8 moments a warp.
+// Block (b, r): features TILES · 8 · b … of rows 8 r …, in TILES · 64 threads or more. Shared memory: TILES · 64 sums a warp, then 8 moments a warp.
 template <int TILES>
 __device__ __forceinline__ void linear(const float *x, const Layer &layer, float *out, uint32_t rows) {
     SHARED_MEMORY(shared);
@@ -37,6 +35,7 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
     float *parts = reinterpret_cast<float *>(shared);
     Moments *moments = reinterpret_cast<Moments *>(parts + warps * TILES * ROWS * FEATURES);
 
+    let_next_begin();
     const bool normed = layer.gain != nullptr;
     WeightStep weights[STEPS][TILES];
     RowStep gains[STEPS], shifts[STEPS];
@@ -61,10 +60,11 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
     const uint64_t out_at = uint64_t(out_row) * layer.features + out_feature;
     float total = writes ? layer.bias[out_feature] : 0.0f;
 
+    wait_for_kernel_before(); // it wrote x and residual, or read what is written here
     RowStep x_steps[STEPS];
     const auto load_rows_of = [&](uint32_t first) {
 #pragma unroll
-        for (uint32_t i = 0; i < STEPS; i++) x_steps[i] = load_rows(x, rows, layer.width, row, first + i * warps);
+        for (uint32_t i = 0; i < STEPS; i++) x_steps[i] = load_rows<Order::FRESH>(x, rows, layer.width, row, first + i * warps);
     };
     load_rows_of(warp);
     if (writes && layer.residual != nullptr) total += layer.residual[out_at];
@@ -116,13 +116,7 @@ __device__ __forceinline__ void linear(const float *x, const Layer &layer, float
 #define EXPERT_LINEAR(TILES)                                                                                             \
     KERNEL(MOST_THREADS, expert_linear_##TILES,                                                                          \
            (const float *x, const uint16_t *weights, const float *bias, const float *residual, const float *gain,        \
-            const float *shift, float epsilon, uint32_t relu, uint32_t rows, uint32_t width, uint32_t features, float *out, \
-            const MemoryRange *ahead, uint32_t ahead_count)) {                                                           \
-        const uint32_t blocks = (features + TILES * FEATURES - 1) / (TILES * FEATURES);                                  \
-        if (blockIdx.x >= blocks) {                                                                                      \
-            if (blockIdx.y == 0) prefetch_ranges(ahead, ahead_count, blockIdx.x - blocks, gridDim.x - blocks);           \
-            return;                                                                                                      \
-        }                                                                                                                \
+            const float *shift, float epsilon, uint32_t relu, uint32_t rows, uint32_t width, uint32_t features, float *out)) { \
         linear<TILES>(x, Layer{weights, bias, residual, gain, shift, epsilon, relu, width, features}, out, rows);        \
     }
 

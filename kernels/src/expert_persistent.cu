@@ -47,6 +47,16 @@ struct Sizes {
     float epsilon;
 };
 
+// Where the exchange has feature `feature` of row `row`: so that the 16 bytes which the lanes of a warp load together for a step
+// of 32 inputs (inputs 8t + 4i … of row g) lie side by side, and no sector is asked for twice.
+__device__ __forceinline__ uint32_t exchange_place(uint32_t row, uint32_t feature) {
+    const uint32_t step = feature / INPUTS, t = feature / 8 % 4, half = feature / 4 % 2;
+    return (step * 2 + half) * (ROWS * INPUTS / 2) + row * (INPUTS / 2) + t * 4 + feature % 4;
+}
+
+// Features of a row with the last step's filled up.
+__device__ __forceinline__ uint32_t whole_steps(uint32_t width) { return (width + INPUTS - 1) / INPUTS * INPUTS; }
+
 // Features first … end − 1 are a block's.
 struct Range {
     uint32_t first, end;
@@ -114,14 +124,14 @@ struct Worker {
             }
     }
 
-    // Rows that other blocks hand over, 8 × width.
+    // Rows that other blocks hand over, placed as `exchange_place` says.
     __device__ __forceinline__ void receive_rows(RowStep (&x)[STEPS], const float *from, uint32_t tag) const {
         const float *at[2 * STEPS];
         bool wanted[2 * STEPS];
         Bytes16 values[2 * STEPS];
 #pragma unroll
         for (uint32_t i = 0; i < 2 * STEPS; i++) {
-            at[i] = from + g * width + input(i / 2) + i % 2 * 4;
+            at[i] = from + exchange_place(g, input(i / 2) + i % 2 * 4);
             wanted[i] = present[i / 2];
         }
         receive(values, at, wanted, tag);
@@ -241,11 +251,12 @@ __device__ __forceinline__ void attend(const Worker<TILES, ONCE> &worker, const 
             const float *from[4 * WIDE];
             bool wanted[4 * WIDE];
             Bytes16 got[4 * WIDE];
-            const float *row = queries + (worker.g * 2 + at.group) * worker.width + column;
+            const float *rows =
+                queries + (item / sizes.splits * GROUPS + at.group) * QUERIES * whole_steps(head_dim);
 #pragma unroll
             for (uint32_t i = 0; i < 4 * WIDE; i++) {
                 const uint32_t dim = 32 * (i / 2) + 8 * worker.t;
-                from[i] = row + dim + i % 2 * 4;
+                from[i] = rows + exchange_place(worker.g, dim + i % 2 * 4);
                 wanted[i] = dim < head_dim;
             }
             receive(got, from, wanted, tag);
@@ -285,18 +296,20 @@ __device__ __forceinline__ void attend(const Worker<TILES, ONCE> &worker, const 
 
 // Where blocks hand numbers over; two places of each, as exchange.cuh says. In floats.
 struct Exchange {
-    float *trunk, *queries, *attended, *sums; // 8 × width, queries 8 × 2 width
+    float *trunk, *attended, *sums;           // 8 × width in whole steps, as `exchange_place` says
+    float *queries;                           // the same for each head and group: (head · 2 + group) · 8 × head_dim
     float *parts;                             // heads × splits × 8 × head_dim
     float *part_scales;                       // heads × splits × 8: largest score, sum of weights, and two words of nothing
 
     __device__ __forceinline__ Exchange(float *memory, uint32_t place, uint32_t width, const Sizes &sizes) {
-        const uint64_t rows = uint64_t(ROWS) * width, items = uint64_t(sizes.heads) * sizes.splits;
-        float *at = memory + place * (5 * rows + items * QUERIES * (sizes.head_dim + 4));
+        const uint64_t rows = uint64_t(ROWS) * whole_steps(width), items = uint64_t(sizes.heads) * sizes.splits;
+        const uint64_t query_rows = uint64_t(sizes.heads) * GROUPS * QUERIES * whole_steps(sizes.head_dim);
+        float *at = memory + place * (3 * rows + query_rows + items * QUERIES * (sizes.head_dim + 4));
         trunk = at;
-        queries = trunk + rows;
-        attended = queries + 2 * rows;
+        attended = trunk + rows;
         sums = attended + rows;
-        parts = sums + rows;
+        queries = sums + rows;
+        parts = queries + query_rows;
         part_scales = parts + items * QUERIES * sizes.head_dim;
     }
 };
@@ -334,8 +347,7 @@ __device__ __forceinline__ void combine_parts(const Worker<TILES, ONCE> &worker,
 #pragma unroll
         for (int i = 0; i < 4; i++) sum[i] *= inverse;
         if (mine && part == 0)
-            store_strong(exchange.attended + uint64_t(query) * worker.width + head * sizes.head_dim + element,
-                         tagged_four(sum, tag));
+            store_strong(exchange.attended + exchange_place(query, head * sizes.head_dim + element), tagged_four(sum, tag));
     }
 }
 
@@ -367,6 +379,14 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
     const auto first_bias = [&](const float *bias, const Range &of) {
         return of.first + my_feature < of.end ? bias[of.first + my_feature] : 0.0f;
     };
+    // Where a query goes; that of the first features is worked out once, for it takes divisions.
+    const auto place_of_query = [&](uint32_t row, uint32_t feature) {
+        const uint32_t group = feature / width, column = feature % width;
+        return (column / sizes.head_dim * GROUPS + group) * QUERIES * whole_steps(sizes.head_dim) +
+               exchange_place(row, column % sizes.head_dim);
+    };
+    const uint32_t query_place =
+        place_of_query(threadIdx.x % (ROWS * FEATURES) / FEATURES, query_range.first + my_feature);
     RowStep x[STEPS];
     for (uint32_t index = 0; index < sizes.layers; index++) {
         const Layer &layer = layers[index];
@@ -387,7 +407,7 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
         worker.template multiply<2 * TILES>(
             x, W::QUERY_SLOT, layer.query_weights, query_range, [&](uint32_t i, uint32_t row, uint32_t feature, float sum) {
                 sum += i == 0 ? bias : layer.query_bias[feature];
-                store_strong(exchange.queries + uint64_t(row) * 2 * width + feature, tagged(sum, tag));
+                store_strong(exchange.queries + (i == 0 ? query_place : place_of_query(row, feature)), tagged(sum, tag));
             });
         if (more) worker.template prefetch_weights<2 * TILES>(W::QUERY_SLOT, next.query_weights, query_range);
         copy_group();
@@ -427,7 +447,7 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
                     sum += worker.own[i * blockDim.x + threadIdx.x];
                 else if (row < sizes.rows)
                     sum += start[uint64_t(row) * width + feature];
-                store_strong(exchange.sums + uint64_t(row) * width + feature, tagged(sum, tag));
+                store_strong(exchange.sums + exchange_place(row, feature), tagged(sum, tag));
             });
         if (more) worker.template prefetch_weights<TILES>(W::OUT_SLOT, next.out_weights, range);
         copy_group();
@@ -442,7 +462,7 @@ __device__ __forceinline__ void run(const Sizes &sizes, const Layer *layers, con
             x, W::FEED_SLOT, layer.feed_weights, range, [&](uint32_t i, uint32_t row, uint32_t feature, float sum) {
                 sum = fmaxf(sum + (i == 0 ? bias : layer.feed_bias[feature]), 0.0f);
                 worker.own[i * blockDim.x + threadIdx.x] = sum;
-                store_strong(exchange.trunk + uint64_t(row) * width + feature, tagged(sum, tag));
+                store_strong(exchange.trunk + exchange_place(row, feature), tagged(sum, tag));
             });
         if (more) worker.template prefetch_weights<TILES>(W::FEED_SLOT, next.feed_weights, range);
         copy_group();

@@ -34,7 +34,7 @@ __device__ __forceinline__ void load_queries(QueryTile<WIDE> &tile, const void *
 #pragma unroll
     for (uint32_t s = 0; s < 2 * WIDE; s++) {
         const uint32_t dim = 32 * s + 8 * (threadIdx.x % 4);
-        load_eight_if<Number>(dim < shape.head_dim && row < shape.rows, from + dim).widen(tile.element[s]);
+        load_eight_if<Number, Order::FRESH>(dim < shape.head_dim && row < shape.rows, from + dim).widen(tile.element[s]);
     }
 }
 
@@ -51,6 +51,7 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
                               reinterpret_cast<float *>(shared) + 2 * warps * QUERIES};
     uint32_t *last = reinterpret_cast<uint32_t *>(warp_parts.sum + warps * QUERIES * head_dim);
     if (threadIdx.x == 0) *last = 0;
+    let_next_begin();
 
     // Tiles of all groups are dealt out to all warps of the head in turn.
     Attended<WIDE> attended;
@@ -78,6 +79,7 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
                     values[EARLY ? w : 0].load(group_values, row_stride, first, group.count, w, head_dim);
             if (!have_query) {
                 const uint32_t row = first_row + g;
+                wait_for_kernel_before(); // it may have written the queries, but neither keys nor values
                 if (shape.bf16 & 1u)
                     load_queries<Bf16>(query, group.queries, shape, row, column);
                 else
@@ -101,6 +103,7 @@ __device__ __forceinline__ void attend(const Group (&groups)[GROUPS], const Shap
         }
         before += tiles;
     }
+    wait_for_kernel_before(); // warps without keys do, too: it may have read what is written here
     leave_part(warp_parts, warp, attended, head_dim);
     __syncthreads(); // every warp's part is there
 

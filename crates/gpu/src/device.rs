@@ -351,6 +351,46 @@ impl Fork for Device {
     fn fork_target(&self) -> Result<Device> {
         self.fork()
     }
+
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_early(&self, launch: &Launch<'_>) -> Result<()> {
+        let major = self.stream.context().attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+        // Those with images whose kernels know how to wait.
+        if launch.cooperative || !matches!(major.map_err(driver("ask for the GPU's kind"))?, 9 | 10 | 12) {
+            // SAFETY: the caller promised more.
+            return unsafe { self.launch(launch) };
+        }
+        let function = self.function(launch.kernel)?;
+        self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
+        let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(address_of).collect();
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: launch.grid[0],
+            gridDimY: launch.grid[1],
+            gridDimZ: launch.grid[2],
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: 1,
+        };
+        // SAFETY: as for `launch`; `early` outlives the call.
+        let done = unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        done.result().map_err(driver(launch.kernel))
+    }
 }
 
 /// Where the value of an argument lies, which is what a driver wants of it.

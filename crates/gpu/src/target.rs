@@ -197,6 +197,20 @@ pub trait Target {
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()>;
 
+    /// Asks for a launch whose blocks may begin while the kernel asked for before still runs, where the target can do so.
+    ///
+    /// # Safety
+    /// As for [`Target::launch`]. Besides, what was asked for before is a launch too, and the kernel waits by itself
+    /// (`wait_for_kernel_before`) before it touches what that one writes, and before it writes what that one touches.
+    ///
+    /// # Errors
+    /// No such kernel; whatever the driver refuses.
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_early(&self, launch: &Launch<'_>) -> Result<()> {
+        // SAFETY: the caller promised more.
+        unsafe { self.launch(launch) }
+    }
+
     /// An array whose elements are not yet said.
     ///
     /// # Errors

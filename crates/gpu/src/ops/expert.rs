@@ -4,7 +4,7 @@ use skillweld_tensor::Dtype;
 
 use super::expert_persistent::Persistent;
 use super::gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
-use super::pieces::{EIGHT, check, grid, table};
+use super::pieces::{EIGHT, check, grid};
 use crate::error::require;
 use crate::{Argument, Array, Launch, Memory, Result, Target, View, ViewMut};
 
@@ -16,8 +16,6 @@ const STEPS: usize = 2;
 const INPUTS: usize = 32;
 const ROWS: usize = 8;
 const FEATURES: usize = 8;
-/// Blocks beside those that compute, which bring into the L2 what the next launches read.
-const MOST_SPARE: usize = 24;
 
 /// A linear layer: x · Wᵀ + b.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +104,6 @@ pub struct ActionExpert<'a, M> {
     linears: Vec<Linear>,
     attentions: Vec<GatedAttention<'a, M>>,
     buffers: Vec<Array<M>>,
-    ranges: M,
     persistent: Result<Persistent<M>>,
     operands: PhantomData<&'a mut ()>,
 }
@@ -118,7 +115,7 @@ struct Linear {
     grid: [u32; 3],
     threads: u32,
     shared_bytes: u32,
-    arguments: [Argument; 14],
+    arguments: [Argument; 12],
 }
 
 impl<'a, M: Memory> ActionExpert<'a, M> {
@@ -141,27 +138,16 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
             [buffer(2 * width)?, buffer(width)?, buffer(width)?, buffer(width)?];
         let address = |buffer: &Array<M>| buffer.memory().address();
         let (mut linears, mut attentions) = (Vec::new(), Vec::new());
-        let ahead = ranges_ahead(operands);
-        let mut ranges = target.allocate(ahead.len())?;
-        target.upload(&mut ranges, 0, &ahead)?;
         let mut x = operands.start.address;
-        for (index, layer) in operands.layers.iter().enumerate() {
-            let [of_queries, of_out, of_feed] = ahead_of(ranges.address(), index);
-            let plain =
-                LinearPlan { from: x, ahead: of_queries, ..LinearPlan::new(shape, layer.queries, 2 * width) };
+        for layer in &operands.layers {
+            let plain = LinearPlan { from: x, ..LinearPlan::new(shape, layer.queries, 2 * width) };
             linears.push(plain.launch(target, address(&queries))?);
             attentions.push(attention(target, shape, layer, operands.rotary, &queries, &mut attended)?);
-            let residual = LinearPlan {
-                from: address(&attended),
-                ahead: of_out,
-                ..LinearPlan::new(shape, layer.out, width)
-            };
+            let residual =
+                LinearPlan { from: address(&attended), ..LinearPlan::new(shape, layer.out, width) };
             linears.push(LinearPlan { residual: x, ..residual }.launch(target, address(&sum))?);
-            let feed = LinearPlan {
-                from: address(&sum),
-                ahead: of_feed,
-                ..LinearPlan::new(shape, layer.feed_forward, width)
-            };
+            let feed =
+                LinearPlan { from: address(&sum), ..LinearPlan::new(shape, layer.feed_forward, width) };
             let feed = LinearPlan { norm: Some(layer.norm), relu: true, ..feed };
             linears.push(feed.launch(target, address(&trunk))?);
             x = address(&trunk);
@@ -173,7 +159,7 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
         }
         let buffers = vec![queries, attended, sum, trunk];
         let persistent = Persistent::new(target, shape, operands, out.address);
-        Ok(Self { linears, attentions, buffers, ranges, persistent, operands: PhantomData })
+        Ok(Self { linears, attentions, buffers, persistent, operands: PhantomData })
     }
 
     /// Asks for the whole expert, four kernels a block: to be recorded in a [`Graph`](crate::Graph).
@@ -181,14 +167,16 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
     /// # Errors
     /// Whatever the target refuses.
     pub fn run_graph_kernels<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
+        // Weights, keys and values are nobody's to write, so all but the first launch begin before the one ahead has ended.
+        let mut first = true;
         let (blocks, last) = self.linears.split_at(3 * self.attentions.len());
         for (attention, linears) in self.attentions.iter_mut().zip(blocks.chunks_exact(3)) {
-            linears[0].run(target)?;
-            attention.run(target)?;
-            linears[1].run(target)?;
-            linears[2].run(target)?;
+            linears[0].run(target, !std::mem::take(&mut first))?;
+            attention.run_early(target)?;
+            linears[1].run(target, true)?;
+            linears[2].run(target, true)?;
         }
-        last.iter().try_for_each(|linear| linear.run(target))
+        last.iter().try_for_each(|linear| linear.run(target, !first))
     }
 
     /// Asks for the whole expert in one cooperative launch.
@@ -205,25 +193,8 @@ impl<'a, M: Memory> ActionExpert<'a, M> {
         let buffers = self.buffers.into_iter().map(Array::into_memory);
         let attentions = self.attentions.into_iter().flat_map(GatedAttention::into_memory);
         let persistent = self.persistent.into_iter().flat_map(|persistent| persistent.memory);
-        buffers.chain(attentions).chain(persistent).chain([self.ranges]).collect()
+        buffers.chain(attentions).chain(persistent).collect()
     }
-}
-
-/// What each linear layer's launch brings into the L2 for those after it, block by block: those of the queries keys, values
-/// and the output layer, that one the feed-forward layer, and that one the next queries.
-fn ranges_ahead(operands: &ExpertOperands<'_>) -> Vec<u8> {
-    let next = operands.layers.iter().skip(1).map(|layer| layer.queries.weight).chain([operands.last.weight]);
-    let ranges = operands.layers.iter().zip(next).flat_map(|(layer, next)| {
-        let [action, task] = layer.groups;
-        let [out, feed] = [layer.out.weight, layer.feed_forward.weight];
-        [action.keys, task.keys, action.values, task.values, out, feed, next]
-    });
-    table(ranges.flat_map(|range| [range.address, (range.numel * range.dtype.bits() / 8) as u64]))
-}
-
-/// Where a block's three parts of [`ranges_ahead`] lie, and how many ranges each has.
-fn ahead_of(ranges: u64, block: usize) -> [(u64, u32); 3] {
-    [(0, 5), (5, 1), (6, 1)].map(|(first, count)| (ranges + (16 * (7 * block + first)) as u64, count))
 }
 
 /// A block's attention, from `queries` to `out`.
@@ -259,13 +230,11 @@ struct LinearPlan<'a> {
     residual: u64,
     norm: Option<ExpertNorm<'a>>,
     relu: bool,
-    /// Where the ranges that later launches read are listed, and their number.
-    ahead: (u64, u32),
 }
 
 impl<'a> LinearPlan<'a> {
     fn new(shape: ExpertShape, linear: ExpertLinear<'a>, features: usize) -> Self {
-        Self { shape, linear, features, from: 0, residual: 0, norm: None, relu: false, ahead: (0, 0) }
+        Self { shape, linear, features, from: 0, residual: 0, norm: None, relu: false }
     }
 
     fn launch<T: Target>(self, target: &T, out: u64) -> Result<Linear> {
@@ -279,8 +248,6 @@ impl<'a> LinearPlan<'a> {
         // Every block reads all rows, so none waits for another to end: two tiles a block if there are too many.
         let together = target.resident_blocks("expert_linear_1", threads, shared(1))? as usize;
         let tiles = if self.features.div_ceil(FEATURES) <= together { 1 } else { 2 };
-        let blocks = self.features.div_ceil(tiles * FEATURES);
-        let spare = if self.ahead.1 > 0 { together.saturating_sub(blocks).clamp(1, MOST_SPARE) } else { 0 };
         let arguments = [
             Argument::U64(self.from),
             Argument::U64(self.linear.weight.address),
@@ -294,12 +261,10 @@ impl<'a> LinearPlan<'a> {
             Argument::U32(width as u32),
             Argument::U32(self.features as u32),
             Argument::U64(out),
-            Argument::U64(self.ahead.0),
-            Argument::U32(self.ahead.1),
         ];
         Ok(Linear {
             kernel: if tiles == 1 { "expert_linear_1" } else { "expert_linear_2" },
-            grid: [grid(OPERATION, blocks + spare)?, rows.div_ceil(ROWS) as u32, 1],
+            grid: [grid(OPERATION, self.features.div_ceil(tiles * FEATURES))?, rows.div_ceil(ROWS) as u32, 1],
             threads,
             shared_bytes: shared(tiles),
             arguments,
@@ -308,7 +273,8 @@ impl<'a> LinearPlan<'a> {
 }
 
 impl Linear {
-    fn run<T: Target>(&self, target: &T) -> Result<()> {
+    /// `early`: right after another launch of the expert.
+    fn run<T: Target>(&self, target: &T, early: bool) -> Result<()> {
         let launch = Launch {
             kernel: self.kernel,
             grid: self.grid,
@@ -318,10 +284,10 @@ impl Linear {
             arguments: &self.arguments,
         };
         // SAFETY: the arguments were made in `ActionExpert::new` from operands that it checked and that are borrowed as long
-        // as the expert, and from buffers that it owns.
+        // as the expert, and from buffers that it owns. Kernels of the expert wait for one another.
         #[expect(unsafe_code, reason = "a checked launch")]
         unsafe {
-            target.launch(&launch)
+            if early { target.launch_early(&launch) } else { target.launch(&launch) }
         }
     }
 }

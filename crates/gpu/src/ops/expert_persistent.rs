@@ -102,7 +102,10 @@ impl<M: Memory> Persistent<M> {
             && heads * splits <= blocks
             && most_tiles <= splits * warps;
 
-        let place = ROWS * width * 5 + heads * splits * ROWS * (head_dim + 4);
+        // As `Exchange` of the kernel's source; rows are filled up to whole steps.
+        let whole_steps = |width: usize| width.next_multiple_of(INPUTS);
+        let place = ROWS * (3 * whole_steps(width) + 2 * heads * whole_steps(head_dim))
+            + heads * splits * ROWS * (head_dim + 4);
         let mut exchange = target.allocate(2 * 4 * place)?;
         target.fill(&mut exchange, 0xff)?;
         let mut uses = target.allocate(4)?;

@@ -150,6 +150,16 @@ impl<'a, M: Memory> GatedAttention<'a, M> {
     /// # Errors
     /// Whatever the target refuses.
     pub fn run<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
+        self.launch(target, false)
+    }
+
+    /// The same right after another launch whose kernel writes neither keys, values nor the rotary table: they are loaded
+    /// while it still runs.
+    pub(super) fn run_early<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
+        self.launch(target, true)
+    }
+
+    fn launch<T: Target<Memory = M>>(&mut self, target: &T, early: bool) -> Result<()> {
         if self.grid[2] == 0 {
             return Ok(());
         }
@@ -162,10 +172,10 @@ impl<'a, M: Memory> GatedAttention<'a, M> {
             arguments: &self.arguments,
         };
         // SAFETY: the arguments were made in `new` from operands that it checked and that are borrowed as long as this, and
-        // from memory that this owns.
+        // from memory that this owns. `run_early` is only asked for where it says.
         #[expect(unsafe_code, reason = "a checked launch")]
         unsafe {
-            target.launch(&launch)
+            if early { target.launch_early(&launch) } else { target.launch(&launch) }
         }
     }
 }
