@@ -7,6 +7,7 @@ mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
+mod merge;
 mod policy;
 mod random_memory;
 mod router;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Case> {
     all.extend(masked_apply::cases());
     all.extend(masks::cases());
     all.extend(join::cases());
+    all.extend(merge::cases());
     all.extend(gemm::cases());
     all.extend(low_rank::cases());
     all.extend(gated_attention::cases());

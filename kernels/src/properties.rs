@@ -10,12 +10,14 @@ mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
+mod merge;
 mod norm;
 mod precise_trunk;
 mod random;
 mod rope;
 mod router;
 mod rows;
+mod threshold;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use skillweld_gpu::{Device, Target};
@@ -36,6 +38,8 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(masked_apply::properties());
     all.extend(masks::properties());
     all.extend(join::properties());
+    all.extend(threshold::properties());
+    all.extend(merge::properties());
     all.extend(gemm::properties());
     all.extend(low_rank::properties());
     all.extend(gated_attention::properties());
@@ -54,6 +58,7 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
 pub fn slow<T: Target>() -> Vec<Property<T>> {
     let mut slow = join::slow_properties();
     slow.extend(expert::slow_properties());
+    slow.extend(threshold::slow_properties());
     slow
 }
 

@@ -11,7 +11,9 @@ mod low_rank;
 mod low_rank_split;
 mod masked_apply;
 mod masks;
+mod merge;
 mod pieces;
+mod threshold;
 mod thresholds;
 
 pub use expert::{
@@ -33,6 +35,7 @@ pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
+pub use merge::{MergeRule, MergeTensor, MergeVotes, Merging, Thin, ZeroSum, merge};
 pub use norm::{layer_norm, rms_norm};
 pub use patches::{PatchShape, patches};
 pub use plain_attention::{GroupView, plain_attention, plain_gated_attention};
@@ -41,4 +44,5 @@ pub use prefill_attention::{AttentionShape, ColumnsView, prefill_attention, pref
 pub use rope::{RopePairs, rope};
 pub use router::{RouterScores, RouterSubspace};
 pub use rows::{RowsView, RowsViewMut, padded};
+pub use threshold::{ExactThresholds, SearchCourse, TaskVectors, Threshold, TrimScope};
 pub use thresholds::{ThresholdScope, Thresholds};
