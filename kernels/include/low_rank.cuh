@@ -27,19 +27,28 @@ struct LowRankProduct {
 // Elements of the inner length that are multiplied at once, a row of a tile; counted anew in every product.
 constexpr uint32_t STEP = TILE_ROW_BYTES / 2;
 
-// A step of one of a matrix's products.
+// A step of one of a matrix's products. What the next product is, is read one step before it is needed.
 struct Cursor {
-    const LowRankProduct *product, *end;
+    const LowRankProduct *next, *end;
+    LowRankProduct product;
     uint32_t first; // element of its inner length
+    bool more;
 
     static __device__ __forceinline__ Cursor begin(const LowRankPiece &piece, const LowRankProduct *products) {
-        const LowRankProduct *product = products + piece.first_product;
-        return Cursor{product, product + piece.product_count, 0};
+        Cursor cursor;
+        cursor.next = products + piece.first_product;
+        cursor.end = cursor.next + piece.product_count;
+        cursor.take();
+        return cursor;
     }
-    __device__ __forceinline__ bool more() const { return product != end; }
+    __device__ __forceinline__ void take() {
+        first = 0;
+        more = next != end;
+        if (more) product = *next++;
+    }
     __device__ __forceinline__ void advance() {
         first += STEP;
-        if (first >= product->inner) product++, first = 0;
+        if (first >= product.inner) take();
     }
 };
 

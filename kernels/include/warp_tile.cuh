@@ -90,12 +90,12 @@ struct WarpTile {
     // Leaves the sums in the warp's own part of shared memory, row by row, for its lanes to read along rows.
     __device__ __forceinline__ void spread(float *shared) const {
 #pragma unroll
-        for (int i = 0; i < DOWN; i++) spread_part(shared + 16 * i * PITCH, i);
+        for (int part = 0; part < 2 * DOWN; part++) spread_part(shared + 8 * part * PITCH, part);
         __syncwarp();
     }
 
-    // The same for rows 16·part … +15, which come to the beginning.
-    __device__ __forceinline__ void spread_rows(float *shared, int part) const {
+    // The same for rows 8·part … +7, which come to the beginning.
+    __device__ __forceinline__ void spread_eight(float *shared, int part) const {
         spread_part(shared, part);
         __syncwarp();
     }
@@ -105,12 +105,9 @@ struct WarpTile {
         const uint32_t lane = threadIdx.x % WARP;
         float *mine = shared + lane / 4 * PITCH + lane % 4 * 2;
 #pragma unroll
-        for (int j = 0; j < ACROSS; j++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float *at = mine + 8 * half * PITCH + 8 * j;
-                at[0] = sum[part][j].value[2 * half];
-                at[1] = sum[part][j].value[2 * half + 1];
-            }
+        for (int j = 0; j < ACROSS; j++) {
+            mine[8 * j] = sum[part / 2][j].value[part % 2 * 2];
+            mine[8 * j + 1] = sum[part / 2][j].value[part % 2 * 2 + 1];
+        }
     }
 };

@@ -1,5 +1,6 @@
 //! What benches time on a GPU: each a piece of real work of full size with its floor, so that a time can be read as a ratio.
 
+mod blocks;
 mod expert;
 mod gated_attention;
 mod gemm;
@@ -8,6 +9,7 @@ mod low_rank;
 mod masked_apply;
 mod masks;
 mod merge;
+mod plugins;
 mod policy;
 mod random_memory;
 mod router;
@@ -42,5 +44,7 @@ pub fn all() -> Vec<Case> {
     all.extend(expert::cases());
     all.extend(router::cases());
     all.extend(policy::cases());
+    all.extend(blocks::cases());
+    all.extend(plugins::cases());
     all
 }

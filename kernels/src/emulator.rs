@@ -1,8 +1,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use skillweld_gpu::{GpuError, Launch, Memory, Result, Target};
+use skillweld_gpu::{Argument, Fork, GpuError, Launch, Memory, Result, Staging, Target};
 
 /// Bytes before and after an allocation that no kernel may touch.
 const GUARD_BYTES: usize = 256;
@@ -38,6 +40,26 @@ pub struct Emulator {
     seed: Cell<u64>,
     dropped: Option<(String, i32)>,
     barriers: RefCell<BTreeSet<(String, i32)>>,
+    /// What was asked for since a recording began.
+    recording: RefCell<Option<Vec<Recorded>>>,
+}
+
+/// One entry of a recording.
+#[derive(Debug)]
+enum Recorded {
+    Launch {
+        kernel: String,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        arguments: Vec<Argument>,
+        cooperative: bool,
+    },
+    Fill {
+        address: u64,
+        bytes: usize,
+        byte: u8,
+    },
 }
 
 impl Emulator {
@@ -51,11 +73,23 @@ impl Emulator {
         Self { dropped: Some((kernel.to_owned(), line)), ..Self::new(seed) }
     }
 
+    /// As a driver, which may not be asked for such things while it records.
+    fn not_recording(&self, what: &str) -> Result<()> {
+        if self.recording.borrow().is_none() {
+            return Ok(());
+        }
+        Err(GpuError::Emulation { kernel: what.to_owned(), problem: "asked for while recording".to_owned() })
+    }
+
     /// The barriers that were reached so far: kernel and line.
     pub fn barriers(&self) -> BTreeSet<(String, i32)> {
         self.barriers.borrow().clone()
     }
 }
+
+/// What an [`Emulator`] recorded.
+#[derive(Debug)]
+pub struct Recording(Vec<Recorded>);
 
 /// Memory of an [`Emulator`].
 #[derive(Debug)]
@@ -114,19 +148,52 @@ impl Memory for EmulatedMemory {
     }
 }
 
+/// Memory from which an [`Emulator`] copies at once: it does nothing beside the host.
+#[derive(Debug)]
+pub struct EmulatedStaging(Vec<u8>);
+
+impl Staging for EmulatedStaging {
+    fn bytes(&self) -> Result<&[u8]> {
+        Ok(&self.0)
+    }
+
+    fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        Ok(&mut self.0)
+    }
+}
+
+/// An [`Emulator`] a thread, each with another order of threads.
+#[derive(Debug, Default)]
+pub struct Emulators {
+    next_seed: AtomicU64,
+}
+
+impl Fork for Emulators {
+    type Target = Emulator;
+
+    fn fork_target(&self) -> Result<Emulator> {
+        Ok(Emulator::new(self.next_seed.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
 impl Target for Emulator {
     type Memory = EmulatedMemory;
+    type Staging = EmulatedStaging;
+    type Recording = Recording;
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory> {
+        self.not_recording("an allocation")?;
         Ok(EmulatedMemory::new(bytes))
     }
 
     fn upload(&self, to: &mut EmulatedMemory, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.not_recording("an upload")?;
         to.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
     fn download(&self, from: &EmulatedMemory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        self.not_recording("a download")?;
         if from.overrun() {
             let problem = "something was written beside an array".to_owned();
             return Err(GpuError::Emulation { kernel: "one of those before".to_owned(), problem });
@@ -135,8 +202,75 @@ impl Target for Emulator {
         Ok(())
     }
 
+    fn stage(&self, bytes: usize) -> Result<EmulatedStaging> {
+        Ok(EmulatedStaging(vec![POISON; bytes]))
+    }
+
+    fn upload_staged(
+        &self,
+        to: &mut EmulatedMemory,
+        offset: usize,
+        from: &mut EmulatedStaging,
+        range: Range<usize>,
+    ) -> Result<()> {
+        self.upload(to, offset, &from.0[range])
+    }
+
+    fn download_staged(
+        &self,
+        from: &EmulatedMemory,
+        range: Range<usize>,
+        to: &mut EmulatedStaging,
+        offset: usize,
+    ) -> Result<()> {
+        self.download(from, range.start, &mut to.0[offset..offset + range.len()])
+    }
+
     fn fill(&self, memory: &mut EmulatedMemory, byte: u8) -> Result<()> {
+        if let Some(recorded) = self.recording.borrow_mut().as_mut() {
+            recorded.push(Recorded::Fill { address: memory.address(), bytes: memory.byte_len(), byte });
+            return Ok(());
+        }
         memory.bytes_mut().fill(byte);
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.not_recording("waiting")
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        self.not_recording("a recording")?;
+        *self.recording.borrow_mut() = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_recording(&self) -> Result<Recording> {
+        Ok(Recording(self.recording.take().unwrap_or_default()))
+    }
+
+    fn replay(&self, recording: &Recording) -> Result<()> {
+        for recorded in &recording.0 {
+            match recorded {
+                Recorded::Launch { kernel, grid, threads, shared_bytes, arguments, cooperative } => {
+                    let (grid, threads, shared_bytes, cooperative) =
+                        (*grid, *threads, *shared_bytes, *cooperative);
+                    let launch = Launch { kernel, grid, threads, shared_bytes, cooperative, arguments };
+                    // SAFETY: who asked for it promised that it fits, and who replays that its memory is still there.
+                    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+                    unsafe {
+                        self.launch(&launch)?;
+                    }
+                }
+                Recorded::Fill { address, bytes, byte } => {
+                    // SAFETY: who replays promises that the memory is still there, and nothing else runs now.
+                    #[expect(unsafe_code, reason = "memory by its address")]
+                    unsafe {
+                        std::ptr::write_bytes(*address as *mut u8, *byte, *bytes);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -145,8 +279,31 @@ impl Target for Emulator {
         Ok(4)
     }
 
+    fn resident_blocks_in(
+        &self,
+        _image: &'static [u8],
+        kernel: &str,
+        threads: u32,
+        shared_bytes: u32,
+    ) -> Result<u32> {
+        self.resident_blocks(kernel, threads, shared_bytes)
+    }
+
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_in(&self, _image: &'static [u8], launch: &Launch<'_>) -> Result<()> {
+        // The emulation knows every kernel of this repository by its name, wherever its image lies.
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(launch) }
+    }
+
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        if let Some(recorded) = self.recording.borrow_mut().as_mut() {
+            let Launch { kernel, grid, threads, shared_bytes, cooperative, arguments } = *launch;
+            let (kernel, arguments) = (kernel.to_owned(), arguments.to_vec());
+            recorded.push(Recorded::Launch { kernel, grid, threads, shared_bytes, arguments, cooperative });
+            return Ok(());
+        }
         let failed = |problem: &str| GpuError::Emulation {
             kernel: launch.kernel.to_owned(),
             problem: problem.to_owned(),

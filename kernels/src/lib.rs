@@ -8,4 +8,4 @@ pub mod cases;
 mod emulator;
 pub mod properties;
 
-pub use emulator::{EmulatedMemory, Emulator};
+pub use emulator::{EmulatedMemory, EmulatedStaging, Emulator, Emulators};

@@ -27,7 +27,8 @@ __device__ __forceinline__ void fetch(unsigned char *stage, const LowRankProduct
     constexpr uint32_t ROWS_AT_ONCE = THREADS / TILE_ROW_PIECES;
     const uint32_t along = first + piece * 8;
 #pragma unroll
-    for (uint32_t row = row_of_thread; row < SIDE; row += ROWS_AT_ONCE) {
+    for (uint32_t i = 0; i < SIDE; i += ROWS_AT_ONCE) {
+        const uint32_t row = row_of_thread + i;
         const bool present = first_row + row < rows && along < product.inner;
         const uint64_t at = present ? uint64_t(first_row + row) * product.inner + along : 0;
         copy_async(stage + tile_offset(row, piece), product.left + at, present);
@@ -37,7 +38,8 @@ __device__ __forceinline__ void fetch(unsigned char *stage, const LowRankProduct
         const uint32_t column = first_column + half * HALF + piece * 8;
         unsigned char *tile = stage + OPERAND_BYTES + half * (OPERAND_BYTES / 2);
 #pragma unroll
-        for (uint32_t row = row_of_thread; row < STEP; row += ROWS_AT_ONCE) {
+        for (uint32_t i = 0; i < STEP; i += ROWS_AT_ONCE) {
+            const uint32_t row = row_of_thread + i;
             const bool present = first + row < product.inner && column < product.right_pitch;
             const uint64_t at = present ? uint64_t(first + row) * product.right_pitch + column : 0;
             copy_async(tile + tile_offset(row, piece), product.right + at, present);
@@ -55,8 +57,8 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
 
     Cursor next = Cursor::begin(piece, products), now = next;
     auto begin_step = [&](uint32_t stage) {
-        if (next.more()) {
-            fetch(shared + stage * STAGE_BYTES, *next.product, next.first, first_row, piece.rows, first_column);
+        if (next.more) {
+            fetch(shared + stage * STAGE_BYTES, next.product, next.first, first_row, piece.rows, first_column);
             next.advance();
         }
         copy_group(); // one a step, also past the end, so that counting groups counts steps
@@ -66,16 +68,16 @@ __device__ __forceinline__ void low_rank(const LowRankPiece *pieces, uint32_t pi
 
     Sums sums;
     sums.clear();
-    for (uint32_t stage = 0; now.more(); stage = stage + 1 == STAGES ? 0 : stage + 1) {
+    for (uint32_t stage = 0; now.more; stage = stage + 1 == STAGES ? 0 : stage + 1) {
         copy_wait<STAGES - 2>();
         __syncthreads();
         // Every warp is done with the stage that was multiplied last.
         begin_step(stage == 0 ? STAGES - 1 : stage - 1);
         const unsigned char *left = shared + stage * STAGE_BYTES;
         const unsigned char *right = left + OPERAND_BYTES + warp % 2 * (OPERAND_BYTES / 2);
-        const uint32_t rest = now.product->inner - now.first;
-        const float ratio = now.product->ratio;
-multiply_step(sums, left, warp / 2 * HALF, right, rest);
+        const uint32_t rest = now.product.inner - now.first;
+        const float ratio = now.product.ratio;
+        multiply_step(sums, left, warp / 2 * HALF, right, rest);
         if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
         now.advance();
     }

@@ -1,9 +1,10 @@
 // As low_rank.cu, for inner lengths that fit in shared memory beside everything else: up to four steps of 64.
 //
-// Each tile of low_rank.cu reads both its factors from the L2, which is what bounds it. Here a block keeps 256 rows of the
-// left factors in shared memory and goes along the matrix with them, so that an element costs a third of those bytes. One
-// block a multiprocessor, its share a contiguous run of tiles. Its eight warps are two teams that take every other tile:
-// while one team adds Θ₀ and writes, the other multiplies.
+// Each tile of low_rank.cu reads both its factors from the L2, and waits at every step for where the next one lies. Here a
+// block keeps 256 rows of the left factors in shared memory and goes along the matrix with them. One block a
+// multiprocessor, its share a contiguous run of tiles. Its eight warps are two teams that take every other tile. The right
+// factors of a team's next tile, the whole inner length, come while the team adds Θ₀ to this one and writes it; so a
+// product is one piece of work without waiting, and one team's product fills the time of the other's writing.
 
 #include "../include/low_rank.cuh"
 #include "../include/pieces.cuh"
@@ -14,12 +15,11 @@ constexpr uint32_t TEAMS = 2, TEAM = 128, THREADS = TEAMS * TEAM;
 // A team's tile; a warp has 64 rows of it.
 constexpr uint32_t ROWS = 256, COLUMNS = 64, WARP_ROWS = 64;
 constexpr uint32_t MOST_STEPS = 4;
-constexpr int STAGES = 3;
-// Shared memory: the left factors' steps, then each team's stages of the right ones, then room for a warp's sums.
+// Shared memory: the left factors' steps, then each team's right ones, then room for a warp's sums.
 constexpr uint32_t LEFT_BYTES = ROWS * TILE_ROW_BYTES, RIGHT_BYTES = STEP * TILE_ROW_BYTES;
 using Sums = WarpTile<WARP_ROWS, COLUMNS>;
-constexpr uint32_t SPREAD_ROWS = 16, SPREAD_BYTES = SPREAD_ROWS * Sums::PITCH * 4;
-constexpr uint32_t RIGHT_AT = MOST_STEPS * LEFT_BYTES, SPREAD_AT = RIGHT_AT + TEAMS * STAGES * RIGHT_BYTES;
+constexpr uint32_t SPREAD_ROWS = 8, SPREAD_PARTS = WARP_ROWS / SPREAD_ROWS, SPREAD_BYTES = SPREAD_ROWS * Sums::PITCH * 4;
+constexpr uint32_t RIGHT_AT = MOST_STEPS * LEFT_BYTES, SPREAD_AT = RIGHT_AT + TEAMS * MOST_STEPS * RIGHT_BYTES;
 
 // Tiles that lie side by side in one matrix.
 struct Run {
@@ -40,29 +40,30 @@ __device__ __forceinline__ Run run_at(const LowRankPiece *pieces, uint32_t piece
 
 // Starts copying ROWS rows of a step's left factor, all threads together.
 __device__ __forceinline__ void fetch_left(unsigned char *tile, const Cursor &step, uint32_t first_row, uint32_t rows) {
-    const LowRankProduct product = *step.product;
-    const uint32_t piece = threadIdx.x % TILE_ROW_PIECES, along = step.first + piece * 8;
+    const uint32_t piece = threadIdx.x % TILE_ROW_PIECES, row_of_thread = threadIdx.x / TILE_ROW_PIECES;
+    const uint32_t along = step.first + piece * 8;
 #pragma unroll
-    for (uint32_t row = threadIdx.x / TILE_ROW_PIECES; row < ROWS; row += THREADS / TILE_ROW_PIECES) {
-        const bool present = first_row + row < rows && along < product.inner;
-        const uint64_t at = present ? uint64_t(first_row + row) * product.inner + along : 0;
-        copy_async(tile + tile_offset(row, piece), product.left + at, present);
+    for (uint32_t i = 0; i < ROWS; i += THREADS / TILE_ROW_PIECES) {
+        const uint32_t row = row_of_thread + i;
+        const bool present = first_row + row < rows && along < step.product.inner;
+        const uint64_t at = present ? uint64_t(first_row + row) * step.product.inner + along : 0;
+        copy_async(tile + tile_offset(row, piece), step.product.left + at, present);
     }
 }
 
 // Starts copying COLUMNS columns of a step's right factor, a team together.
 __device__ __forceinline__ void fetch_right(unsigned char *tile, const Cursor &step, uint32_t first_column) {
-    const LowRankProduct product = *step.product;
     const uint32_t thread = threadIdx.x % TEAM, piece = thread % TILE_ROW_PIECES, column = first_column + piece * 8;
 #pragma unroll
-    for (uint32_t row = thread / TILE_ROW_PIECES; row < STEP; row += TEAM / TILE_ROW_PIECES) {
-        const bool present = step.first + row < product.inner && column < product.right_pitch;
-        const uint64_t at = present ? uint64_t(step.first + row) * product.right_pitch + column : 0;
-        copy_async(tile + tile_offset(row, piece), product.right + at, present);
+    for (uint32_t i = 0; i < STEP; i += TEAM / TILE_ROW_PIECES) {
+        const uint32_t row = thread / TILE_ROW_PIECES + i;
+        const bool present = step.first + row < step.product.inner && column < step.product.right_pitch;
+        const uint64_t at = present ? uint64_t(step.first + row) * step.product.right_pitch + column : 0;
+        copy_async(tile + tile_offset(row, piece), step.product.right + at, present);
     }
 }
 
-// Adds Θ₀ to a warp's sums and writes them, 16 rows at a time through its own part of shared memory.
+// Adds Θ₀ to a warp's sums and writes them, eight rows at a time through its own part of shared memory.
 template <class Number>
 __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piece, uint32_t first_row, uint32_t first_column,
                                       float *spread) {
@@ -73,8 +74,8 @@ __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piec
     const float *mine = spread + lane / 8 * Sums::PITCH + lane % 8 * 8;
     if (!straight) {
 #pragma unroll
-        for (int part = 0; part < Sums::DOWN; part++) {
-            sums.spread_rows(spread, part);
+        for (uint32_t part = 0; part < SPREAD_PARTS; part++) {
+            sums.spread_eight(spread, part);
 #pragma unroll 1
             for (uint32_t pass = 0; pass < PASSES; pass++) {
                 const uint32_t row = first_row + part * SPREAD_ROWS + pass * AT_ONCE + lane / 8;
@@ -85,8 +86,8 @@ __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piec
         }
         return;
     }
-    // Rows of Θ₀ and of the mask are read while those before them are written, if registers hold both.
-    constexpr uint32_t SETS = sizeof(Stored) == 2 ? 2 : 1;
+    // Rows of Θ₀ and of the mask are read while those before them are written.
+    constexpr uint32_t SETS = sizeof(Stored) == 2 ? 4 : 2;
     const uint64_t first = uint64_t(first_row + lane / 8) * piece.columns + column, step = uint64_t(AT_ONCE) * piece.columns;
     Eight<Number> weights[SETS][PASSES];
     uint32_t bits[SETS] = {};
@@ -99,11 +100,12 @@ __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piec
             if (piece.mask) bits[part % SETS] = bits[part % SETS] << 8 | piece.mask[at / 8];
         }
     };
-    if (SETS == 2) read(0);
 #pragma unroll
-    for (uint32_t part = 0; part < uint32_t(Sums::DOWN); part++) {
-        if (part + SETS - 1 < uint32_t(Sums::DOWN)) read(part + SETS - 1);
-        sums.spread_rows(spread, part);
+    for (uint32_t part = 0; part + 1 < SETS; part++) read(part);
+#pragma unroll
+    for (uint32_t part = 0; part < SPREAD_PARTS; part++) {
+        if (part + SETS - 1 < SPREAD_PARTS) read(part + SETS - 1);
+        sums.spread_eight(spread, part);
 #pragma unroll
         for (uint32_t pass = 0; pass < PASSES; pass++) {
             const float *values = mine + pass * AT_ONCE * Sums::PITCH;
@@ -120,62 +122,66 @@ __device__ __forceinline__ void write(const Sums &sums, const LowRankPiece &piec
 }
 
 template <class Number>
-__device__ __forceinline__ void run_through(const Run &run, const LowRankProduct *products, unsigned char *shared) {
-    const uint32_t team = threadIdx.x / TEAM, warp = threadIdx.x / WARP, row_in_tile = warp % (TEAM / WARP) * WARP_ROWS;
-    const uint32_t rounds = (run.tiles + TEAMS - 1 - team) / TEAMS;
-    unsigned char *right = shared + RIGHT_AT + team * STAGES * RIGHT_BYTES;
-    auto column_of = [&](uint32_t round) { return run.first_column + (round * TEAMS + team) * COLUMNS; };
-    Cursor next = Cursor::begin(run.piece, products);
-    uint32_t next_round = 0, next_left = 0;
-    auto begin_step = [&](uint32_t stage) {
-        // In the first round the left factors come too, for both teams, by all threads.
-        if (next_round == 0) fetch_left(shared + next_left++ * LEFT_BYTES, next, run.first_row, run.piece.rows);
-        if (next_round < rounds) fetch_right(right + stage * RIGHT_BYTES, next, column_of(next_round));
-        copy_group(); // one a step, also past the end, so that counting groups counts steps
-        next.advance();
-        if (!next.more()) next_round++, next = Cursor::begin(run.piece, products);
-    };
-    for (uint32_t i = 0; i + 1 < uint32_t(STAGES); i++) begin_step(i);
-    uint32_t stage = 0;
-    for (uint32_t round = 0; round == 0 || round < rounds; round++) {
-        const bool mine = round < rounds; // in the first round all threads go through the barriers
-        const bool busy = mine && run.first_row + row_in_tile < run.piece.rows; // this warp has rows
-        if (mine) expect_base<Number>(run.piece, run.first_row, ROWS, column_of(round), COLUMNS, threadIdx.x % TEAM, TEAM);
-        Sums sums;
-        sums.clear();
-        const unsigned char *left = shared;
-        for (Cursor now = Cursor::begin(run.piece, products); now.more(); now.advance(), left += LEFT_BYTES) {
-            copy_wait<STAGES - 2>();
-            if (round == 0)
-                __syncthreads();
-            else
-                sync_named(1 + team, TEAM);
-            // The team is done with the stage that was multiplied last.
-            begin_step(stage == 0 ? STAGES - 1 : stage - 1);
-            const unsigned char *b_tile = right + stage * RIGHT_BYTES;
-            const uint32_t rest = now.product->inner - now.first;
-            const float ratio = now.product->ratio;
-if (busy) multiply_step(sums, left, row_in_tile, b_tile, rest);
-            if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
-            stage = stage + 1 == STAGES ? 0 : stage + 1;
-        }
-        float *spread = reinterpret_cast<float *>(shared + SPREAD_AT + warp * SPREAD_BYTES);
-        if (busy)
-            write<Number>(sums, run.piece, run.first_row + row_in_tile, column_of(round), spread);
-    }
-}
-
-template <class Number>
 __device__ __forceinline__ void low_rank_resident(const LowRankPiece *pieces, uint32_t piece_count,
                                                   const LowRankProduct *products, uint64_t tiles) {
     SHARED_MEMORY(shared);
+    const uint32_t team = threadIdx.x / TEAM, warp = threadIdx.x / WARP, row_in_tile = warp % (TEAM / WARP) * WARP_ROWS;
+    unsigned char *right = shared + RIGHT_AT + team * MOST_STEPS * RIGHT_BYTES;
+    float *spread = reinterpret_cast<float *>(shared + SPREAD_AT + warp * SPREAD_BYTES);
     uint64_t tile = tiles * blockIdx.x / gridDim.x;
     const uint64_t end = tiles * (blockIdx.x + 1) / gridDim.x;
-    while (tile < end) {
-        const Run run = run_at(pieces, piece_count, tile, end);
-        run_through<Number>(run, products, shared);
-        tile += run.tiles;
-        __syncthreads(); // nobody multiplies the left factors that the next run overwrites
+    if (tile >= end) return;
+    // Starts what a team needs in a round, which in a run's first one is its share of the left factors too.
+    auto begin_round = [&](const Run &run, uint32_t round) {
+        const uint32_t which = round * TEAMS + team;
+        unsigned char *left_step = shared, *right_step = right;
+        for (Cursor step = Cursor::begin(run.piece, products); step.more; step.advance()) {
+            if (round == 0) fetch_left(left_step, step, run.first_row, run.piece.rows);
+            if (which < run.tiles) fetch_right(right_step, step, run.first_column + which * COLUMNS);
+            left_step += LEFT_BYTES, right_step += RIGHT_BYTES;
+        }
+        copy_group();
+    };
+    Run run = run_at(pieces, piece_count, tile, end);
+    begin_round(run, 0);
+    for (uint32_t round = 0; tile < end;) {
+        const uint32_t which = round * TEAMS + team, first_column = run.first_column + which * COLUMNS;
+        const uint32_t first_row = run.first_row + row_in_tile;
+        const bool busy = which < run.tiles && first_row < run.piece.rows; // this warp has a part
+        const bool last = (round + 1) * TEAMS >= run.tiles;
+        if (busy) expect_base<Number>(run.piece, first_row, WARP_ROWS, first_column, COLUMNS, threadIdx.x % WARP, WARP);
+        copy_wait<0>();
+        if (round == 0)
+            __syncthreads();
+        else
+            sync_named(1 + team, TEAM);
+        Sums sums;
+        sums.clear();
+        if (busy) {
+            const unsigned char *left_step = shared, *right_step = right;
+#pragma unroll 1
+            for (Cursor step = Cursor::begin(run.piece, products); step.more;) {
+                const uint32_t rest = step.product.inner - step.first;
+                const float ratio = step.product.ratio;
+                step.advance();
+                multiply_step(sums, left_step, row_in_tile, right_step, rest);
+                if (rest <= STEP && ratio != 1.0f) sums.scale(ratio);
+                left_step += LEFT_BYTES, right_step += RIGHT_BYTES;
+            }
+        }
+        // What comes next overwrites what was multiplied: by the team, after a run's last round by all.
+        Run next = run;
+        round++;
+        if (last) {
+            tile += run.tiles, round = 0;
+            if (tile < end) next = run_at(pieces, piece_count, tile, end);
+            __syncthreads();
+        } else {
+            sync_named(1 + team, TEAM);
+        }
+        if (tile < end) begin_round(next, round);
+        if (busy) write<Number>(sums, run.piece, first_row, first_column, spread);
+        run = next;
     }
 }
 

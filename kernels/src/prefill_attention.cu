@@ -21,16 +21,23 @@ struct Operand {
     uint32_t stride;
 };
 
-// Rows first … first + count − 1 of an operand to shared memory; those from `rows` on, and columns from `head_dim` on, are
-// zeros.
-template <uint32_t CHUNKS, uint32_t PITCH>
-__device__ __forceinline__ void copy_tile(uint16_t *tile, Operand from, uint32_t first, uint32_t count, uint32_t rows,
-                                          uint32_t head_dim) {
-    for (uint32_t i = threadIdx.x; i < count * CHUNKS; i += THREADS) {
-        const uint32_t row = i / CHUNKS, column = i % CHUNKS * 8;
-        const bool present = first + row < rows && column < head_dim;
-        const uint64_t at = present ? uint64_t(first + row) * from.stride + column : 0;
-        copy_async(tile + row * PITCH + column, from.first + at, present);
+// Rows first … first + COUNT − 1 of an operand to shared memory; those from `rows` on, and columns from `head_dim` on, are
+// zeros. A thread has one place in a row and takes every so many rows: addresses cost an addition each.
+template <uint32_t COUNT, uint32_t CHUNKS, uint32_t PITCH>
+__device__ __forceinline__ void copy_tile(uint16_t *tile, Operand from, uint32_t first, uint32_t rows, uint32_t head_dim) {
+    constexpr uint32_t PLACES = CHUNKS <= 2 ? 2 : CHUNKS <= 4 ? 4 : CHUNKS <= 8 ? 8 : 16; // of a row, a power of two
+    constexpr uint32_t STEP = THREADS / PLACES;
+    const uint32_t column = threadIdx.x % PLACES * 8, row = threadIdx.x / PLACES;
+    if (column >= CHUNKS * 8) return;
+    const uint16_t *at = from.first + uint64_t(first + row) * from.stride + column;
+    uint16_t *to = tile + row * PITCH + column;
+    const uint32_t present = column < head_dim && rows > first ? rows - first : 0; // rows of this column
+#pragma unroll
+    for (uint32_t i = 0; i < COUNT; i += STEP) {
+        if (COUNT < STEP && row >= COUNT) return;
+        const bool there = row + i < present;
+        copy_async(to + i * PITCH, there ? at : from.first, there);
+        at += uint64_t(STEP) * from.stride;
     }
 }
 
@@ -70,10 +77,11 @@ struct Attention {
         float shift[2];
 #pragma unroll
         for (uint32_t row = 0; row < 2; row++) {
-            float highest = largest[row];
+            float highest = fmaxf(scores[0].value[2 * row], scores[0].value[2 * row + 1]);
 #pragma unroll
-            for (uint32_t n = 0; n < TILES; n++)
-                highest = fmaxf(highest, fmaxf(scores[n].value[2 * row], scores[n].value[2 * row + 1]) * scale);
+            for (uint32_t n = 1; n < TILES; n++)
+                highest = fmaxf(highest, fmaxf(scores[n].value[2 * row], scores[n].value[2 * row + 1]));
+            highest = fmaxf(largest[row], highest * scale);
             highest = fmaxf(highest, __shfl_xor_sync(WHOLE_WARP, highest, 1));
             highest = fmaxf(highest, __shfl_xor_sync(WHOLE_WARP, highest, 2));
             shift[row] = highest;
@@ -138,10 +146,10 @@ struct Attention {
 
         auto copy = [&](uint32_t tile) {
             uint16_t *stage = stages + tile % 2 * STAGE;
-            copy_tile<CHUNKS, PITCH>(stage, k, tile * KEYS, KEYS, seen, head_dim);
-            copy_tile<CHUNKS, PITCH>(stage + KEYS * PITCH, v, tile * KEYS, KEYS, seen, head_dim);
+            copy_tile<KEYS, CHUNKS, PITCH>(stage, k, tile * KEYS, seen, head_dim);
+            copy_tile<KEYS, CHUNKS, PITCH>(stage + KEYS * PITCH, v, tile * KEYS, seen, head_dim);
         };
-        copy_tile<CHUNKS, PITCH>(query_tile, q, first, QUERIES, length, head_dim);
+        copy_tile<QUERIES, CHUNKS, PITCH>(query_tile, q, first, length, head_dim);
         copy(0);
         copy_group();
 #pragma unroll

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod copies;
 mod expert;
 mod gated_attention;
@@ -12,6 +13,7 @@ mod masked_apply;
 mod masks;
 mod merge;
 mod norm;
+mod plugins;
 mod precise_trunk;
 mod random;
 mod rope;
@@ -40,6 +42,8 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(join::properties());
     all.extend(threshold::properties());
     all.extend(merge::properties());
+    all.extend(blocks::properties());
+    all.extend(plugins::properties());
     all.extend(gemm::properties());
     all.extend(low_rank::properties());
     all.extend(gated_attention::properties());

@@ -51,8 +51,16 @@ pub(crate) fn bundle(gpu: bool) -> Result<PathBuf> {
             &folder.join("gpu-tests"),
         )?;
         place(
+            &executable(&["test", "--release", "-p", "skillweld-merge", "--test", "device"])?,
+            &folder.join("gpu-merge-tests"),
+        )?;
+        place(
             &executable(&["bench", "-p", "skillweld-kernels", "--bench", "device"])?,
             &folder.join("gpu-bench"),
+        )?;
+        place(
+            &executable(&["build", "--release", "-p", "skillweld-synth", "--example", "published_policy"])?,
+            &folder.join("published-policy"),
         )?;
         let peers = root().join("benches/peers/torch_gpu");
         for script in fs::read_dir(&peers)?.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -72,14 +80,20 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     run_command(command("strip").arg("--strip-unneeded").arg(to))
 }
 
-/// Builds a test or bench, without running it, and returns its path.
+/// Builds a test, bench or example, without running it, and returns its path.
 fn executable(arguments: &[&str]) -> Result<PathBuf> {
     announce(&arguments.join(" "));
-    let said = output(cargo().args(arguments).args(["--no-run", "--quiet", "--message-format=json"]))?;
+    let mut build = cargo();
+    build.args(arguments).args(["--quiet", "--message-format=json"]);
+    if arguments[0] != "build" {
+        build.arg("--no-run");
+    }
+    let said = output(&mut build)?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut paths = messages.filter_map(|message| {
+        let kinds = message["target"]["kind"].as_array()?;
         let of_target =
-            message["target"]["kind"].as_array()?.iter().any(|kind| kind == "test" || kind == "bench");
+            kinds.iter().any(|kind| ["test", "bench", "example"].iter().any(|known| kind == known));
         of_target.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     paths.next().with_context(|| format!("cargo {} built no executable", arguments.join(" ")))

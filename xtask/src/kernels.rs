@@ -16,6 +16,9 @@ use manifest::{Image, Manifest};
 /// The compiler. Newer ones write PTX that a driver of CUDA 13.0 refuses.
 const NVCC: &str = "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]==13.0.2";
 
+/// Headers for plugins' kernels.
+const HEADERS: &str = "crates/plugin-abi/include";
+
 /// Machine code is made for these.
 const ARCHITECTURES: [&str; 6] = ["80", "86", "89", "90", "100", "120"];
 /// And PTX of this, which a driver compiles for any newer GPU.
@@ -23,7 +26,8 @@ const PTX: &str = "80";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these images, by the name of their source file; without any, those whose sources have changed.
+    /// Only these images, such as `masked_apply` (kernels/src) or `tall/tall` (plugins/tall/device); without any, those whose
+    /// sources have changed.
     images: Vec<String>,
     /// Every image, changed or not.
     #[arg(long)]
@@ -32,7 +36,7 @@ pub(crate) struct Args {
     /// a binary use it.
     #[arg(long, requires = "output")]
     only: Option<String>,
-    /// Another folder than kernels/prebuilt; no manifest is written there.
+    /// One folder for all, instead of kernels/prebuilt and those of the plugins; no manifest is written there.
     #[arg(long)]
     output: Option<PathBuf>,
 }
@@ -41,27 +45,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let nvcc = install_nvcc()?;
     let sources = sources()?;
     let mut manifest = Manifest::read()?;
-    let wanted: Vec<&PathBuf> = sources
+    let wanted: Vec<&Source> = sources
         .iter()
         .filter(|source| {
-            let name = stem(source);
             if args.images.is_empty() {
-                args.all || args.output.is_some() || !manifest.is_fresh(&name)
+                args.all || args.output.is_some() || !manifest.is_fresh(source)
             } else {
-                args.images.contains(&name)
+                args.images.contains(&source.name)
             }
         })
         .collect();
     for name in &args.images {
-        ensure!(wanted.iter().any(|source| stem(source) == *name), "there is no kernels/src/{name}.cu");
+        ensure!(wanted.iter().any(|source| source.name == *name), "no kernels' source is called {name}");
     }
-    let output = args.output.clone().unwrap_or_else(prebuilt);
-    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    for folder in args.output.iter().cloned().chain([prebuilt()]) {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     announce(&format!("{} of {} images", wanted.len(), sources.len()));
     for source in wanted {
-        let report = compile(&nvcc, source, &output, args.only.as_deref())?;
+        let image = match &args.output {
+            Some(folder) => folder.join(source.image.file_name().unwrap_or_default()),
+            None => source.image.clone(),
+        };
+        let report = compile(&nvcc, source, &image, args.only.as_deref())?;
         if args.output.is_none() {
-            manifest.images.insert(stem(source), Image::of(source, &registers::parse(&report))?);
+            manifest.images.insert(source.name.clone(), Image::of(source, &registers::parse(&report))?);
             manifest.write(NVCC, &sources)?;
         }
     }
@@ -99,24 +107,20 @@ fn find_nvcc(venv: &Path) -> Result<PathBuf> {
 }
 
 /// Compiles one source file and returns what the assembler reports of registers.
-fn compile(nvcc: &Path, source: &Path, output: &Path, only: Option<&str>) -> Result<String> {
+fn compile(nvcc: &Path, source: &Source, image: &Path, only: Option<&str>) -> Result<String> {
     let mut compiler = command(nvcc);
-    compiler.arg("-fatbin").args(flags(source)?);
+    compiler.arg("-fatbin").args(flags(&source.path)?).arg("-I").arg(root().join(HEADERS));
     match only {
         Some(architecture) => drop(compiler.args(targets(&[architecture], None))),
-        None if is_hopper_only(source)? => drop(compiler.args(targets(&["90a"], None))),
+        None if is_hopper_only(&source.path)? => drop(compiler.args(targets(&["90a"], None))),
         None => drop(compiler.args(targets(&ARCHITECTURES, Some(PTX)))),
     }
-    compiler
-        .args(["-Xptxas", "-v", "-t", "0"])
-        .arg(source)
-        .arg("-o")
-        .arg(output.join(stem(source)).with_extension("fatbin"));
+    compiler.args(["-Xptxas", "-v", "-t", "0"]).arg(&source.path).arg("-o").arg(image);
     println!("$ {}", line(&compiler));
     let run: &mut Command = compiler.stdout(Stdio::piped()).stderr(Stdio::piped());
     let done = run.output().context("cannot start nvcc")?;
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "{} does not compile:\n{said}", source.display());
+    ensure!(done.status.success(), "{} does not compile:\n{said}", source.path.display());
     Ok(said)
 }
 
@@ -140,14 +144,46 @@ fn is_hopper_only(source: &Path) -> Result<bool> {
     Ok(read(source)?.lines().any(|line| line == "// compile for: sm_90a"))
 }
 
-/// Every kernel's source file, by name.
-fn sources() -> Result<Vec<PathBuf>> {
-    let folder = root().join("kernels/src");
-    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut sources: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    sources.sort();
+/// A file of kernels, and where its image belongs.
+struct Source {
+    /// What the manifest calls it: the file's name, behind the plugin's for those of a plugin.
+    name: String,
+    path: PathBuf,
+    image: PathBuf,
+}
+
+/// Every file of kernels, by name: ours, whose images the binary carries, and those of plugins, who carry their own.
+fn sources() -> Result<Vec<Source>> {
+    let ours = cuda_files(&root().join("kernels/src"))?.into_iter().map(|path| {
+        let name = stem(&path);
+        Source { image: prebuilt().join(&name).with_extension("fatbin"), name, path }
+    });
+    let mut sources: Vec<Source> = ours.collect();
+    let plugins = root().join("plugins");
+    for plugin in entries(&plugins)? {
+        let device = plugin.join("device");
+        if device.is_dir() {
+            let folder = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            sources.extend(cuda_files(&device)?.into_iter().map(|path| Source {
+                name: format!("{folder}/{}", stem(&path)),
+                image: path.with_extension("fatbin"),
+                path,
+            }));
+        }
+    }
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(sources)
+}
+
+fn cuda_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = entries(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    Ok(files)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let list = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    Ok(list.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?)
 }
 
 fn prebuilt() -> PathBuf {
@@ -170,5 +206,13 @@ mod tests {
     fn flags_come_from_the_sources_comment() {
         let source = root().join("kernels/src/masked_apply.cu");
         assert!(flags(&source).expect("readable").contains(&"-fmad=false".to_owned()));
+    }
+
+    #[test]
+    fn plugins_kernels_are_among_the_sources() {
+        let sources = sources().expect("readable");
+        let tall = sources.iter().find(|source| source.name == "tall/tall").expect("one of them");
+        assert!(tall.image.ends_with("plugins/tall/device/tall.fatbin"));
+        assert!(sources.iter().any(|source| source.name == "masked_apply"));
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Everything about the GPU in one go: the kernels' tests, their times, the same work in PyTorch, a table and a roofline.
 
-    run.py --output DIR [--parts tests,sanitizer,kernels,torch] [--filter NAME]
+    run.py --output DIR [--parts tests,sanitizer,kernels,torch,merges,policy] [--filter NAME]
 
 Lies in the bundle of `cargo xtask dist --gpu`, beside the programs that it runs; `cargo xtask bench --peer torch` calls it.
 Writes DIR/gpu.json, DIR/gpu.md and DIR/roofline.svg. Needs a driver; PyTorch and matplotlib for what compares and draws.
@@ -97,6 +97,31 @@ def table(result):
         lines.append(
             f"| {row['name']} | {row['time_us']:.1f} | {floor} | {ratio('torch_eager_us')} | {ratio('torch_compile_us')} | {other} |"
         )
+    if result["merges"]:
+        lines += [
+            "",
+            "Whole merges by `skillweld merge`, from files to files in memory, seconds of wall-clock time; `--device cuda` gives",
+            "the same bytes.",
+            "",
+            "| merge | read, GB | CPU | with the GPU | tensors on the GPU, on the CPU |",
+            "|---|---|---|---|---|",
+        ]
+    for merge in result["merges"]:
+        where = f"{merge['on_device']}, {merge['on_cpu']}"
+        lines.append(f"| {merge['name']} | {merge['read_bytes'] / 1e9:.1f} | {merge['cpu_s']:.2f} | {merge['cuda_s']:.2f} | {where} |")
+    if result["policy"]:
+        stages = list(result["policy"][0]["latency_ms"])
+        lines += [
+            "",
+            "One observation to one chunk of actions by `skillweld predict`, a single expert of the published size with random",
+            "weights, median milliseconds; off: from the CPU's actions in f32, as a part of the largest.",
+            "",
+            "| device | precision | " + " | ".join(stage.removesuffix("_ms") for stage in stages) + " | off |",
+            "|---|---|" + "---|" * (len(stages) + 1),
+        ]
+    for run in result["policy"]:
+        times = " | ".join(f"{time:.2f}" for time in run["latency_ms"].values())
+        lines.append(f"| {run['device']} | {run['precision']} | {times} | {run['off']:.1e} |")
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +158,7 @@ def roofline(result, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for the results")
-    parser.add_argument("--parts", default="tests,kernels,torch", help="which of tests, sanitizer, kernels, torch (default: all but sanitizer)")
+    parser.add_argument("--parts", default="tests,kernels,torch", help="which of tests, sanitizer, kernels, torch, merges, policy (default: tests, kernels, torch)")
     parser.add_argument("--filter", default="", help="only cases whose name contains this")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
@@ -143,15 +168,19 @@ def main():
     failed = False
     if "tests" in parts:
         with open(arguments.output / "tests.txt", "w") as log:
-            tests = subprocess.run([str(HERE / "gpu-tests")], stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-        failed = tests.returncode != 0
+            for program in ("gpu-tests", "gpu-merge-tests"):
+                tests = subprocess.run([str(HERE / program)], stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+                failed |= tests.returncode != 0
         print((arguments.output / "tests.txt").read_text()[-6000:], flush=True)
     if "sanitizer" in parts:
         failed |= not sanitized(arguments.output, environment)
     kernels = json_lines([str(HERE / "gpu-bench"), "--table", arguments.filter], environment) if "kernels" in parts else []
     machine = kernels[0] if kernels else {}
     peers = json_lines([sys.executable, str(HERE / "peers.py"), arguments.filter]) if "torch" in parts else []
-    result = {"date": datetime.date.today().isoformat(), **joined(machine, kernels[1:], peers)}
+    merges = json_lines([sys.executable, str(HERE / "merges.py")]) if "merges" in parts else []
+    policy = json_lines([sys.executable, str(HERE / "policy.py")]) if "policy" in parts else []
+    failed |= any(not merge["same_bytes"] for merge in merges)
+    result = {"date": datetime.date.today().isoformat(), **joined(machine, kernels[1:], peers), "merges": merges, "policy": policy}
     (arguments.output / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     (arguments.output / "gpu.md").write_text(table(result))
     print(table(result))

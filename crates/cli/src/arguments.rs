@@ -1,10 +1,11 @@
 //! What stands on the command line.
 
 use std::num::NonZeroUsize;
+use std::thread::JoinHandle;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
-
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
+use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
@@ -49,6 +50,41 @@ pub(crate) struct ThreadCount {
 impl ThreadCount {
     pub(crate) fn get(&self) -> Threads {
         self.threads.map_or_else(Threads::available, Threads::new)
+    }
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Processor {
+    /// The processor
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU, for all that there is code for it
+    Cuda,
+}
+
+impl Processor {
+    /// Begins to open the GPU, if it is asked for: a driver takes some tenths of a second.
+    pub(crate) fn open(self) -> OpeningDevice {
+        OpeningDevice(match self {
+            Self::Cpu => None,
+            Self::Cuda => Some(std::thread::spawn(|| Device::open(0))),
+        })
+    }
+}
+
+/// A GPU that is being opened, if one was asked for.
+pub(crate) struct OpeningDevice(Option<JoinHandle<Result<Device, GpuError>>>);
+
+impl OpeningDevice {
+    /// The GPU.
+    ///
+    /// # Errors
+    /// One sentence: why there is none.
+    pub(crate) fn wait(self) -> Result<Option<Device>, GpuError> {
+        let Some(opening) = self.0 else { return Ok(None) };
+        let reason = "the driver's library gave up".to_owned();
+        opening.join().unwrap_or(Err(GpuError::Unavailable { reason })).map(Some)
     }
 }
 

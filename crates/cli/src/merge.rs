@@ -14,7 +14,7 @@ use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, RunOptions};
 use skillweld_plugin_host::HostHooks;
 
 use crate::Outcome;
-use crate::arguments::ThreadCount;
+use crate::arguments::{Processor, ThreadCount};
 use crate::console::{Console, note_new_folder, print_json};
 use crate::interrupt;
 use crate::plugins::{PluginLog, Search};
@@ -26,6 +26,8 @@ Examples:
   skillweld merge recipe.yaml merged --dry-run
   # replace an earlier output, once the new one is complete
   skillweld merge recipe.yaml merged --force
+  # methods that bring device code along (task_arithmetic, linear, passthrough, tall) on a GPU: the same bytes
+  skillweld merge recipe.yaml merged --device cuda
   # without a second copy of the pretrained weights
   skillweld merge recipe.yaml merged --base link
   # with a merge method of your own
@@ -65,6 +67,9 @@ pub(crate) struct Args {
     /// How a merge with masks keeps the pretrained weights.
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     base: Base,
+    /// Where tensors are merged. The result does not depend on it.
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
+    device: Processor,
     #[command(flatten)]
     threads: ThreadCount,
     #[command(flatten)]
@@ -102,6 +107,7 @@ impl From<Base> for BaseMode {
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     interrupt::install()?;
+    let device = args.device.open();
     let progress = Progress::new(args.quiet);
     let log = PluginLog::new(console, args.quiet);
     let hooks = HostHooks {
@@ -119,6 +125,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let plan = Plan::new(&recipe, &models, &registry, &control);
     progress.finish();
     let plan = plan?;
+    let device = device.wait()?;
     let summary = plan.summary();
     let refused = summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused);
 
@@ -144,7 +151,10 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     ensure!(!interrupt::requested(), "stopped");
 
     progress.start(plan.work(), plan_page::bytes_per_element(&summary));
-    let result = plan.run(&args.out, options, &control);
+    let result = match &device {
+        Some(device) => plan.run_on(&args.out, options, &control, device),
+        None => plan.run(&args.out, options, &control),
+    };
     progress.finish();
     let report = result?;
 
@@ -156,6 +166,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
             "threads": threads.count(),
             "tasks": summary.tasks,
             "base": report.base,
+            "device": report.device,
             "report": report,
         }))?;
     } else if !args.quiet {

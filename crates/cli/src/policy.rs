@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use skillweld_gpu::Device;
+use skillweld_policy::backend::Backend;
 use skillweld_policy::{
-    Decision, ModelOptions, Outcome, Policy, PolicyOptions, Precision, RopePrecision, Routing, Rule,
-    StepLatency,
+    Decision, Gpu, ModelOptions, Outcome as Verdict, Policy, PolicyOptions, Precision, RopePrecision,
+    Routing, Rule, StepLatency,
 };
 
+use crate::Outcome;
 use crate::arguments::ThreadCount;
 
 /// How a policy is opened.
@@ -22,6 +25,9 @@ pub(crate) struct Opening {
     /// Whose statistics count, where a task has those of several datasets.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
+    /// What computes: the processor, or the first NVIDIA GPU (`CUDA_VISIBLE_DEVICES` picks another).
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
     /// What weights are kept and multiplied in; sums are f32 in any case.
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionName,
@@ -30,6 +36,12 @@ pub(crate) struct Opening {
     rope: Option<RopeName>,
     #[command(flatten)]
     threads: ThreadCount,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceName {
+    Cpu,
+    Cuda,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -50,14 +62,21 @@ enum RopeName {
     Bf16,
 }
 
+/// What a command does with a policy once it is open, whatever computes it.
+pub(crate) trait Job {
+    /// Does it. The device is the GPU that the policy runs on, if it does.
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, device: Option<Device>) -> Result<Outcome>;
+}
+
 impl Opening {
-    /// `images` an observation, and `active_tasks` in memory at once.
-    pub(crate) fn open(
+    /// Opens a policy with `images` an observation, and `active_tasks` in memory at once, and does the job with it.
+    pub(crate) fn run(
         &self,
         path: &Path,
         images: NonZeroUsize,
         active_tasks: NonZeroUsize,
-    ) -> Result<Policy> {
+        job: impl Job,
+    ) -> Result<Outcome> {
         let precision = match self.precision {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,
@@ -68,9 +87,19 @@ impl Opening {
             RopeName::F32 => RopePrecision::F32,
             RopeName::Bf16 => RopePrecision::Bf16,
         });
-        let model = ModelOptions { base: self.base.clone(), precision, rope, threads: self.threads.get() };
+        let threads = self.threads.get();
+        let model = ModelOptions { base: self.base.clone(), precision, rope, threads };
         let dataset = self.dataset.clone();
-        Ok(Policy::open_with(path, &PolicyOptions { model, dataset, images, active_tasks })?)
+        let options = PolicyOptions { model, dataset, images, active_tasks };
+        match self.device {
+            DeviceName::Cpu => job.run(Policy::open_with(path, &options)?, None),
+            DeviceName::Cuda => {
+                let device = Device::open(0)?;
+                let gpu = Gpu::new(device.clone(), precision, threads)?;
+                let backend = move || Ok(gpu.for_another_model());
+                job.run(Policy::open_on(path, &options, backend)?, Some(device))
+            }
+        }
     }
 }
 
@@ -89,7 +118,7 @@ pub(crate) struct RuleArguments {
 }
 
 impl RuleArguments {
-    pub(crate) fn rule(&self, policy: &Policy) -> Result<Rule> {
+    pub(crate) fn rule<B: Backend>(&self, policy: &Policy<B>) -> Result<Rule> {
         let candidates =
             self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;
         let fallback = self.fallback.as_ref().map(|name| policy.task_index(name)).transpose()?;
@@ -100,7 +129,7 @@ impl RuleArguments {
 }
 
 /// The task by its name, or by the router where the checkpoint has one; several tasks without a router need a name.
-pub(crate) fn routing(policy: &Policy, task: Option<&str>, rule: Rule) -> Result<Routing> {
+pub(crate) fn routing<B: Backend>(policy: &Policy<B>, task: Option<&str>, rule: Rule) -> Result<Routing> {
     if let Some(task) = task {
         return Ok(Routing::Fixed(policy.task_index(task)?));
     }
@@ -116,7 +145,7 @@ pub(crate) fn routing(policy: &Policy, task: Option<&str>, rule: Rule) -> Result
 }
 
 /// A decision for machines.
-pub(crate) fn decision_json(policy: &Policy, decision: &Decision) -> Value {
+pub(crate) fn decision_json<B: Backend>(policy: &Policy<B>, decision: &Decision) -> Value {
     let name = |task: usize| policy.tasks()[task].as_str();
     let candidates: Vec<Value> = decision
         .candidates
@@ -124,9 +153,9 @@ pub(crate) fn decision_json(policy: &Policy, decision: &Decision) -> Value {
         .map(|c| json!({"task": name(c.task), "score": c.score, "probability": c.probability}))
         .collect();
     let outcome = match decision.outcome {
-        Outcome::Routed(_) => "routed",
-        Outcome::FellBack(_) => "fallback",
-        Outcome::Abstained => "abstained",
+        Verdict::Routed(_) => "routed",
+        Verdict::FellBack(_) => "fallback",
+        Verdict::Abstained => "abstained",
     };
     json!({
         "task": decision.task().map(name), "outcome": outcome, "margin": decision.margin, "candidates": candidates,

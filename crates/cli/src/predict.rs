@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use ndarray::{Array2, ArrayView, Dimension};
 use serde_json::json;
+use skillweld_gpu::Device;
+use skillweld_policy::backend::{Backend, Matrix};
 use skillweld_policy::{Observation, Policy, Session, Step};
 use skillweld_tensor::{Dtype, convert};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, number, print_json, table};
 use crate::observation_file;
-use crate::policy::{Opening, RuleArguments, decision_json, routing, stages};
+use crate::policy::{Job, Opening, RuleArguments, decision_json, routing, stages};
 use crate::tensor_file::{self, Tensor};
 
 const EXAMPLES: &str = "\
@@ -65,26 +67,39 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     tensor_file::check(&args.output, args.force)?;
     let observation = observation_file::read(&args.inputs)?;
-    let policy = args.opening.open(&args.policy, args.images, NonZeroUsize::MIN)?;
-    let rule = args.rule.rule(&policy)?;
-    let mut session = policy.session_with(routing(&policy, args.task.as_deref(), rule)?);
-    let (step, latency) = step(&mut session, &observation, args.repeat)?;
-    write(args, &step)?;
-    if args.json {
-        print_json(&json!({
-            "output": args.output,
-            "task": policy.tasks()[step.task],
-            "reason": step.reason.name(),
-            "routing": step.decision.as_ref().map(|decision| decision_json(&policy, decision)),
-            "actions": rows(&step.actions),
-            "normalized_actions": rows(&step.normalized_actions),
-            "peak_bytes": peak_bytes(),
-            "latency": latency.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
-        }))?;
-        return Ok(Outcome::Done);
+    let job = Predict { args, observation, console };
+    args.opening.run(&args.policy, args.images, NonZeroUsize::MIN, job)
+}
+
+struct Predict<'a> {
+    args: &'a Args,
+    observation: Observation,
+    console: Console,
+}
+
+impl Job for Predict<'_> {
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, _device: Option<Device>) -> Result<Outcome> {
+        let Self { args, observation, console } = self;
+        let rule = args.rule.rule(&policy)?;
+        let mut session = policy.session_with(routing(&policy, args.task.as_deref(), rule)?);
+        let (step, latency) = step(&mut session, &observation, args.repeat)?;
+        write(args, &step)?;
+        if args.json {
+            print_json(&json!({
+                "output": args.output,
+                "task": policy.tasks()[step.task],
+                "reason": step.reason.name(),
+                "routing": step.decision.as_ref().map(|decision| decision_json(&policy, decision)),
+                "actions": rows(&step.actions),
+                "normalized_actions": rows(&step.normalized_actions),
+                "peak_bytes": peak_bytes(),
+                "latency": latency.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+            }))?;
+            return Ok(Outcome::Done);
+        }
+        page(&policy, &step, &latency, args, console).print()?;
+        Ok(Outcome::Done)
     }
-    page(&policy, &step, &latency, args, console).print()?;
-    Ok(Outcome::Done)
 }
 
 fn rows(matrix: &Array2<f32>) -> Vec<Vec<f32>> {
@@ -99,12 +114,15 @@ fn peak_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// A step, and milliseconds of each stage.
+type Timed<M> = (Step<M>, Vec<(&'static str, f64)>);
+
 /// The last of `repeat` steps, and the median of each stage over all but the first (or of the only one).
-fn step(
-    session: &mut Session<&Policy>,
+fn step<B: Backend>(
+    session: &mut Session<&Policy<B>, B>,
     observation: &Observation,
     repeat: NonZeroUsize,
-) -> Result<(Step, Vec<(&'static str, f64)>)> {
+) -> Result<Timed<B::Matrix>> {
     let mut last = session.step(observation)?;
     let mut runs = vec![stages(&last.latency)];
     for _ in 1..repeat.get() {
@@ -122,8 +140,7 @@ fn step(
     Ok((last, medians))
 }
 
-fn write(args: &Args, step: &Step) -> Result<()> {
-    use skillweld_policy::backend::Matrix as _;
+fn write<M: Matrix>(args: &Args, step: &Step<M>) -> Result<()> {
     let mut tensors = vec![
         named("actions", &step.actions.view())?,
         named("normalized_actions", &step.normalized_actions.view())?,
@@ -153,7 +170,13 @@ fn named<D: Dimension>(
     Ok((name, values.shape().to_vec(), bytes))
 }
 
-fn page(policy: &Policy, step: &Step, latency: &[(&str, f64)], args: &Args, console: Console) -> Page {
+fn page<B: Backend>(
+    policy: &Policy<B>,
+    step: &Step<B::Matrix>,
+    latency: &[(&str, f64)],
+    args: &Args,
+    console: Console,
+) -> Page {
     let mut page = Page::new(console);
     let task = &policy.tasks()[step.task];
     page.heading("Task", page.paint(Tone::Name, task));

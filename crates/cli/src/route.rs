@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_policy::{Decision, Outcome as Verdict, Policy, Routing};
+use skillweld_gpu::Device;
+use skillweld_policy::backend::Backend;
+use skillweld_policy::{Decision, Observation, Outcome as Verdict, Policy, Routing};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
 use crate::observation_file;
-use crate::policy::{Opening, RuleArguments, decision_json};
+use crate::policy::{Job, Opening, RuleArguments, decision_json};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,35 +47,52 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let observation = observation_file::read(&args.inputs)?;
-    let policy = args.opening.open(&args.policy, args.images, NonZeroUsize::MIN)?;
-    ensure!(
-        policy.routes(),
-        "{} has nothing to route: it holds {}",
-        args.policy.display(),
-        if policy.tasks().len() == 1 { "one task" } else { "no router; merge with `router:` in the recipe" }
-    );
-    let rule = args.rule.rule(&policy)?;
-    let decision = policy.session_with(Routing::Router { rule, every_chunks: None }).route(&observation)?;
-    let outcome = if decision.task().is_some() { Outcome::Done } else { Outcome::Bad };
-    if args.json {
-        print_json(&json!(decision_json(&policy, &decision)))?;
-        return Ok(outcome);
+    args.opening.run(&args.policy, args.images, NonZeroUsize::MIN, Route { args, observation, console })
+}
+
+struct Route<'a> {
+    args: &'a Args,
+    observation: Observation,
+    console: Console,
+}
+
+impl Job for Route<'_> {
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, _device: Option<Device>) -> Result<Outcome> {
+        let Self { args, observation, console } = self;
+        ensure!(
+            policy.routes(),
+            "{} has nothing to route: it holds {}",
+            args.policy.display(),
+            if policy.tasks().len() == 1 {
+                "one task"
+            } else {
+                "no router; merge with `router:` in the recipe"
+            }
+        );
+        let rule = args.rule.rule(&policy)?;
+        let decision =
+            policy.session_with(Routing::Router { rule, every_chunks: None }).route(&observation)?;
+        let outcome = if decision.task().is_some() { Outcome::Done } else { Outcome::Bad };
+        if args.json {
+            print_json(&json!(decision_json(&policy, &decision)))?;
+            return Ok(outcome);
+        }
+        let mut page = Page::new(console);
+        let found = decision.task().map_or("none is sure enough", |task| policy.tasks()[task].as_str());
+        let fallback = if matches!(decision.outcome, Verdict::FellBack(_)) {
+            " (the fallback: none is sure enough)"
+        } else {
+            ""
+        };
+        page.heading("Task", format!("{}{fallback}", page.paint(Tone::Name, found)));
+        candidates(&mut page, &policy, &decision);
+        page.print()?;
+        Ok(outcome)
     }
-    let mut page = Page::new(console);
-    let found = decision.task().map_or("none is sure enough", |task| policy.tasks()[task].as_str());
-    let fallback = if matches!(decision.outcome, Verdict::FellBack(_)) {
-        " (the fallback: none is sure enough)"
-    } else {
-        ""
-    };
-    page.heading("Task", format!("{}{fallback}", page.paint(Tone::Name, found)));
-    candidates(&mut page, &policy, &decision);
-    page.print()?;
-    Ok(outcome)
 }
 
 /// The scores of all candidates.
-pub(crate) fn candidates(page: &mut Page, policy: &Policy, decision: &Decision) {
+pub(crate) fn candidates<B: Backend>(page: &mut Page, policy: &Policy<B>, decision: &Decision) {
     let mut rows = table(["task", "score", "probability"]);
     for candidate in &decision.candidates {
         let tone = if decision.task() == Some(candidate.task) { Tone::Good } else { Tone::Plain };

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use skillweld_policy::Routing;
+use skillweld_gpu::Device;
+use skillweld_policy::backend::Backend;
+use skillweld_policy::{Policy, Routing};
 use skillweld_serve::{Event, Limits, Options, Server};
 
 use crate::Outcome;
 use crate::console::Console;
-use crate::policy::{Opening, RuleArguments, routing};
+use crate::policy::{Job, Opening, RuleArguments, routing};
 
 mod decision_log;
 mod served;
@@ -97,40 +99,51 @@ impl LimitArguments {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
-    let policy = args.opening.open(&args.policy, args.images, args.active_tasks)?;
-    ensure!(
-        !args.route || policy.routes(),
-        "{} has no router; name a task with --task",
-        args.policy.display()
-    );
-    let mut routing = routing(&policy, args.task.as_deref(), args.rule.rule(&policy)?)?;
-    if let Routing::Router { every_chunks, .. } = &mut routing {
-        *every_chunks = args.every;
+    args.opening.run(&args.policy, args.images, args.active_tasks, Serve { args, console })
+}
+
+struct Serve<'a> {
+    args: &'a Args,
+    console: Console,
+}
+
+impl Job for Serve<'_> {
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, device: Option<Device>) -> Result<Outcome> {
+        let Self { args, console } = self;
+        ensure!(
+            !args.route || policy.routes(),
+            "{} has no router; name a task with --task",
+            args.policy.display()
+        );
+        let mut routing = routing(&policy, args.task.as_deref(), args.rule.rule(&policy)?)?;
+        if let Routing::Router { every_chunks, .. } = &mut routing {
+            *every_chunks = args.every;
+        }
+        let log = args.decision_log.as_deref().map(|path| DecisionLog::open(path, console)).transpose()?;
+        let api_key = args.api_key_file.as_deref().map(api_key).transpose()?;
+        let tasks = policy.tasks().join(", ");
+        let served = Served { policy: Arc::new(policy), routing, active_tasks: args.active_tasks, device };
+        let options = Options {
+            address: SocketAddr::new(args.host, args.port),
+            api_key,
+            limits: args.limits.limits(),
+            on_event: Arc::new(move |event: &Event| {
+                if let Event::Decided(decision) = event {
+                    log.iter().for_each(|log| log.write(decision));
+                }
+                // One line a chunk would hide all others.
+                if !matches!(event, Event::Decided(decision) if !decision.changed) {
+                    console.note(&event.to_string());
+                }
+            }),
+            ..Options::default()
+        };
+        let server = Server::bind(served, options)?;
+        console.note(&format!("{}: tasks {tasks}", args.policy.display()));
+        console.note(&format!("listening on ws://{}", server.address()));
+        server.run_until_signal()?;
+        Ok(Outcome::Done)
     }
-    let log = args.decision_log.as_deref().map(|path| DecisionLog::open(path, console)).transpose()?;
-    let api_key = args.api_key_file.as_deref().map(api_key).transpose()?;
-    let tasks = policy.tasks().join(", ");
-    let served = Served { policy: Arc::new(policy), routing, active_tasks: args.active_tasks };
-    let options = Options {
-        address: SocketAddr::new(args.host, args.port),
-        api_key,
-        limits: args.limits.limits(),
-        on_event: Arc::new(move |event: &Event| {
-            if let Event::Decided(decision) = event {
-                log.iter().for_each(|log| log.write(decision));
-            }
-            // One line a chunk would hide all others.
-            if !matches!(event, Event::Decided(decision) if !decision.changed) {
-                console.note(&event.to_string());
-            }
-        }),
-        ..Options::default()
-    };
-    let server = Server::bind(served, options)?;
-    console.note(&format!("{}: tasks {tasks}", args.policy.display()));
-    console.note(&format!("listening on ws://{}", server.address()));
-    server.run_until_signal()?;
-    Ok(Outcome::Done)
 }
 
 fn api_key(path: &Path) -> Result<String> {

@@ -56,6 +56,27 @@ fn json_is_one_document_and_the_threads_change_no_byte() {
     assert_eq!(outs[0], outs[1]);
 }
 
+/// Where there is a GPU the output is the processor's; where there is none, one sentence says so and nothing is written.
+#[test]
+fn a_gpu_is_asked_for_by_name() {
+    let bench = Bench::action_models();
+    let (recipe, out) = (bench.action_recipe(), bench.join("merged"));
+    let args = ["merge".as_ref(), recipe.as_os_str(), out.as_os_str(), "--device".as_ref(), "cuda".as_ref()];
+    let ran = run(args);
+    if skillweld_gpu::Device::open(0).is_ok() {
+        let ran = ran.succeeded();
+        assert!(ran.out.contains("on the GPU"), "{}", ran.out);
+        let on_cpu = bench.join("on_cpu");
+        run(["merge".as_ref(), recipe.as_os_str(), on_cpu.as_os_str()]).succeeded();
+        let bytes = |out| contents(out).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+        assert_eq!(bytes(&out), bytes(&on_cpu));
+    } else {
+        ran.failed_with(&["no GPU to use: ", "leave out `--device cuda` to compute on the CPU"]);
+        assert!(!out.exists());
+        assert!(!bench.names().iter().any(|name| name.contains("partial")), "{:?}", bench.names());
+    }
+}
+
 #[test]
 fn quiet_says_nothing() {
     let bench = Bench::language_models();

@@ -14,7 +14,7 @@ use serde_json::Value;
 use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 use skillweld_tensor::Dtype;
-use support::{Bench, run};
+use support::{Bench, Ran, run, skillweld};
 
 /// Experts in f32: what `materialize` writes is then not rounded, and both ways must give the same actions.
 fn merged() -> Bench {
@@ -257,6 +257,25 @@ fn options_change_what_they_say() {
     let base = bench.join("base");
     let (ran, _) = actions(&adapter, "adapter", &["--base", base.to_str().unwrap()]);
     assert_eq!(ran["task"], "libero_spatial_no_noops");
+}
+
+#[test]
+fn without_a_gpu_one_sentence_says_so() {
+    let bench = merged();
+    let output = bench.join("out.safetensors");
+    let inputs = raw_observation(bench.path(), "in", &[0.0; 8], Some("open"));
+    let mut command = skillweld();
+    // Where there is a GPU, none is to be seen.
+    command
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .arg("predict")
+        .arg(bench.join("merged"))
+        .arg("--inputs")
+        .arg(&inputs);
+    command.arg("--output").arg(&output).args(["--device", "cuda"]);
+    let ran: Ran = command.output().unwrap().into();
+    ran.failed_with(&["no GPU to use", "leave out `--device cuda`"]);
+    assert!(!output.exists());
 }
 
 #[test]

@@ -3,7 +3,8 @@ use std::ops::Range;
 
 use skillweld_tensor::Dtype;
 
-use crate::Memory;
+use crate::error::require;
+use crate::{Memory, Result};
 
 /// Elements of one dtype in a target's memory.
 #[derive(Debug)]
@@ -16,6 +17,23 @@ pub struct Array<M> {
 impl<M: Memory> Array<M> {
     pub(crate) fn new(memory: M, dtype: Dtype, numel: usize) -> Self {
         Self { memory, dtype, numel }
+    }
+
+    /// Elements in memory that was another's before; what they hold is not said.
+    ///
+    /// # Errors
+    /// Memory that is too short.
+    pub fn in_memory(memory: M, dtype: Dtype, numel: usize) -> Result<Self> {
+        let fits = dtype.byte_len(numel).is_some_and(|bytes| bytes <= memory.byte_len());
+        require(fits, "an array", || {
+            format!("{numel} elements of {dtype} do not fit into {} bytes", memory.byte_len())
+        })?;
+        Ok(Self::new(memory, dtype, numel))
+    }
+
+    /// The memory under it, to be used again.
+    pub fn into_memory(self) -> M {
+        self.memory
     }
 
     /// Element type.
@@ -43,11 +61,6 @@ impl<M: Memory> Array<M> {
         &mut self.memory
     }
 
-    /// The memory alone.
-    pub fn into_memory(self) -> M {
-        self.memory
-    }
-
     /// All elements, to read.
     pub fn view(&self) -> View<'_> {
         View { address: self.memory.address(), dtype: self.dtype, numel: self.numel, array: PhantomData }
@@ -69,6 +82,11 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// Where the first of them lies, as kernels see it.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
     /// The same elements without their borrow: who holds it owns the array too, and keeps it as long.
     pub(crate) fn unbound<'b>(self) -> View<'b> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
@@ -83,6 +101,12 @@ impl View<'_> {
         assert!(range.start <= range.end && range.end <= self.numel, "{range:?} of {} elements", self.numel);
         let address = self.address + (range.start * self.dtype.bits() / 8) as u64;
         Self { address, numel: range.len(), ..self }
+    }
+
+    /// The same bytes as elements of another dtype; what is no whole one is left off.
+    #[must_use]
+    pub fn of_dtype(self, dtype: Dtype) -> Self {
+        Self { dtype, numel: self.numel * self.dtype.bits() / dtype.bits(), ..self }
     }
 
     /// Number of elements.
@@ -111,6 +135,21 @@ impl<'a> ViewMut<'a> {
         View { address: self.address, dtype: self.dtype, numel: self.numel, array: PhantomData }
     }
 
+    /// The same bytes as elements of another dtype; what is no whole one is left off.
+    #[must_use]
+    pub fn of_dtype(self, dtype: Dtype) -> Self {
+        Self { dtype, numel: self.numel * self.dtype.bits() / dtype.bits(), ..self }
+    }
+
+    /// These of its elements.
+    ///
+    /// # Panics
+    /// When the range does not lie within the view.
+    pub fn slice_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
+        let View { address, dtype, numel, .. } = self.as_view().slice(range);
+        ViewMut { address, dtype, numel, array: PhantomData }
+    }
+
     /// Both sides of element `middle`.
     ///
     /// # Panics
@@ -120,6 +159,18 @@ impl<'a> ViewMut<'a> {
         let address = self.address + (middle * self.dtype.bits() / 8) as u64;
         let after = ViewMut { address, dtype: self.dtype, numel: self.numel - middle, array: PhantomData };
         (ViewMut { numel: middle, ..self }, after)
+    }
+
+    /// Parts of `numel` elements each, one after the other; what is no whole part is left off.
+    ///
+    /// # Panics
+    /// When `numel` is 0.
+    pub fn chunks(self, numel: usize) -> Vec<ViewMut<'a>> {
+        let part = |i: usize| {
+            let address = self.address + (i * numel * self.dtype.bits() / 8) as u64;
+            ViewMut { address, dtype: self.dtype, numel, array: PhantomData }
+        };
+        (0..self.numel / numel).map(part).collect()
     }
 
     /// Number of elements.

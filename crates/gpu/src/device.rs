@@ -1,30 +1,18 @@
-use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 
-use cudarc::driver::sys::{
-    self, CUdevice_attribute as Attribute, CUfunction_attribute_enum as FunctionAttribute,
-};
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, result,
-};
-use cudarc::nvrtc::Ptx;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 
-use crate::images::image_of;
-use crate::{Argument, GpuError, Launch, Memory, Result, Target};
+use crate::loaded::{Image, Loaded};
+use crate::{Argument, Fork, GpuError, Graph, Launch, Memory, PinnedMemory, Result, Target};
 
 /// One GPU, and one stream on it: what is asked for is done in that order.
 #[derive(Debug, Clone)]
 pub struct Device {
     pub(crate) stream: Arc<CudaStream>,
-    loaded: Arc<Mutex<Loaded>>,
-}
-
-/// What was loaded from images, kept for the next launch.
-#[derive(Debug, Default)]
-struct Loaded {
-    modules: HashMap<&'static str, Arc<CudaModule>>,
-    functions: HashMap<String, CudaFunction>,
+    loaded: Arc<Loaded>,
 }
 
 /// Turns the driver's refusal into ours.
@@ -75,8 +63,7 @@ impl Device {
     fn check_image(&self) -> Result<()> {
         let (name, _) =
             crate::kernel_images().next().ok_or_else(|| GpuError::NoKernel { kernel: String::new() })?;
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.module(&mut loaded, name) {
+        match self.loaded.check(self.stream.context(), name) {
             Err(GpuError::Driver { message, .. }) => {
                 let (major, minor) = self.compute_capability()?;
                 Err(GpuError::Unavailable {
@@ -87,7 +74,7 @@ impl Device {
                     ),
                 })
             }
-            other => other.map(|_| ()),
+            other => other,
         }
     }
 
@@ -184,37 +171,43 @@ impl Device {
         self.stream.memcpy_dtod(&from.bytes, &mut to.bytes).map_err(driver("copy on the GPU"))
     }
 
-    fn module(&self, loaded: &mut Loaded, kernel: &str) -> Result<Arc<CudaModule>> {
-        let (name, image) = image_of(kernel)?;
-        if let Some(module) = loaded.modules.get(name) {
-            return Ok(Arc::clone(module));
-        }
-        let module =
-            self.stream.context().load_module(Ptx::from_binary(image)).map_err(driver("load the kernels"))?;
-        loaded.modules.insert(name, Arc::clone(&module));
-        Ok(module)
+    fn function(&self, image: Image, kernel: &str) -> Result<CudaFunction> {
+        self.loaded.function(self.stream.context(), image, kernel)
     }
 
-    fn function(&self, kernel: &str) -> Result<CudaFunction> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = loaded.functions.get(kernel) {
-            return Ok(function.clone());
-        }
-        let module = self.module(&mut loaded, kernel)?;
-        let function =
-            module.load_function(kernel).map_err(|_| GpuError::NoKernel { kernel: kernel.to_owned() })?;
-        // At once for all launches to come, of which a later one may need more than this.
-        let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let most = self.stream.context().attribute(most).map_err(driver("ask for shared memory"))?;
-        function
-            .set_attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
-            .map_err(driver("ask for shared memory"))?;
-        loaded.functions.insert(kernel.to_owned(), function.clone());
-        Ok(function)
+    /// Makes this thread's calls go to this GPU.
+    pub(crate) fn bind(&self) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(driver("use the GPU"))
+    }
+
+    fn blocks_at_once(&self, function: &CudaFunction, threads: u32, shared_bytes: u32) -> Result<u32> {
+        let each = function
+            .occupancy_max_active_blocks_per_multiprocessor(threads, shared_bytes as usize, None)
+            .map_err(driver("ask how many blocks fit"))?;
+        Ok(each * self.multiprocessors()?)
+    }
+
+    /// # Safety
+    /// As for [`Target::launch`].
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn start(&self, function: &CudaFunction, launch: &Launch<'_>) -> Result<()> {
+        self.bind()?;
+        let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(address_of).collect();
+        let grid = (launch.grid[0], launch.grid[1], launch.grid[2]);
+        let threads = (launch.threads, 1, 1);
+        let stream = self.stream.cu_stream();
+        let start =
+            if launch.cooperative { result::launch_cooperative_kernel } else { result::launch_kernel };
+        // SAFETY: the caller promised that arguments fit; the pointers in `arguments` are of `launch.arguments`, which
+        // outlives the call, and the driver copies what they point to before it returns.
+        let done = unsafe {
+            start(function.cu_function(), grid, threads, launch.shared_bytes, stream, &mut arguments)
+        };
+        done.map_err(driver(launch.kernel))
     }
 
     /// Address of `bytes` bytes from `offset` on, if the memory holds them.
-    fn within(memory: &DeviceMemory, offset: usize, bytes: usize) -> Result<u64> {
+    pub(crate) fn within(memory: &DeviceMemory, offset: usize, bytes: usize) -> Result<u64> {
         let fits = offset.checked_add(bytes).is_some_and(|end| end <= memory.byte_len());
         crate::error::require(fits, "copy", || {
             format!("{bytes} bytes at {offset} of {} bytes of memory", memory.byte_len())
@@ -243,9 +236,11 @@ impl Memory for DeviceMemory {
 
 impl Target for Device {
     type Memory = DeviceMemory;
+    type Staging = PinnedMemory;
+    type Recording = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<DeviceMemory> {
-        self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
+        self.bind()?;
         // SAFETY: bytes without a value are valid u8s on a device; who reads them first has written them first.
         #[expect(unsafe_code, reason = "the memory's bytes are not set")]
         let memory = unsafe { self.stream.alloc::<u8>(bytes.max(1)) };
@@ -276,37 +271,85 @@ impl Target for Device {
     }
 
     fn fill(&self, memory: &mut DeviceMemory, byte: u8) -> Result<()> {
-        self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
+        self.bind()?;
         // SAFETY: the memory is ours alone (`&mut`), as long as said, and used on this stream only.
         #[expect(unsafe_code, reason = "cudarc's safe form only writes zeros")]
         unsafe { result::memset_d8_async(memory.address, byte, memory.asked_bytes, self.stream.cu_stream()) }
             .map_err(driver("fill memory"))
     }
 
+    fn stage(&self, bytes: usize) -> Result<PinnedMemory> {
+        self.pin(bytes)
+    }
+
+    fn upload_staged(
+        &self,
+        to: &mut DeviceMemory,
+        offset: usize,
+        from: &mut PinnedMemory,
+        range: Range<usize>,
+    ) -> Result<()> {
+        self.start_upload(to, offset, from, range)
+    }
+
+    fn download_staged(
+        &self,
+        from: &DeviceMemory,
+        range: Range<usize>,
+        to: &mut PinnedMemory,
+        offset: usize,
+    ) -> Result<()> {
+        self.start_download(from, range, to, offset)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Device::synchronize(self)
+    }
+
+    fn begin_recording(&self) -> Result<()> {
+        Graph::begin(self)
+    }
+
+    fn end_recording(&self) -> Result<Graph> {
+        Graph::end(self)
+    }
+
+    fn replay(&self, recording: &Graph) -> Result<()> {
+        recording.replay()
+    }
+
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {
-        let function = self.function(kernel)?;
-        let each = function
-            .occupancy_max_active_blocks_per_multiprocessor(threads, shared_bytes as usize, None)
-            .map_err(driver("ask how many blocks fit"))?;
-        Ok(each * self.multiprocessors()?)
+        self.blocks_at_once(&self.function(None, kernel)?, threads, shared_bytes)
+    }
+
+    fn resident_blocks_in(
+        &self,
+        image: &'static [u8],
+        kernel: &str,
+        threads: u32,
+        shared_bytes: u32,
+    ) -> Result<u32> {
+        self.blocks_at_once(&self.function(Some(image), kernel)?, threads, shared_bytes)
     }
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let function = self.function(launch.kernel)?;
-        self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
-        let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(address_of).collect();
-        let grid = (launch.grid[0], launch.grid[1], launch.grid[2]);
-        let threads = (launch.threads, 1, 1);
-        let stream = self.stream.cu_stream();
-        let start =
-            if launch.cooperative { result::launch_cooperative_kernel } else { result::launch_kernel };
-        // SAFETY: the caller promised that arguments fit; the pointers in `arguments` are of `launch.arguments`, which
-        // outlives the call, and the driver copies what they point to before it returns.
-        let done = unsafe {
-            start(function.cu_function(), grid, threads, launch.shared_bytes, stream, &mut arguments)
-        };
-        done.map_err(driver(launch.kernel))
+        // SAFETY: the caller's promise.
+        unsafe { self.start(&self.function(None, launch.kernel)?, launch) }
+    }
+
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_in(&self, image: &'static [u8], launch: &Launch<'_>) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.start(&self.function(Some(image), launch.kernel)?, launch) }
+    }
+}
+
+impl Fork for Device {
+    type Target = Device;
+
+    fn fork_target(&self) -> Result<Device> {
+        self.fork()
     }
 }
 

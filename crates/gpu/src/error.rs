@@ -25,6 +25,16 @@ pub enum GpuError {
         /// Its name.
         kernel: String,
     },
+    /// A plugin's device code is of no use here.
+    #[error(
+        "the device code that holds kernel `{kernel}` {problem}; leave out `--device cuda`, or ask the plugin's author"
+    )]
+    DeviceCode {
+        /// The kernel that was wanted.
+        kernel: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Operands that do not fit the operation.
     #[error("{operation}: {problem}")]
     Operands {

@@ -38,6 +38,7 @@ static IMAGES: &[(&str, &[u8])] = images![
     "plain_attention",
     "precise_trunk",
     "router",
+    "blocks",
 ];
 
 /// Name and bytes of every embedded image.

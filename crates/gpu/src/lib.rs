@@ -14,7 +14,9 @@ mod device;
 mod error;
 mod graph;
 mod images;
+mod loaded;
 pub mod ops;
+mod staged;
 mod target;
 
 pub use array::{Array, View, ViewMut};
@@ -23,4 +25,5 @@ pub use device::{Device, DeviceMemory};
 pub use error::{GpuError, Result};
 pub use graph::Graph;
 pub use images::{KERNELS_VARIABLE, kernel_images};
-pub use target::{Argument, Launch, Memory, Target};
+pub use staged::PinnedMemory;
+pub use target::{Argument, Fork, Launch, Memory, Staging, Target};

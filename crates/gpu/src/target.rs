@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use skillweld_tensor::Dtype;
 
 use crate::{Array, GpuError, Result};
@@ -40,10 +42,41 @@ pub struct Launch<'a> {
     pub arguments: &'a [Argument],
 }
 
+/// Memory of the host that a target copies from and to while the host goes on.
+pub trait Staging: Send {
+    /// Its bytes, once the copies that use it are done.
+    ///
+    /// # Errors
+    /// Whatever failed on the target since the last time.
+    fn bytes(&self) -> Result<&[u8]>;
+
+    /// Its bytes, to write, once the copies that use it are done.
+    ///
+    /// # Errors
+    /// Whatever failed on the target since the last time.
+    fn bytes_mut(&mut self) -> Result<&mut [u8]>;
+}
+
+/// What gives every thread a target of its own, which works beside the others.
+pub trait Fork: Sync {
+    /// What it gives.
+    type Target: Target;
+
+    /// Another target.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses.
+    fn fork_target(&self) -> Result<Self::Target>;
+}
+
 /// Where kernels run, in the order in which they are asked for.
 pub trait Target {
     /// Its memory.
     type Memory: Memory;
+    /// The host's memory that it copies from and to by itself.
+    type Staging: Staging;
+    /// Launches recorded once, to be asked for again with one call.
+    type Recording: Send;
 
     /// Memory whose bytes are not yet said.
     ///
@@ -63,11 +96,66 @@ pub trait Target {
     /// Bytes past the memory's end; whatever the driver refuses, which may be a kernel's failure.
     fn download(&self, from: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
 
+    /// Memory of the host for copies that nobody waits for. What it holds is not yet said.
+    ///
+    /// # Errors
+    /// When there is not enough.
+    fn stage(&self, bytes: usize) -> Result<Self::Staging>;
+
+    /// Asks for a copy of these bytes of `from`, to byte `offset` of the memory.
+    ///
+    /// # Errors
+    /// Bytes past an end; whatever the driver refuses.
+    fn upload_staged(
+        &self,
+        to: &mut Self::Memory,
+        offset: usize,
+        from: &mut Self::Staging,
+        range: Range<usize>,
+    ) -> Result<()>;
+
+    /// Asks for a copy of these bytes of the memory, to byte `offset` of `to`, after what was asked for until now.
+    ///
+    /// # Errors
+    /// Bytes past an end; whatever the driver refuses.
+    fn download_staged(
+        &self,
+        from: &Self::Memory,
+        range: Range<usize>,
+        to: &mut Self::Staging,
+        offset: usize,
+    ) -> Result<()>;
+
     /// Sets every byte.
     ///
     /// # Errors
     /// Whatever the driver refuses.
     fn fill(&self, memory: &mut Self::Memory, byte: u8) -> Result<()>;
+
+    /// Waits until everything asked for is done.
+    ///
+    /// # Errors
+    /// Whatever failed since the last time.
+    fn synchronize(&self) -> Result<()>;
+
+    /// From now on launches and fills are recorded, and nothing of them is done. Until [`Target::end_recording`] nothing may
+    /// be allocated, freed, copied or waited for, by whatever thread.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses.
+    fn begin_recording(&self) -> Result<()>;
+
+    /// What was recorded. Whoever replays it keeps alive, and leaves in place, all memory that it uses.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses, such as what may not be recorded; the recording has ended all the same.
+    fn end_recording(&self) -> Result<Self::Recording>;
+
+    /// Asks for all that was recorded, in order, after what was asked for until now.
+    ///
+    /// # Errors
+    /// Whatever the driver refuses.
+    fn replay(&self, recording: &Self::Recording) -> Result<()>;
 
     /// How many blocks of `threads` threads and `shared_bytes` each run at the same time: what a cooperative launch, or
     /// one that loops over its work, asks for.
@@ -75,6 +163,28 @@ pub trait Target {
     /// # Errors
     /// When there is no such kernel.
     fn resident_blocks(&self, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32>;
+
+    /// As [`resident_blocks`](Self::resident_blocks), for a kernel of an image that the binary does not carry.
+    ///
+    /// # Errors
+    /// When the image does not load, or holds no such kernel.
+    fn resident_blocks_in(
+        &self,
+        image: &'static [u8],
+        kernel: &str,
+        threads: u32,
+        shared_bytes: u32,
+    ) -> Result<u32>;
+
+    /// As [`launch`](Self::launch), for a kernel of an image that the binary does not carry.
+    ///
+    /// # Safety
+    /// As for [`launch`](Self::launch).
+    ///
+    /// # Errors
+    /// When the image does not load, or holds no such kernel; whatever the driver refuses.
+    #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
+    unsafe fn launch_in(&self, image: &'static [u8], launch: &Launch<'_>) -> Result<()>;
 
     /// Asks for a launch.
     ///

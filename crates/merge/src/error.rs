@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use skillweld_gpu::GpuError;
 use skillweld_linalg::LinalgError;
 use skillweld_merged::MergedError;
 use skillweld_plugin_host::PluginError;
@@ -22,6 +23,9 @@ pub enum MergeError {
     /// A plugin, a method or its parameters are.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// The GPU is, or there is none.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// A parameter of one model has a value outside its schema.
     #[error("{method}: parameter `{parameter}` of {model} is {value}, allowed is {allowed}")]
     BadParameter {

@@ -5,6 +5,7 @@
 //! added in a fixed order, and every byte has one place in one file.
 
 mod buffers;
+mod device;
 mod hashing;
 mod slab;
 mod totals;
@@ -18,9 +19,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 
+use skillweld_gpu::Fork;
 use skillweld_linalg::Threads;
 use skillweld_plugin_host::{Bound, HostHooks, Scope};
 
+pub use device::DeviceReport;
 pub(crate) use hashing::{BlockHashes, HashBook};
 pub(crate) use units::Cut;
 use worked::Worked;
@@ -67,17 +70,27 @@ struct Executor<'a> {
     mask_totals: Vec<f64>,
 }
 
-/// Works off the plan into `outputs`; gives the rescaler of each task where the mask method has them.
+/// What came of a plan besides its files.
+#[derive(Debug, Default)]
+pub(crate) struct Executed {
+    /// The factor of each task, where the mask method has them.
+    pub(crate) rescalers: Option<Vec<f32>>,
+    /// Where tensors were merged, if there was a GPU to do it.
+    pub(crate) device: Option<DeviceReport>,
+}
+
+/// Works off the plan into `outputs`; on the GPU of `fork` too, if there is one.
 ///
 /// # Errors
 /// The first error, by tensor; outputs are then incomplete and must be dropped.
-pub(crate) fn execute(
+pub(crate) fn execute<F: Fork>(
     plan: &Plan<'_>,
     outputs: &Outputs,
     control: &Control<'_>,
     hashes: &HashBook,
     measures: &Measures,
-) -> Result<Option<Vec<f32>>, MergeError> {
+    fork: Option<&F>,
+) -> Result<Executed, MergeError> {
     let mut executor = Executor {
         plan,
         outputs,
@@ -92,16 +105,16 @@ pub(crate) fn execute(
     executor.mask_totals = executor.global_mask_totals()?;
     let rescalers = executor.rescalers()?;
     let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let device = std::thread::scope(|scope| {
         // Writing to the disk goes on while the next tensors are computed.
         let syncer = scope.spawn(|| outputs.sync_until(&done));
         let ends = EndOnDrop { done: &done, syncer: syncer.thread() };
-        let result = executor.each_tensor(|index, threads| executor.work_off(index, threads));
+        let result = executor.work_off_all(fork);
         drop(ends);
         let synced = syncer.join().unwrap_or(Ok(()));
-        result.and(synced)
+        result.and_then(|device| synced.map(|()| device))
     })?;
-    Ok(rescalers)
+    Ok(Executed { rescalers, device })
 }
 
 /// Ends the syncer, also when the work panics: the scope waits for it before it lets the panic through.
@@ -118,6 +131,17 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl<'a> Executor<'a> {
+    /// Makes every tensor of the plan: on the GPU what that takes, then the rest.
+    fn work_off_all<F: Fork>(&self, fork: Option<&F>) -> Result<Option<DeviceReport>, MergeError> {
+        let Some(fork) = fork else {
+            self.each_tensor(|index, threads| self.work_off(index, threads))?;
+            return Ok(None);
+        };
+        let (done, report) = self.merge_on(fork)?;
+        self.each_tensor(|index, threads| if done[index] { Ok(()) } else { self.work_off(index, threads) })?;
+        Ok(Some(report))
+    }
+
     /// Calls `work` for every tensor: large ones one after the other with all threads, then the rest side by side.
     fn each_tensor(
         &self,

@@ -34,7 +34,7 @@ mod statistics;
 
 pub use base_files::{BaseMode, KeptBase};
 pub use error::{MergeError, Mixed};
-pub use execute::Control;
+pub use execute::{Control, DeviceReport};
 pub use inspect::{
     AdapterInfo, Alias, CheckpointKind, Inspection, MergedInfo, MergedTask, SideFile, TensorInfo, Totals,
     inspect, inspect_with_base,

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base_files::KeptBase;
+use crate::execute::DeviceReport;
 use crate::measure::{MaskCounts, Measures, pairs};
 use crate::plan::{Plan, TensorGroup};
 use crate::recipe::LayerKey;
@@ -16,6 +17,9 @@ pub struct Report {
     /// How Θ₀ got into the output; `None` without masks. Depends on the file system, so it is not part of the JSON.
     #[serde(skip)]
     pub base: Option<KeptBase>,
+    /// Where tensors were merged; `None` without a GPU. The bytes do not depend on it, so it is not part of the JSON.
+    #[serde(skip)]
+    pub device: Option<DeviceReport>,
     /// Tensors by what happened to them.
     pub tensors: BTreeMap<TensorGroup, u64>,
     /// About task masks, if there are any.
@@ -101,7 +105,7 @@ impl Report {
         }
         let tasks = plan.tasks();
         let masks = plan.masked.then(|| MaskReport::new(plan, measures, &tasks, rescalers));
-        Self { base: None, tensors, masks, action_expert }
+        Self { base: None, device: None, tensors, masks, action_expert }
     }
 }
 

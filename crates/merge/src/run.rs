@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
+use skillweld_gpu::{Device, Fork};
 use skillweld_linalg::Threads;
 use skillweld_merged::layout::{FORMAT_VERSION, PROVENANCE, stem};
 use skillweld_plugin_host::Method;
@@ -14,7 +15,7 @@ use skillweld_tensor::{Dtype, convert};
 
 use crate::base_files::{BaseMode, KeptBase};
 use crate::block_distances::block_distances;
-use crate::execute::{Control, HashBook, execute};
+use crate::execute::{Control, Executed, HashBook, execute};
 use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::output_guard::guard_output;
@@ -53,6 +54,30 @@ impl Plan<'_> {
     /// [`MergeError::Refused`] when a tensor cannot be merged; whatever fails on the way. Inputs and an earlier output
     /// are then as they were.
     pub fn run(&self, out: &Path, options: RunOptions, control: &Control<'_>) -> Result<Report, MergeError> {
+        self.run_with::<Device>(out, options, control, None)
+    }
+
+    /// As [`run`](Self::run), and the same bytes: tensors whose methods bring device code along are merged on a GPU.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); whatever the GPU refuses.
+    pub fn run_on<F: Fork>(
+        &self,
+        out: &Path,
+        options: RunOptions,
+        control: &Control<'_>,
+        fork: &F,
+    ) -> Result<Report, MergeError> {
+        self.run_with(out, options, control, Some(fork))
+    }
+
+    fn run_with<F: Fork>(
+        &self,
+        out: &Path,
+        options: RunOptions,
+        control: &Control<'_>,
+        fork: Option<&F>,
+    ) -> Result<Report, MergeError> {
         self.check()?;
         self.check_base(options.base)?;
         guard_output(out, options.force, &self.inputs())?;
@@ -65,7 +90,7 @@ impl Plan<'_> {
         let measures = Measures::new(self.tensors.len());
         let base = self.place_base(dir.path(), options.base)?;
         let (outputs, rescaler_slots) = Outputs::create(dir.path(), self, &base)?;
-        let rescalers = execute(self, &outputs, control, &hashes, &measures)?;
+        let Executed { rescalers, device } = execute(self, &outputs, control, &hashes, &measures, fork)?;
         for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
             outputs.write(*slot, 0, &rescaler.to_le_bytes())?;
         }
@@ -90,6 +115,7 @@ impl Plan<'_> {
         let distances = block_distances(self, &measures, control.threads)?;
         let mut report = Report::new(self, &measures, rescalers.as_deref(), distances);
         report.base = self.masked.then_some(base.kept);
+        report.device = device;
         let mut provenance = self.provenance(&input_hashes, &output_hashes, &report)?;
         if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {
             provenance["base"] = base;

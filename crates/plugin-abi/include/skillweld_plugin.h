@@ -1,4 +1,4 @@
-/* Skillweld plugin boundary, version 1.1. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
+/* Skillweld plugin boundary, version 1.2. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
  * crates/plugin-abi/tests/header.rs. C99 or C++. A plugin is a shared library that exports
  *
  *     const skw_plugin skillweld_plugin_v1 = { SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, ... };
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define SKW_MAGIC 0x444C574C4C494B53ull /* "SKILLWLD", little-endian */
-#define SKW_ABI_MINOR 1u
+#define SKW_ABI_MINOR 2u
 #define SKW_LAYOUT_HASH 0xd3890e536668d4b5ull
 #define SKW_MAX_PASSES 8
 
@@ -121,6 +121,17 @@ typedef struct skw_call {
     uint64_t scratch_len;
 } skw_call;
 
+#define SKW_CUDA_EXTENSION "skillweld.cuda/1"
+
+typedef struct skw_cuda { /* a kernel that does what run does; skillweld_cuda.h is for its source */
+    uint32_t size;    /* sizeof(skw_cuda) */
+    uint32_t threads; /* of a block: a multiple of 32, at most 1024 */
+    skw_str extension; /* SKW_CUDA_EXTENSION */
+    const uint8_t *image; /* a fatbin */
+    uint64_t image_len;
+    skw_str run; /* the kernel's name; its parameter is a pointer to a skw_cuda_call */
+} skw_cuda;
+
 typedef struct skw_method {
     uint32_t size; /* sizeof(skw_method) */
     uint32_t kind;
@@ -138,6 +149,7 @@ typedef struct skw_method {
     int32_t (*observe)(const skw_call *call, uint32_t pass, double *sums);           /* adds to sums */
     int32_t (*run)(const skw_call *call);
     int32_t (*rescale)(const skw_call *call, float *rescalers); /* mask: one factor an expert, from totals */
+    const skw_cuda *cuda; /* 1.2: device code for run, or NULL; only with SKW_ELEMENTWISE */
 } skw_method;
 
 typedef struct skw_plugin {

@@ -1,7 +1,7 @@
 //! The binary boundary between Skillweld and a merge-method plugin: `repr(C)` structs, nothing else.
 //!
 //! A plugin is a shared library that exports one *data* symbol, [`SYMBOL`], of type [`Plugin`]. The same structs for C
-//! authors stand in `include/skillweld_plugin.h`; `tests/header.rs` keeps the two equal. Rust authors use the
+//! authors stand in `include/skillweld_plugin.h`, what kernels see in `include/skillweld_cuda.h`; `tests/header.rs` keeps the two equal. Rust authors use the
 //! `plugin-sdk` crate and never see this one.
 //!
 //! # Rules of the boundary
@@ -16,8 +16,10 @@
 
 #![allow(unsafe_code, reason = "raw pointers in repr(C) structs need Sync to stand in statics")]
 
+mod cuda;
 mod layout;
 
+pub use cuda::{CUDA_EXTENSION, Cuda, CudaCall};
 pub use layout::LAYOUT_HASH;
 
 /// Name of the exported data symbol; it carries the major version.
@@ -25,7 +27,7 @@ pub const SYMBOL: &str = "skillweld_plugin_v1";
 /// First field of [`Plugin`]: the bytes `SKILLWLD` read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SKILLWLD");
 /// Minor version of this boundary: counts the times a struct has grown.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 /// Most `observe` passes a method may ask for.
 pub const MAX_PASSES: usize = 8;
 
@@ -183,7 +185,14 @@ pub struct Method {
     pub run: Option<unsafe extern "C" fn(call: *const Call) -> i32>,
     /// Mask methods with [`flags::EMITS_MASKS`]: fills one rescaler an expert from [`Call::totals`]; no tensor data.
     pub rescale: Option<unsafe extern "C" fn(call: *const Call, rescalers: *mut f32) -> i32>,
+    /// Device code for `run`; null without. It lives as long as the library. Since 1.2.
+    pub cuda: *const Cuda,
 }
+
+// SAFETY: read-only: text, functions and device code that live as long as the library.
+unsafe impl Send for Method {}
+// SAFETY: as above: read-only.
+unsafe impl Sync for Method {}
 
 /// Callbacks into the host. Each may be called from the thread that runs the plugin's function, during the call only.
 #[repr(C)]

@@ -1,4 +1,4 @@
-//! The C header and the Rust structs must say the same: constants are read from the header's text, layouts are
+//! The C headers and the Rust structs must say the same: constants are read from the header's text, layouts are
 //! checked by a C compiler.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
@@ -64,11 +64,12 @@ fn constants_are_equal() {
     for (name, value) in pairs {
         assert_eq!(define(name), value, "{name}");
     }
+    assert!(header().contains(&format!("#define SKW_CUDA_EXTENSION \"{}\"\n", abi::CUDA_EXTENSION)));
 }
 
 #[test]
 fn a_c_compiler_lays_the_structs_out_as_rust_does() {
-    let mut program = String::from("#include \"skillweld_plugin.h\"\n");
+    let mut program = String::from("#include \"skillweld_plugin.h\"\n#include \"skillweld_cuda.h\"\n");
     let mut check = |what: String, rust: usize| {
         program.push_str(&format!("_Static_assert({what} == {rust}, \"{what}\");\n"));
     };
@@ -87,7 +88,10 @@ fn a_c_compiler_lays_the_structs_out_as_rust_does() {
         "skw_call" Call: size, host, params, key, shape, ndim, numel, offset, len, seed, expert_count, experts,
             expert_stride, base, merged, totals, totals_len, out, masks, scratch, scratch_len;
         "skw_method" Method: size, kind, id, version, summary, citation, schema, mask, min_experts, max_experts,
-            flags, laws, plan, observe, run, rescale;
+            flags, laws, plan, observe, run, rescale, cuda;
+        "skw_cuda" Cuda: size, threads, extension, image, image_len, run;
+        "skw_cuda_call" CudaCall: size, len, offset, numel, seed, expert_count, experts, base, merged, totals, totals_len,
+            global, global_count, per_expert, per_expert_count, out, masks;
         "skw_plugin" Plugin: magic, size, abi_minor, layout_hash, method_count, reserved, method;
     }
     let dir = std::env::temp_dir().join(format!("skillweld-header-{}", std::process::id()));

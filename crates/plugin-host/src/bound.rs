@@ -151,6 +151,16 @@ impl Bound {
         &self.plan
     }
 
+    /// Values of the parameters that all experts share, in the schema's order, as the boundary has them.
+    pub fn global(&self) -> &[f64] {
+        &self.global
+    }
+
+    /// Values of the parameters that each expert has: that of the j-th for expert k at `j * expert_count + k`.
+    pub fn per_expert(&self) -> &[f64] {
+        &self.per_expert
+    }
+
     /// True when both give the same method the same parameters, bit for bit. Only then can their sums be added.
     pub fn same_parameters(&self, other: &Self) -> bool {
         let same = |a: &[f64], b: &[f64]| a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()));

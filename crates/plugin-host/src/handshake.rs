@@ -5,7 +5,7 @@ use std::path::Path;
 
 use skillweld_plugin_abi::{self as abi, flags};
 
-use crate::method::{Functions, Kind, Method, MethodInfo};
+use crate::method::{CudaCode, Functions, Kind, Method, MethodInfo};
 use crate::{PluginError, schema};
 
 /// More methods than any family has; a larger count means that something else is read as one.
@@ -13,6 +13,12 @@ const MAX_METHODS: u32 = 256;
 const MAX_ID_LEN: usize = 64;
 const MAX_TEXT_LEN: usize = 4 * 1024;
 const MAX_SCHEMA_LEN: usize = 64 * 1024;
+/// Larger than any kernel's machine code for every GPU there is.
+const MAX_IMAGE_LEN: u64 = 256 << 20;
+/// First bytes of a fatbin.
+const FATBIN_MAGIC: [u8; 4] = 0xba55_ed50_u32.to_le_bytes();
+/// Most threads that a block can have.
+const MAX_THREADS: u32 = 1024;
 
 /// The methods of the plugin whose exported symbol is `symbol`.
 ///
@@ -99,11 +105,60 @@ unsafe fn read_method(pointer: *const abi::Method, path: &Path) -> Result<Method
     // SAFETY: every `Str` of a `Method` is static text by the boundary's rules.
     let id = unsafe { text("id", raw.id, MAX_ID_LEN) }?;
     check_id(&id)?;
-    // SAFETY: `raw` came from the plugin's static, as `describe` asks.
-    match unsafe { describe(&raw, id.clone()) } {
-        Ok(info) => Ok(Method::new(info, functions(&raw), path)),
+    // SAFETY: `raw` came from the plugin's static, as `describe` asks, and so did what it says of device code.
+    let read = unsafe { describe(&raw, id.clone()).and_then(|info| Ok((info, device_code(&raw)?))) };
+    match read {
+        Ok((info, cuda)) => Ok(Method::new(info, functions(&raw), cuda, path)),
         Err(reason) => Err(BadMethod { id: Some(id), reason }),
     }
+}
+
+/// The method's device code; `None` also for another extension than this host knows, which it may ignore.
+///
+/// # Safety
+/// `raw.cuda` is null or points to an [`abi::Cuda`] of any minor version that lives as long as the process.
+unsafe fn device_code(raw: &abi::Method) -> Result<Option<CudaCode>, String> {
+    if raw.cuda.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: not null, and the size is the first field of every version.
+    let size = unsafe { raw.cuda.cast::<u32>().read_unaligned() } as usize;
+    let needed = offset_of!(abi::Cuda, run) + size_of::<abi::Str>();
+    if size < needed {
+        return Err(format!("the struct of its device code has {size} bytes, at least {needed} are needed"));
+    }
+    // SAFETY: the struct is `size` bytes long by its own word.
+    let code = unsafe { copy_prefix(raw.cuda, size) };
+    // SAFETY: static text by the boundary's rules.
+    if unsafe { text("device code's extension", code.extension, MAX_ID_LEN) }? != abi::CUDA_EXTENSION {
+        return Ok(None);
+    }
+    if raw.flags & flags::ELEMENTWISE == 0 {
+        return Err("it has device code without the flag ELEMENTWISE".into());
+    }
+    // SAFETY: as above.
+    let run = unsafe { text("device code's kernel name", code.run, MAX_TEXT_LEN) }?;
+    if !run.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(format!("its kernel's name `{run}` must consist of letters, digits and _"));
+    }
+    if code.threads == 0 || !code.threads.is_multiple_of(32) || code.threads > MAX_THREADS {
+        return Err(format!(
+            "its kernel wants blocks of {} threads, allowed are multiples of 32 up to {MAX_THREADS}",
+            code.threads
+        ));
+    }
+    if code.image.is_null() || !(4..=MAX_IMAGE_LEN).contains(&code.image_len) {
+        return Err(format!(
+            "its device code has {} bytes, allowed are 4 to {MAX_IMAGE_LEN}, and no null pointer",
+            code.image_len
+        ));
+    }
+    // SAFETY: not null, that long, and as long-lived as the library, by the boundary's rules.
+    let image = unsafe { core::slice::from_raw_parts(code.image, code.image_len as usize) };
+    if image[..4] != FATBIN_MAGIC {
+        return Err("its device code is no fatbin: compile it with `nvcc -fatbin`".into());
+    }
+    Ok(Some(CudaCode { image, run, threads: code.threads }))
 }
 
 /// # Safety

@@ -29,7 +29,7 @@ pub use bound::{Bound, Plan, Scope};
 pub use call::{BlockInputs, ExpertBlock, UNWRITTEN_BITS};
 pub use error::PluginError;
 pub use hooks::{HostHooks, Level, NO_REASON};
-pub use method::{Kind, Method};
+pub use method::{CudaCode, Kind, Method};
 pub use plugin::Plugin;
 pub use registry::{Registry, Skipped};
 pub use schema::{ParamKind, ParamSpec, Range};

@@ -33,7 +33,26 @@ pub struct Method {
 struct Inner {
     info: MethodInfo,
     functions: Functions,
+    cuda: Option<CudaCode>,
     path: PathBuf,
+}
+
+/// Device code that does what the method's `run` does, bit for bit (`skillweld_plugin_abi::Cuda`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct CudaCode {
+    /// A fatbin; the library that holds it is never unloaded.
+    pub image: &'static [u8],
+    /// Name of the kernel in it.
+    pub run: String,
+    /// Threads of a block.
+    pub threads: u32,
+}
+
+impl fmt::Debug for CudaCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, run, threads } = self;
+        write!(f, "CudaCode({run}, {threads} threads, {} bytes)", image.len())
+    }
 }
 
 /// The checked description, copied out of the plugin.
@@ -64,8 +83,8 @@ pub(crate) struct Functions {
 }
 
 impl Method {
-    pub(crate) fn new(info: MethodInfo, functions: Functions, path: &Path) -> Self {
-        Self { inner: Arc::new(Inner { info, functions, path: path.to_owned() }) }
+    pub(crate) fn new(info: MethodInfo, functions: Functions, cuda: Option<CudaCode>, path: &Path) -> Self {
+        Self { inner: Arc::new(Inner { info, functions, cuda, path: path.to_owned() }) }
     }
 
     pub(crate) fn functions(&self) -> Functions {
@@ -125,6 +144,11 @@ impl Method {
     /// The library it lives in.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// Its device code, if it brings some along that this host understands.
+    pub fn cuda(&self) -> Option<&CudaCode> {
+        self.inner.cuda.as_ref()
     }
 
     /// True when all bits of `flag`, one of [`flags`], are declared.

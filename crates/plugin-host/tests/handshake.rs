@@ -105,6 +105,27 @@ fn a_shorter_struct_of_an_older_plugin_is_read_only_so_far() {
 }
 
 #[test]
+fn device_code_is_checked() {
+    let with = |spoilt: &'static str| ["CUDA=&device_code", spoilt];
+    let method = load(&["CUDA=&device_code"]).unwrap().methods()[0].clone();
+    let code = method.cuda().unwrap();
+    assert_eq!((&*code.run, code.threads, code.image.len()), ("probe_run", 256, 4));
+    let without =
+        |macros: &[&str]| assert!(load(macros).unwrap().methods()[0].cuda().is_none(), "{macros:?}");
+    without(&[]);
+    without(&with("EXTENSION=\"skillweld.cuda/2\""));
+    // An older plugin has something else behind its shorter struct.
+    without(&with("METHOD_SIZE=(offsetof(skw_method, cuda))"));
+    assert_refused(&with("CUDA_SIZE=24"), "device code has 24 bytes, at least");
+    assert_refused(&with("FLAGS=SKW_MATRIX"), "device code without the flag ELEMENTWISE");
+    assert_refused(&with("KERNEL=\"a b\""), "kernel's name `a b` must consist of");
+    assert_refused(&with("THREADS=100"), "blocks of 100 threads, allowed are multiples of 32 up to 1024");
+    assert_refused(&with("THREADS=0"), "blocks of 0 threads");
+    assert_refused(&with("IMAGE_LEN=0"), "device code has 0 bytes");
+    assert_refused(&with("IMAGE=\"ELF?\""), "is no fatbin");
+}
+
+#[test]
 fn a_longer_struct_of_a_newer_plugin_is_accepted() {
     let plugin = load(&["NEWER"]).unwrap();
     assert_eq!(plugin.methods()[0].id(), "probe");

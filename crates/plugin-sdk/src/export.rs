@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use skillweld_plugin_abi as abi;
 
 use crate::params::{Slot, slots};
-use crate::{Block, MaskMethod, Masks, MergeMethod, Params, Plan, Result, Spec, Stop, param, raw};
+use crate::{Block, CudaCode, MaskMethod, Masks, MergeMethod, Params, Plan, Result, Spec, Stop, param, raw};
 
 /// A method's entry for the host with the text it points to. It lives in a static of its own.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Entry {
     slots: Vec<Slot>,
     /// Backs `method.schema`.
     _schema: String,
+    /// Backs `method.cuda`.
+    _cuda: Option<Box<abi::Cuda>>,
 }
 
 impl Entry {
@@ -26,8 +28,9 @@ impl Entry {
         &self.method
     }
 
-    fn new(spec: Spec, kind: u32, functions: &Functions) -> Self {
+    fn new(spec: Spec, kind: u32, functions: &Functions, cuda: Option<CudaCode>) -> Self {
         let schema = param::schema(&spec.params);
+        let cuda = cuda.map(|code| Box::new(device_code(code)));
         let method = abi::Method {
             size: size_of::<abi::Method>() as u32,
             kind,
@@ -46,8 +49,21 @@ impl Entry {
             observe: Some(functions.observe),
             run: Some(functions.run),
             rescale: functions.rescale,
+            // A box's content stays where it is, too.
+            cuda: cuda.as_deref().map_or(core::ptr::null(), core::ptr::from_ref),
         };
-        Self { method, slots: slots(&spec.params), spec, _schema: schema }
+        Self { method, slots: slots(&spec.params), spec, _schema: schema, _cuda: cuda }
+    }
+}
+
+fn device_code(CudaCode { image, run, threads }: CudaCode) -> abi::Cuda {
+    abi::Cuda {
+        size: size_of::<abi::Cuda>() as u32,
+        threads,
+        extension: abi::Str::new(abi::CUDA_EXTENSION),
+        image: image.as_ptr(),
+        image_len: image.len() as u64,
+        run: abi::Str::new(run),
     }
 }
 
@@ -72,7 +88,7 @@ pub fn merge_entry<M: MergeMethod + Exported>() -> Entry {
         run: run_merge::<M>,
         rescale: None,
     };
-    Entry::new(M::spec(), abi::KIND_MERGE, &functions)
+    Entry::new(M::spec(), abi::KIND_MERGE, &functions, M::CUDA)
 }
 
 /// Builds the entry of a mask method.
@@ -85,7 +101,7 @@ pub fn mask_entry<M: MaskMethod + Exported>() -> Entry {
         run: run_mask::<M>,
         rescale: rescales.then_some(rescale::<M> as _),
     };
-    Entry::new(spec, abi::KIND_MASK, &functions)
+    Entry::new(spec, abi::KIND_MASK, &functions, M::CUDA)
 }
 
 /// The part that both kinds of method share.

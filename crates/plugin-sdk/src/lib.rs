@@ -42,6 +42,9 @@
 //!
 //! Statistics over more than one block are a map-reduce: [`MergeMethod::plan`] asks for passes,
 //! [`MergeMethod::observe`] adds each block's share to `f64` sums, and the totals come back in [`Block::totals`].
+//!
+//! A method that works in blocks may bring a kernel along, for `skillweld merge --device cuda`: one line,
+//! [`MergeMethod::CUDA`], and a `.cu` file that includes `skillweld_cuda.h`.
 
 #![allow(
     unsafe_code,
@@ -61,7 +64,7 @@ pub mod trial;
 
 pub use block::{Block, Factors, Level};
 pub use masks::{Masks, pack_bits};
-pub use method::{MaskMethod, MergeMethod, Plan, Result, Stop};
+pub use method::{CudaCode, MaskMethod, MergeMethod, Plan, Result, Stop};
 pub use param::{Param, Value};
 pub use params::Params;
 pub use random::{Random, TILE};

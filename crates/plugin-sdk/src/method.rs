@@ -27,6 +27,9 @@ pub trait MergeMethod: Send + Sync + 'static {
 
     /// Fills `out`, [`Block::len`] values.
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result;
+
+    /// A kernel that does what [`run`](Self::run) does, for methods that work in blocks. Default: none.
+    const CUDA: Option<CudaCode> = None;
 }
 
 /// Task vectors of the experts and the merged one → one bit an element and expert.
@@ -51,11 +54,33 @@ pub trait MaskMethod: Send + Sync + 'static {
     /// Sets the bits of what each expert keeps of [`Block::merged`].
     fn run(block: &Block<'_>, masks: &mut Masks<'_>) -> Result;
 
+    /// A kernel that does what [`run`](Self::run) does, for methods that work in blocks. Default: none.
+    const CUDA: Option<CudaCode> = None;
+
     /// With [`Spec::rescales`]: one factor an expert, from [`Block::totals`]; the block holds no tensor data.
     fn rescale(block: &Block<'_>, rescalers: &mut [f32]) -> Result {
         let _ = block;
         rescalers.fill(1.0);
         Ok(())
+    }
+}
+
+/// Device code of a method: `CudaCode::new(include_bytes!("../device/mine.fatbin"), "mine_run", 256)`.
+///
+/// The kernel gives the same bits as `run`; `skillweld_cuda.h` says what it is handed. It cannot fail, so a method that
+/// refuses parameters does so in `plan`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CudaCode {
+    pub(crate) image: &'static [u8],
+    pub(crate) run: &'static str,
+    pub(crate) threads: u32,
+}
+
+impl CudaCode {
+    /// `image` is a fatbin as nvcc writes it, `run` the kernel's name in it, `threads` those of a block: a multiple of 32,
+    /// at most 1024, and what the source says in `SKW_KERNEL`.
+    pub const fn new(image: &'static [u8], run: &'static str, threads: u32) -> Self {
+        Self { image, run, threads }
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum CommonStages {
 }
 
 /// Gives every model a backend of its own.
-pub(crate) type MakeBackend<B> = Box<dyn Fn() -> B + Send + Sync>;
+pub(crate) type MakeBackend<B> = Box<dyn Fn() -> Result<B> + Send + Sync>;
 
 /// Models in memory, most recently used last, each with the weights of one task.
 pub(crate) struct ActiveTasks<B: Backend> {
@@ -171,7 +171,7 @@ impl<B: Backend> Merged<B> {
     fn load(&self, task: usize) -> Result<Model<B>> {
         let expert = ExpertOptions { chunk_len: self.config.chunk_len, rope: self.rope };
         let source = TaskSource::new(&self.checkpoint, task);
-        Model::load((self.backend)(), self.config.clone(), &source, expert)
+        Model::load((self.backend)()?, self.config.clone(), &source, expert)
     }
 
     /// Keys of the model in which tasks differ. The action expert's are not among them: heads of all tasks are in memory.

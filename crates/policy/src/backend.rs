@@ -177,6 +177,19 @@ pub enum ValuesMut<'a> {
 /// Fills the room with the elements of weight number `index` from element `offset` on, flattened row by row.
 pub type ReadBlock<'a> = dyn Fn(usize, usize, ValuesMut<'_>) -> Result<()> + Sync + 'a;
 
+/// A part of a forward that is done over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeated {
+    /// The vision towers.
+    Vision,
+    /// The projector.
+    Projector,
+    /// The language model.
+    Language,
+    /// The action expert of this number.
+    Expert(usize),
+}
+
 /// A processor that runs models.
 ///
 /// Every operation returns a new matrix; backends keep the memory of dropped ones for the next.
@@ -212,6 +225,22 @@ pub trait Backend: Send + Sync + Sized {
     /// # Errors
     /// Whatever the device reports.
     fn synchronize(&self) -> Result<()>;
+
+    /// What `work` gives. It may be recorded the first times, and asked for again with one call afterwards: so `work` must
+    /// ask for the same operations whenever `what` is the same and the inputs are of the same shapes, must read no other
+    /// matrices than the inputs and weights, and may ask for no [`Backend::upload`] and read nothing back.
+    ///
+    /// # Errors
+    /// Whatever `work` fails with, and whatever the device refuses.
+    fn repeated(
+        &self,
+        what: Repeated,
+        inputs: &[&Self::Matrix],
+        work: &dyn Fn() -> Result<Vec<Self::Matrix>>,
+    ) -> Result<Vec<Self::Matrix>> {
+        let _ = (what, inputs);
+        work()
+    }
 
     /// x · Wᵀ + bias, then what `then` says.
     ///

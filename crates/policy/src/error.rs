@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use skillweld_gpu::GpuError;
 use skillweld_linalg::LinalgError;
 use skillweld_merged::MergedError;
 use skillweld_router::{Decision, RuleError};
@@ -23,6 +24,9 @@ pub enum PolicyError {
     /// A product cannot be computed.
     #[error(transparent)]
     Linalg(#[from] LinalgError),
+    /// The GPU cannot compute something, or there is none.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The observation cannot be used.
     #[error("observation: {0}")]
     Observation(String),

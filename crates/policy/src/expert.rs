@@ -27,7 +27,8 @@ mod block;
 mod keys;
 
 use crate::PolicyError;
-use crate::backend::{Backend, Matrix, Result, Rows, Then};
+use crate::backend::{Backend, Matrix, Repeated, Result, RopeTable, Rows, Then};
+use crate::forward::array;
 use crate::rope::{Rope, RopeCache, RopePrecision};
 use crate::weights::{Device, LayerNorm, Linear, Plan};
 use block::{Block, Context};
@@ -164,10 +165,26 @@ impl<M: Matrix> ActionExpert<M> {
         let none =
             || PolicyError::Observation(format!("no expert {expert}: there are {}", self.trunks.len()));
         let trunk = self.trunks.get(expert).ok_or_else(none)?;
-        let proprio = device.linear(proprio, self.proprio1, Then::Gelu)?;
-        let proprio = device.linear(&proprio, self.proprio2, Then::Keep)?;
         let longest = hidden.iter().map(|h| h.task.rows().max(h.action.rows() + 1)).max().unwrap_or(0);
         let table = self.rope.table(backend, longest.max(self.chunk_len))?;
+        let states = hidden.iter().flat_map(|hidden| [&hidden.task, &hidden.action]);
+        let inputs: Vec<&M> = states.chain([proprio, &table.cos, &table.sin]).collect();
+        let work = || Ok(vec![self.run(device, hidden, proprio, trunk, &table)?]);
+        let [actions] = array(backend.repeated(Repeated::Expert(expert), &inputs, &work)?);
+        Ok(actions)
+    }
+
+    fn run<B: Backend<Matrix = M>>(
+        &self,
+        device: Device<'_, B>,
+        hidden: &[HiddenState<M>],
+        proprio: &M,
+        trunk: &Trunk,
+        table: &RopeTable<M>,
+    ) -> Result<M> {
+        let Device { backend, .. } = device;
+        let proprio = device.linear(proprio, self.proprio1, Then::Gelu)?;
+        let proprio = device.linear(&proprio, self.proprio2, Then::Keep)?;
         let mut x = backend.trunk_start(self.chunk_len, &trunk.start)?;
         for (block, hidden) in trunk.blocks.iter().zip(&hidden[1..]) {
             let whole = |matrix: &'_ M| 0..matrix.rows();
@@ -175,7 +192,7 @@ impl<M: Matrix> ActionExpert<M> {
                 Rows { matrix: &hidden.action, rows: whole(&hidden.action) },
                 Rows { matrix: &proprio, rows: whole(&proprio) },
             ])?;
-            let context = Context { table: &table, action: &action, task: &hidden.task };
+            let context = Context { table, action: &action, task: &hidden.task };
             block.forward(device, &mut x, &context)?;
         }
         let x = device.layer_norm(&backend.trunk_read(&x)?, trunk.norm, EPSILON)?;

@@ -8,7 +8,7 @@ use ndarray::{Array2, Array3, ArrayView3, Axis, s};
 use skillweld_linalg::Threads;
 use skillweld_store::ExpertFiles;
 
-use crate::backend::{Backend, Matrix, Result, Rows, WeightKind};
+use crate::backend::{Backend, Matrix, Repeated, Result, Rows, WeightKind};
 use crate::config::Config;
 use crate::cpu::{Cpu, Precision};
 use crate::expert::{ActionExpert, ExpertOptions, HiddenState};
@@ -271,7 +271,10 @@ impl<B: Backend> Model<B> {
 
     fn project(&self, vision_features: Arc<B::Matrix>, vision_ms: f64) -> Result<Seen<B::Matrix>> {
         let mut clock = Instant::now();
-        let projected = Arc::new(self.projector.forward(self.device(), &vision_features)?);
+        let [projected] = array(self.backend.repeated(Repeated::Projector, &[&vision_features], &|| {
+            Ok(vec![self.projector.forward(self.device(), &vision_features)?])
+        })?);
+        let projected = Arc::new(projected);
         let latency = Latency { vision_ms, projector_ms: self.lap(&mut clock)?, ..Latency::default() };
         Ok(Seen { vision_features, projected, latency })
     }
@@ -285,14 +288,24 @@ impl<B: Backend> Model<B> {
         let Seen { vision_features, projected, mut latency } = seen;
         let mut clock = Instant::now();
         let slices = Slices::new(projected.rows(), input_ids.len(), self.queries);
-        let sequence = self.assemble(&projected, input_ids)?;
-        let mut hidden = Vec::with_capacity(self.language.depth() + 1);
-        self.language.forward(self.device(), sequence, |state| {
-            let slice = |rows| self.backend.concat_rows(&[Rows { matrix: state, rows }]);
-            let (task, action) = (slice(slices.task.clone())?, slice(slices.action.clone())?);
-            hidden.push(HiddenState { task, action });
-            Ok(())
+        let prompt = self.language.embed(self.device(), input_ids)?;
+        let table = self.language.table(&self.backend, slices.sequence_len())?;
+        let inputs = [&*projected, &prompt, &table.cos, &table.sin];
+        let states = self.backend.repeated(Repeated::Language, &inputs, &|| {
+            let sequence = self.assemble(&projected, &prompt)?;
+            let mut states = Vec::with_capacity(2 * self.language.depth() + 2);
+            self.language.forward(self.device(), sequence, &table, |state| {
+                for rows in [slices.task.clone(), slices.action.clone()] {
+                    states.push(self.backend.concat_rows(&[Rows { matrix: state, rows }])?);
+                }
+                Ok(())
+            })?;
+            Ok(states)
         })?;
+        let mut states = states.into_iter();
+        let hidden =
+            std::iter::from_fn(|| Some(HiddenState { task: states.next()?, action: states.next()? }));
+        let hidden = hidden.collect();
         latency.language_ms = self.lap(&mut clock)?;
         Ok(Perception { vision_features, projected, hidden, latency })
     }
@@ -329,24 +342,26 @@ impl<B: Backend> Model<B> {
         let pixels =
             self.backend.upload(channels, height * width, pixel_values.as_slice().unwrap_or_default())?;
         let per_image = CHANNELS * self.towers.len();
-        let features = self
-            .towers
-            .iter()
-            .enumerate()
-            .map(|(index, tower)| tower.forward(self.device(), &pixels, per_image, CHANNELS * index));
-        let features = features.collect::<Result<Vec<_>>>()?;
-        self.backend.concat_columns(&features.iter().collect::<Vec<_>>())
+        let [features] = array(self.backend.repeated(Repeated::Vision, &[&pixels], &|| {
+            let features = self
+                .towers
+                .iter()
+                .enumerate()
+                .map(|(index, tower)| tower.forward(self.device(), &pixels, per_image, CHANNELS * index));
+            let features = features.collect::<Result<Vec<_>>>()?;
+            Ok(vec![self.backend.concat_columns(&features.iter().collect::<Vec<_>>())?])
+        })?);
+        Ok(features)
     }
 
     /// The first token, the patches, the rest of the prompt, the action queries; up to what is read (see [`Slices`]).
-    fn assemble(&self, projected: &B::Matrix, input_ids: &[u32]) -> Result<B::Matrix> {
-        let prompt = self.language.embed(self.device(), input_ids)?;
+    fn assemble(&self, projected: &B::Matrix, prompt: &B::Matrix) -> Result<B::Matrix> {
         let all: Vec<u32> = (0..self.queries as u32 - 1).collect();
         let queries = self.backend.gather(&self.weights[self.action_queries], &all)?;
         self.backend.concat_rows(&[
-            Rows { matrix: &prompt, rows: 0..1 },
+            Rows { matrix: prompt, rows: 0..1 },
             Rows { matrix: projected, rows: 0..projected.rows() },
-            Rows { matrix: &prompt, rows: 1..prompt.rows() },
+            Rows { matrix: prompt, rows: 1..prompt.rows() },
             Rows { matrix: &queries, rows: 0..queries.rows() },
         ])
     }
@@ -403,4 +418,9 @@ impl<B: Backend> Model<B> {
         }
         Ok(())
     }
+}
+
+/// What repeated work gave: as many matrices as it says itself.
+pub(crate) fn array<M, const N: usize>(matrices: Vec<M>) -> [M; N] {
+    matrices.try_into().unwrap_or_else(|_| unreachable!("the work gives {N} matrices"))
 }

@@ -1,6 +1,7 @@
 //! The language model: a Qwen2 decoder (arXiv 2407.10671) that keeps every hidden state.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::backend::{
     AttentionShape, Backend, Columns, Matrix, Pairing, Result, RopeTable, Then, WeightKind,
@@ -106,6 +107,14 @@ impl<M: Matrix> LanguageModel<M> {
         device.backend.gather(device.weight(self.embedding), ids)
     }
 
+    /// The rotary embedding's table for sequences of up to so many tokens.
+    ///
+    /// # Errors
+    /// Whatever the backend refuses.
+    pub fn table<B: Backend<Matrix = M>>(&self, backend: &B, positions: usize) -> Result<Arc<RopeTable<M>>> {
+        self.rope.table(backend, positions)
+    }
+
     /// Runs a sequence and hands every hidden state to `keep` in order: the embeddings, the output of every layer but the
     /// last, and the last one's after the final norm.
     ///
@@ -115,9 +124,9 @@ impl<M: Matrix> LanguageModel<M> {
         &self,
         device: Device<'_, B>,
         mut x: M,
+        table: &RopeTable<M>,
         mut keep: impl FnMut(&M) -> Result<()>,
     ) -> Result<()> {
-        let table = self.rope.table(device.backend, x.rows())?;
         let shape = AttentionShape {
             sequences: 1,
             heads: self.heads,
@@ -127,7 +136,7 @@ impl<M: Matrix> LanguageModel<M> {
         };
         for layer in &self.layers {
             keep(&x)?;
-            x = layer.forward(device, &x, &table, shape, self.epsilon)?;
+            x = layer.forward(device, &x, table, shape, self.epsilon)?;
         }
         keep(&device.backend.rms_norm(&x, device.weight(self.norm), self.epsilon)?)
     }

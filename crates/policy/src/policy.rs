@@ -117,7 +117,7 @@ impl Policy {
     /// As [`Policy::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         let (threads, precision) = (options.model.threads, options.model.precision);
-        Self::open_on(path, options, move || Cpu::new(threads, precision))
+        Self::open_on(path, options, move || Ok(Cpu::new(threads, precision)))
     }
 }
 
@@ -130,13 +130,13 @@ impl<B: Backend> Policy<B> {
     pub fn open_on(
         path: impl AsRef<Path>,
         options: &PolicyOptions,
-        backend: impl Fn() -> B + Send + Sync + 'static,
+        backend: impl Fn() -> Result<B> + Send + Sync + 'static,
     ) -> Result<Self> {
         let dir = path.as_ref();
         if MergedCheckpoint::is_at(dir) {
             Self::open_merged(dir, options, Box::new(backend))
         } else {
-            Self::open_single(dir, options, backend())
+            Self::open_single(dir, options, backend()?)
         }
     }
 

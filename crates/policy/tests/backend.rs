@@ -132,9 +132,9 @@ fn another_backend_runs_the_same_policy() {
     Merge::new(2, 1).write(dir.path());
     let products = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&products);
-    let make = move || Counting {
-        cpu: Cpu::new(Threads::available(), Precision::F32),
-        products: Arc::clone(&counter),
+    let make = move || {
+        let cpu = Cpu::new(Threads::available(), Precision::F32);
+        Ok(Counting { cpu, products: Arc::clone(&counter) })
     };
     let policy = Arc::new(Policy::open_on(dir.path(), &PolicyOptions::default(), make).unwrap());
     assert_eq!(products.load(Ordering::Relaxed), 0);
@@ -159,9 +159,9 @@ fn what_no_task_can_use_is_refused_before_anything_is_computed() {
     Merge::new(2, 1).write(dir.path());
     let products = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&products);
-    let make = move || Counting {
-        cpu: Cpu::new(Threads::available(), Precision::F32),
-        products: Arc::clone(&counter),
+    let make = move || {
+        let cpu = Cpu::new(Threads::available(), Precision::F32);
+        Ok(Counting { cpu, products: Arc::clone(&counter) })
     };
     let policy = Policy::open_on(dir.path(), &PolicyOptions::default(), make).unwrap();
     let raw = |length: usize, instruction: &str| {

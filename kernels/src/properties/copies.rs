@@ -54,9 +54,12 @@ fn one_copy<T: Target>(
     let index_bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
     let on_target = target.array_of(Dtype::U32, &index_bytes).map_err(failed)?;
     let mut below = Output::new(target, indices.len() + rows - skipped, columns, written)?;
-    let (mut gathered, mut copied) = below.view().split_at(indices.len());
-    gather_rows(target, part.view(&uploaded), on_target.view(), &mut gathered).map_err(failed)?;
-    copy_rows(target, part.view(&uploaded).slice(skipped..rows), &mut copied).map_err(failed)?;
+    let mut below_view = below.view();
+    let (first, last) = (0..indices.len(), indices.len()..indices.len() + rows - skipped);
+    gather_rows(target, part.view(&uploaded), on_target.view(), &mut below_view.slice(first))
+        .map_err(failed)?;
+    copy_rows(target, part.view(&uploaded).slice(skipped..rows), &mut below_view.slice(last))
+        .map_err(failed)?;
     let order = indices.iter().map(|&index| index as usize).chain(skipped..rows);
     let expected: Vec<f32> =
         order.flat_map(|row| &part.values[row * columns..][..columns]).copied().collect();

@@ -1,11 +1,16 @@
 //! Averages of weights: `linear` and `passthrough`.
 
-use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, export_methods, laws, vectorize};
+use skillweld_plugin_sdk::{
+    Block, CudaCode, MergeMethod, Param, Params, Plan, Result, Spec, export_methods, laws, vectorize,
+};
 
 export_methods!(merge: [Linear, Passthrough]);
 
 /// Elements summed at a time.
 const TILE: usize = 1024;
+
+/// Kernels of both methods.
+const DEVICE_CODE: &[u8] = include_bytes!("../device/linear.fatbin");
 
 /// Θ = Σ w_k Θ_k, divided by Σ w_k when `normalize`. Sums in f32 in the order of the experts.
 pub struct Linear;
@@ -20,12 +25,15 @@ impl MergeMethod for Linear {
             .propagates_non_finite()
     }
 
-    fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        let weights = block.expert_numbers("weight");
-        let divisor = if block.boolean("normalize") { weights.iter().sum() } else { 1.0 };
-        if divisor == 0.0 {
+    fn plan(params: &Params<'_>) -> Result<Plan> {
+        if divisor(params) == 0.0 {
             return Err("the weights sum to zero: change them or set `normalize: false`".into());
         }
+        Ok(Plan::default())
+    }
+
+    fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
+        let (weights, divisor) = (block.expert_numbers("weight"), divisor(block));
         // Tile by tile, so that the sums stay in the first cache.
         for (tile, out) in out.chunks_mut(TILE).enumerate() {
             out.fill(0.0);
@@ -38,6 +46,13 @@ impl MergeMethod for Linear {
         }
         Ok(())
     }
+
+    const CUDA: Option<CudaCode> = Some(CudaCode::new(DEVICE_CODE, "linear_run", 256));
+}
+
+/// Σ w_k when `normalize`, else 1.
+fn divisor(params: &Params<'_>) -> f64 {
+    if params.boolean("normalize") { params.expert_numbers("weight").iter().sum() } else { 1.0 }
 }
 
 /// The only expert's weights, times `scale`.
@@ -60,6 +75,8 @@ impl MergeMethod for Passthrough {
         }
         Ok(())
     }
+
+    const CUDA: Option<CudaCode> = Some(CudaCode::new(DEVICE_CODE, "passthrough_run", 256));
 }
 
 vectorize! {

@@ -1,7 +1,7 @@
 //! TALL masks: what of the merged task vector belongs to each task.
 
 use skillweld_plugin_sdk::{
-    Block, MaskMethod, Masks, Param, Result, Spec, export_methods, laws, pack_bits, vectorize,
+    Block, CudaCode, MaskMethod, Masks, Param, Result, Spec, export_methods, laws, pack_bits, vectorize,
 };
 
 export_methods!(mask: [Tall]);
@@ -30,6 +30,9 @@ impl MaskMethod for Tall {
         }
         Ok(())
     }
+
+    const CUDA: Option<CudaCode> =
+        Some(CudaCode::new(include_bytes!("../device/tall.fatbin"), "tall_run", 256));
 }
 
 vectorize! {

@@ -1,6 +1,6 @@
 //! `task_arithmetic`.
 
-use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, laws};
+use skillweld_plugin_sdk::{Block, CudaCode, MergeMethod, Param, Result, Spec, laws};
 
 use crate::join::{Join, Thin, add_weighed, merge, weigh};
 
@@ -35,6 +35,9 @@ impl MergeMethod for TaskArithmetic {
         merge(block, &KeepAll { block, weights }, Join::Sum, out);
         Ok(())
     }
+
+    const CUDA: Option<CudaCode> =
+        Some(CudaCode::new(include_bytes!("../device/task_arithmetic.fatbin"), "task_arithmetic_run", 256));
 }
 
 struct KeepAll<'a> {

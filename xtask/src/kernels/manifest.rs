@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::registers::Kernel;
-use super::{flags, prebuilt, read, sources, stem};
+use super::{HEADERS, Source, flags, prebuilt, read, sources, stem};
 use crate::process::root;
 
 /// `kernels/prebuilt/manifest.json`.
@@ -28,11 +28,11 @@ pub(super) struct Image {
 
 impl Image {
     /// The image that lies compiled from `source`.
-    pub(super) fn of(source: &Path, kernels: &[Kernel]) -> Result<Self> {
-        let path = prebuilt().join(stem(source)).with_extension("fatbin");
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    pub(super) fn of(source: &Source, kernels: &[Kernel]) -> Result<Self> {
+        let bytes =
+            fs::read(&source.image).with_context(|| format!("cannot read {}", source.image.display()))?;
         Ok(Self {
-            source_blake3: source_hash(source)?,
+            source_blake3: source_hash(&source.path)?,
             image_blake3: blake3::hash(&bytes).to_string(),
             image_bytes: bytes.len() as u64,
             kernels: kernels.to_vec(),
@@ -65,8 +65,8 @@ impl Manifest {
     }
 
     /// Writes it, without images whose source is gone.
-    pub(super) fn write(&mut self, compiler: &str, sources: &[PathBuf]) -> Result<()> {
-        let names: BTreeSet<String> = sources.iter().map(|source| stem(source)).collect();
+    pub(super) fn write(&mut self, compiler: &str, sources: &[Source]) -> Result<()> {
+        let names: BTreeSet<&String> = sources.iter().map(|source| &source.name).collect();
         self.images.retain(|name, _| names.contains(name));
         let images = self.images.iter().map(|(name, image)| {
             let value = json!({
@@ -82,13 +82,12 @@ impl Manifest {
         fs::write(Self::path(), text).context("cannot write kernels/prebuilt/manifest.json")
     }
 
-    /// Whether the image of this name lies there, compiled from the source that lies there.
-    pub(super) fn is_fresh(&self, name: &str) -> bool {
-        let source = root().join("kernels/src").join(name).with_extension("cu");
-        let image = fs::read(prebuilt().join(name).with_extension("fatbin"));
-        self.images.get(name).is_some_and(|known| {
+    /// Whether the image lies there, compiled from the source that lies there.
+    pub(super) fn is_fresh(&self, source: &Source) -> bool {
+        let image = fs::read(&source.image);
+        self.images.get(&source.name).is_some_and(|known| {
             image.is_ok_and(|bytes| blake3::hash(&bytes).to_string() == known.image_blake3)
-                && source_hash(&source).is_ok_and(|hash| hash == known.source_blake3)
+                && source_hash(&source.path).is_ok_and(|hash| hash == known.source_blake3)
         })
     }
 }
@@ -96,7 +95,8 @@ impl Manifest {
 /// Names of the images that were not compiled from the sources as they are.
 pub(crate) fn stale_images() -> Result<Vec<String>> {
     let manifest = Manifest::read()?;
-    Ok(sources()?.iter().map(|source| stem(source)).filter(|name| !manifest.is_fresh(name)).collect())
+    let stale = sources()?.into_iter().filter(|source| !manifest.is_fresh(source));
+    Ok(stale.map(|source| source.name).collect())
 }
 
 /// Hash of all that decides what an image holds, but for the compiler.
@@ -112,7 +112,8 @@ fn source_hash(source: &Path) -> Result<String> {
     Ok(hasher.finalize().to_string())
 }
 
-/// The file and, over and over, what it includes by a relative path; the emulation's shim is not part of an image.
+/// The file and, over and over, what it includes: by a relative path, or of the plugins' headers. The emulation's shim is
+/// not part of an image.
 fn included(file: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     let file = fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
     if !files.insert(file.clone()) {
@@ -121,7 +122,8 @@ fn included(file: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     let names = read(&file)?;
     let names = names.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
     for name in names.filter(|name| !name.contains("emulation/")) {
-        included(&file.with_file_name(name), files)?;
+        let beside = file.with_file_name(name);
+        included(&if beside.exists() { beside } else { root().join(HEADERS).join(name) }, files)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::Cell;
-use skillweld_merge::{BlockDistances, KeptBase, LayerReport, MaskReport, PlanSummary, Report};
+use skillweld_merge::{BlockDistances, DeviceReport, KeptBase, LayerReport, MaskReport, PlanSummary, Report};
 
 use crate::console::{Console, Page, Tone, cell, number, table};
 use crate::figures;
@@ -27,8 +27,22 @@ pub(crate) fn page(
     let out = page.paint(Tone::Name, out.display());
     let base = report.base.map(kept).unwrap_or_default();
     page.heading("Merged", format!("in {} into {out}", figures::duration(elapsed)));
-    page.facts([("pretrained weights", base.to_owned())]);
+    let device = report.device.as_ref().map(merged_where).unwrap_or_default();
+    page.facts([("pretrained weights", base.to_owned()), ("merged tensors", device)]);
     page
+}
+
+/// How many tensors were merged where.
+fn merged_where(report: &DeviceReport) -> String {
+    let DeviceReport { on_device, on_cpu, again } = report;
+    let mut text = format!("{on_device} on the GPU, {on_cpu} on the CPU");
+    if *on_cpu > 0 {
+        text += " (small ones, and what the GPU has no code for)";
+    }
+    if *again > 0 {
+        text += &format!("; {again} parts again on the CPU, for values that are not finite");
+    }
+    text
 }
 
 /// What became of the pretrained weights, and what follows from that; nothing to say of plain copies.

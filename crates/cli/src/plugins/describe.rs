@@ -58,6 +58,7 @@ pub(crate) fn description(method: &Method) -> Value {
         "flags": flags_of(method),
         "laws": laws_of(method),
         "mask": method.mask(),
+        "cuda": method.cuda().map(|code| &code.run),
         "parameters": serde_json::from_str::<Value>(method.schema()).unwrap_or_default(),
         "plugin": method.path(),
     })

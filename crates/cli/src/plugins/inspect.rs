@@ -61,12 +61,16 @@ fn page(method: &Method, console: Console) -> Page {
     let inputs = if method.takes_task_vectors() { "task vectors of" } else { "weights of" };
     let base = if method.needs_base_model() { "; needs a base model" } else { "" };
     let mask = method.mask().map(|mask| format!("{mask}, unless a recipe names another"));
+    let device_code = method
+        .cuda()
+        .map(|code| format!("kernel {}, {} bytes, for --device cuda", code.run, code.image.len()));
     page.facts([
         ("kind", format!("{} method, version {}", method.kind(), method.version())),
         ("takes", format!("{inputs} {} experts{base}", experts(method))),
         ("flags", or_none(flags_of(method))),
         ("laws", or_none(laws_of(method))),
         ("mask", mask.unwrap_or_default()),
+        ("device code", device_code.unwrap_or_default()),
         ("cite", method.citation().to_owned()),
         ("plugin", method.path().display().to_string()),
     ]);

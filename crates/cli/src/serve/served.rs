@@ -3,22 +3,29 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use skillweld_gpu::Device;
+use skillweld_policy::backend::Backend;
 use skillweld_policy::{Decision, Observation, Policy, PolicyError, Routing, Session};
 use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores};
 
 use crate::policy::stages;
 
+/// Steps until all that a GPU repeats has been recorded.
+const STEPS_OF_A_GPU: usize = 4;
+
 /// Answers the server's clients.
-pub(super) struct Served {
-    pub(super) policy: Arc<Policy>,
+pub(super) struct Served<B: Backend> {
+    pub(super) policy: Arc<Policy<B>>,
     /// What a session does unless its client names a task.
     pub(super) routing: Routing,
     /// How many tasks' weights stay in memory.
     pub(super) active_tasks: NonZeroUsize,
+    /// The GPU that it runs on.
+    pub(super) device: Option<Device>,
 }
 
-impl skillweld_serve::Policy for Served {
-    type Session = Session<Arc<Policy>>;
+impl<B: Backend + 'static> skillweld_serve::Policy for Served<B> {
+    type Session = Session<Arc<Policy<B>>, B>;
 
     fn metadata(&self) -> Metadata {
         let shape = self.policy.shape();
@@ -72,16 +79,22 @@ impl skillweld_serve::Policy for Served {
         let observation = Observation::new(&images, &vec![0.0; shape.proprio_dim], "warm up");
         // The first requests shall load nothing: a forward under each task that may be served, as far as memory is for them.
         for task in self.served_tasks()?.into_iter().take(self.active_tasks.get()) {
-            self.policy
-                .session_with(Routing::Fixed(task))
-                .step(&observation)
-                .map_err(|error| self.failed(error))?;
+            let steps = if self.device.is_some() { STEPS_OF_A_GPU } else { 1 };
+            for _ in 0..steps {
+                let mut session = self.policy.session_with(Routing::Fixed(task));
+                session.step(&observation).map_err(|error| self.failed(error))?;
+            }
         }
         Ok(())
     }
+
+    fn device_memory_bytes(&self) -> Option<u64> {
+        let (free, total) = self.device.as_ref()?.memory_bytes().ok()?;
+        Some((total - free) as u64)
+    }
 }
 
-impl Served {
+impl<B: Backend> Served<B> {
     /// The tasks that run when no client names one.
     fn served_tasks(&self) -> Result<Vec<usize>, InferError> {
         let (rule, fallback) = match &self.routing {

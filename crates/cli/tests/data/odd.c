@@ -68,7 +68,7 @@ static int32_t run(const skw_call *call) {
 static const skw_method odd = {
     sizeof(skw_method), SKW_KIND_MERGE, SKW_STR("odd"), SKW_STR("1.0.0"), SKW_STR("mean, for tests"), SKW_STR(""),
     SKW_STR("{\"type\":\"object\",\"properties\":{}}"), SKW_STR(""), 1, 0, FLAGS, SKW_LAW_PERMUTATION, NULL, NULL, run,
-    NULL};
+    NULL, NULL};
 
 static const skw_method *method(uint32_t index) {
     (void)index;

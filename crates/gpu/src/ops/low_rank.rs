@@ -23,7 +23,7 @@ static RESIDENT: Kernel = Kernel {
     name: "low_rank_resident",
     tile: (256, 64),
     threads: 256,
-    shared_bytes: 4 * 256 * 128 + 2 * 3 * 64 * 128 + 8 * 16 * 72 * 4,
+    shared_bytes: 4 * 256 * 128 + 2 * 4 * 64 * 128 + 8 * 8 * 72 * 4,
 };
 /// Elements of the inner length that kernels take at once, counted anew in every product.
 const STEP: usize = 64;

@@ -55,6 +55,11 @@ impl<'a> RowsView<'a> {
         self.values.dtype
     }
 
+    /// Its elements, zeros after the rows included.
+    pub fn values(self) -> View<'a> {
+        self.values
+    }
+
     /// Some of its rows.
     ///
     /// # Panics
@@ -81,17 +86,19 @@ impl<'a> RowsViewMut<'a> {
         Ok(Self { values, rows, columns })
     }
 
-    /// Rows before `middle`, and from there on.
+    /// Its elements, zeros after the rows included.
+    pub fn into_values(self) -> ViewMut<'a> {
+        self.values
+    }
+
+    /// Some of its rows.
     ///
     /// # Panics
     /// When there are not as many.
-    pub fn split_at(self, middle: usize) -> (Self, Self) {
-        let columns = self.columns;
-        let (before, after) = self.values.split_at(middle * padded(columns));
-        (
-            Self { values: before, rows: middle, columns },
-            Self { values: after, rows: self.rows - middle, columns },
-        )
+    pub fn slice(&mut self, rows: Range<usize>) -> RowsViewMut<'_> {
+        let stride = padded(self.columns);
+        let values = self.values.slice_mut(rows.start * stride..rows.end * stride);
+        RowsViewMut { values, rows: rows.len(), columns: self.columns }
     }
 
     pub(super) fn address(&self) -> Argument {

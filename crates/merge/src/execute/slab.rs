@@ -194,7 +194,7 @@ impl Executor<'_> {
         )
     }
 
-    fn merge_slab(
+    pub(super) fn merge_slab(
         &self,
         index: usize,
         work: &Worked<'_>,

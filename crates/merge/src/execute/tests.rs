@@ -6,26 +6,45 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use skillweld_gpu::{Device, Fork};
 use skillweld_linalg::Threads;
 use skillweld_plugin_host::{HostHooks, Registry};
 use skillweld_store::{Checkpoint, Hash};
 use skillweld_synth::{ExpertForm, PrismaticSpec};
 
-use super::{Control, Cut, HashBook, execute};
+use super::{Control, Cut, DeviceReport, Executed, HashBook, execute};
 use crate::base_files::BaseFiles;
 use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::recipe::Recipe;
-use crate::{Models, Plan};
+use crate::{MergeError, Models, Plan};
 
 /// Several blocks a slab, several slabs a tensor, all threads on one tensor, several shards a file.
-const SMALL: Cut = Cut { block: 1024, slab: 8 * 1024, shared_from: 16 * 1024, max_shard_bytes: 300_000 };
+pub(super) const SMALL: Cut = Cut {
+    block: 1024,
+    slab: 8 * 1024,
+    shared_from: 16 * 1024,
+    device_slab: 8 * 1024,
+    device_from: 1,
+    max_shard_bytes: 300_000,
+};
 
 /// What a merge leaves behind: content hashes of its files by stem, and the rescalers.
-type Outcome = (BTreeMap<&'static str, Hash>, Option<Vec<f32>>);
+pub(super) type Outcome = (BTreeMap<&'static str, Hash>, Option<Vec<f32>>);
 
-/// Merges without the side files of a whole run.
+/// Merges on the CPU without the side files of a whole run.
 fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
+    merge_on::<Device>(recipe, out, cut, threads, None).unwrap().0
+}
+
+/// The same on a GPU too, if there is one.
+pub(super) fn merge_on<F: Fork>(
+    recipe: &Path,
+    out: &Path,
+    cut: Cut,
+    threads: usize,
+    fork: Option<&F>,
+) -> Result<(Outcome, Option<DeviceReport>), MergeError> {
     std::fs::create_dir(out).unwrap();
     let recipe = Recipe::read(recipe).unwrap();
     let models = Models::open(&recipe).unwrap();
@@ -40,7 +59,8 @@ fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
     let (outputs, rescaler_slots) = Outputs::create_cut(out, &plan, &BaseFiles::written(), cut).unwrap();
     let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
     let control = Control { threads, hooks: HostHooks::SILENT, advance: &|_| {} };
-    let rescalers = execute(&plan, &outputs, &control, &hashes, &Measures::new(plan.tensors.len())).unwrap();
+    let measures = Measures::new(plan.tensors.len());
+    let Executed { rescalers, device } = execute(&plan, &outputs, &control, &hashes, &measures, fork)?;
     for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
         outputs.write(*slot, 0, &rescaler.to_le_bytes()).unwrap();
     }
@@ -50,11 +70,11 @@ fn merge(recipe: &Path, out: &Path, cut: Cut, threads: usize) -> Outcome {
             assert!(hashes.finish(&view) == blake3::hash(view.bytes()), "input {key}");
         }
     }
-    (outputs.finish(&[]).unwrap(), rescalers)
+    Ok(((outputs.finish(&[]).unwrap(), rescalers), device))
 }
 
 /// Every file of a folder with its bytes.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     paths.map(|path| (path.file_name().unwrap().into(), std::fs::read(&path).unwrap())).collect()
 }
@@ -142,7 +162,8 @@ fn a_panic_of_a_worker_comes_out() {
     let advance = |_| panic!("a mistake in the caller's progress bar");
     let control = Control { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &advance };
     let measures = Measures::new(plan.tensors.len());
-    let run = || execute(&plan, &outputs, &control, &HashBook::default(), &measures).map(drop);
+    let run =
+        || execute::<Device>(&plan, &outputs, &control, &HashBook::default(), &measures, None).map(drop);
     // It must come out at all: the thread that syncs the files has to end first.
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
 }

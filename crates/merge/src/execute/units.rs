@@ -15,13 +15,25 @@ pub(crate) struct Cut {
     pub(crate) slab: usize,
     /// Tensors of more elements are worked on by all threads together, smaller ones by one thread each.
     pub(crate) shared_from: usize,
+    /// A slab's elements where a GPU merges it: what is on its way to and fro stays in the processor's caches. A multiple of
+    /// 8 blocks as well.
+    pub(crate) device_slab: usize,
+    /// Tensors of fewer elements are not worth the way to a GPU.
+    pub(crate) device_from: usize,
     /// Larger models are cut into shards of this size, as Hugging Face does.
     pub(crate) max_shard_bytes: u64,
 }
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { block: BLOCK, slab: SLAB, shared_from: 16 * SLAB, max_shard_bytes: MAX_SHARD_BYTES }
+        Self {
+            block: BLOCK,
+            slab: SLAB,
+            shared_from: 16 * SLAB,
+            device_slab: 16 * BLOCK,
+            device_from: 4 * BLOCK,
+            max_shard_bytes: MAX_SHARD_BYTES,
+        }
     }
 }
 

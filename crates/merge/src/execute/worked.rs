@@ -65,40 +65,66 @@ impl Worked<'_> {
         block: &Range<usize>,
         inputs: &mut Inputs,
     ) -> Result<(), MergeError> {
+        self.load_base(block, inputs)?;
+        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, slab, block, inputs))
+    }
+
+    /// Θ₀ of a block, where there is a base model.
+    pub(crate) fn load_base(&self, block: &Range<usize>, inputs: &mut Inputs) -> Result<(), MergeError> {
+        let Some(view) = &self.merge.base else { return Ok(()) };
+        self.decode(view, BASE, block, sized(&mut inputs.base, block.len()))
+    }
+
+    /// Expert `k` of a block as the method takes it, unless it goes there as factors; comes after
+    /// [`load_slab`](Self::load_slab) and [`load_base`](Self::load_base).
+    pub(crate) fn load_expert(
+        &self,
+        k: usize,
+        slab: &Range<usize>,
+        block: &Range<usize>,
+        inputs: &mut Inputs,
+    ) -> Result<(), MergeError> {
         let Inputs { base, experts, products, .. } = inputs;
-        if let Some(view) = &self.merge.base {
-            self.decode(view, BASE, block, sized(base, block.len()))?;
-        }
         let base = &base[..base.len().min(block.len())];
-        for (k, Input { source, model, .. }) in self.merge.inputs.iter().enumerate() {
-            if self.passes_factors(source) {
-                continue;
+        let Input { source, model, .. } = &self.merge.inputs[k];
+        if self.passes_factors(source) {
+            return Ok(());
+        }
+        let out = sized(&mut experts[k], block.len());
+        let product =
+            source.is_adapted().then(|| &products[k][block.start - slab.start..block.end - slab.start]);
+        let on_base = self.merge.on_task_vectors() && source.is_on(self.merge.base.as_ref());
+        match product {
+            Some(product) if on_base => out.copy_from_slice(product),
+            None if on_base => out.fill(0.0),
+            None if self.merge.on_task_vectors() => {
+                self.decode_difference(&source.stored(), model, block, base, out)?;
             }
-            let out = sized(&mut experts[k], block.len());
-            let product =
-                source.is_adapted().then(|| &products[k][block.start - slab.start..block.end - slab.start]);
-            let on_base = self.merge.on_task_vectors() && source.is_on(self.merge.base.as_ref());
-            match product {
-                Some(product) if on_base => out.copy_from_slice(product),
-                None if on_base => out.fill(0.0),
-                None if self.merge.on_task_vectors() => {
-                    self.decode_difference(&source.stored(), model, block, base, out)?;
-                }
-                _ => self.decode(&source.stored(), model, block, out)?,
+            _ => self.decode(&source.stored(), model, block, out)?,
+        }
+        if let Some(product) = product {
+            if !on_base {
+                add(out, product);
             }
-            if let Some(product) = product {
-                if !on_base {
-                    add(out, product);
-                }
-                if !convert::all_finite(out) {
-                    self.refuse_non_finite(model, out, block.start)?;
-                }
-                if self.merge.on_task_vectors() && !on_base {
-                    subtract(out, base);
-                }
+            if !convert::all_finite(out) {
+                self.refuse_non_finite(model, out, block.start)?;
+            }
+            if self.merge.on_task_vectors() && !on_base {
+                subtract(out, base);
             }
         }
         Ok(())
+    }
+
+    /// What is stored of expert `k` in a block, less nothing; comes after [`load_slab`](Self::load_slab).
+    pub(crate) fn load_stored(
+        &self,
+        k: usize,
+        block: &Range<usize>,
+        inputs: &mut Inputs,
+    ) -> Result<(), MergeError> {
+        let Input { source, model, .. } = &self.merge.inputs[k];
+        self.decode(&source.stored(), model, block, sized(&mut inputs.experts[k], block.len()))
     }
 
     fn decode(
@@ -134,7 +160,7 @@ impl Worked<'_> {
     }
 
     /// Comes before decoding: BLAKE3 has more to compute while it waits for memory.
-    fn hash(&self, view: &TensorView<'_>, block: &Range<usize>) {
+    pub(crate) fn hash(&self, view: &TensorView<'_>, block: &Range<usize>) {
         if let Some(hashes) = self.hashes {
             hashes.offer(view, block.start, block.end);
         }
@@ -145,7 +171,7 @@ impl Worked<'_> {
     }
 
     /// This expert goes to the plugins as factors: an adapter on the base itself, and all of them accept low rank.
-    fn passes_factors(&self, source: &Source<'_>) -> bool {
+    pub(crate) fn passes_factors(&self, source: &Source<'_>) -> bool {
         let accepts = |bound: &Bound| bound.method().has(flags::LOW_RANK);
         source.is_adapted()
             && accepts(&self.merge.method)

@@ -193,7 +193,7 @@ static int32_t run(const skw_call *call) {
 
 static const skw_method the_method = {
     sizeof(skw_method), KIND, SKW_STR("mean"), SKW_STR("1.0.0"), SKW_STR("Mean, for tests"), SKW_STR(""),
-    SKW_STR(SCHEMA), SKW_STR(""), 1, 0, FLAGS, LAWS, plan, observe, run, NULL};
+    SKW_STR(SCHEMA), SKW_STR(""), 1, 0, FLAGS, LAWS, plan, observe, run, NULL, NULL};
 
 static const skw_method *method(uint32_t index) {
     (void)index;

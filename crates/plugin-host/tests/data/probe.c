@@ -63,6 +63,30 @@
 #ifndef SCRATCH
 #define SCRATCH 1
 #endif
+#ifndef CUDA
+#define CUDA NULL
+#endif
+#ifndef CUDA_SIZE
+#define CUDA_SIZE sizeof(skw_cuda)
+#endif
+#ifndef EXTENSION
+#define EXTENSION SKW_CUDA_EXTENSION
+#endif
+#ifndef IMAGE
+#define IMAGE "\x50\xed\x55\xba"
+#endif
+#ifndef IMAGE_LEN
+#define IMAGE_LEN (sizeof(IMAGE) - 1)
+#endif
+#ifndef KERNEL
+#define KERNEL "probe_run"
+#endif
+#ifndef THREADS
+#define THREADS 256
+#endif
+
+static const skw_cuda device_code = {
+    CUDA_SIZE, THREADS, SKW_STR(EXTENSION), (const uint8_t *)IMAGE, IMAGE_LEN, SKW_STR(KERNEL)};
 
 static int32_t plan(const skw_host *host, const skw_params *params, skw_plan *plan) {
     (void)host;
@@ -142,7 +166,7 @@ static int32_t rescale(const skw_call *call, float *rescalers) {
 
 static const skw_method the_method = {
     METHOD_SIZE, KIND, SKW_STR(ID), SKW_STR(VERSION), SKW_STR("Mean, for tests"), SKW_STR(""), SKW_STR(SCHEMA),
-    SKW_STR(MASK), MIN_EXPERTS, MAX_EXPERTS, FLAGS, 0, plan, OBSERVE, RUN, RESCALE};
+    SKW_STR(MASK), MIN_EXPERTS, MAX_EXPERTS, FLAGS, 0, plan, OBSERVE, RUN, RESCALE, CUDA};
 
 #ifdef NULL_METHOD
 static const skw_method *method(uint32_t index) {
@@ -156,7 +180,7 @@ static const struct {
     uint64_t unknown[4];
 } longer = {
     {sizeof longer, KIND, SKW_STR(ID), SKW_STR(VERSION), SKW_STR("Mean"), SKW_STR(""), SKW_STR(SCHEMA), SKW_STR(MASK),
-     MIN_EXPERTS, MAX_EXPERTS, FLAGS | 1ull << 60, 1ull << 60, plan, OBSERVE, RUN, RESCALE},
+     MIN_EXPERTS, MAX_EXPERTS, FLAGS | 1ull << 60, 1ull << 60, plan, OBSERVE, RUN, RESCALE, CUDA},
     {1, 2, 3, 4}};
 
 static const skw_method *method(uint32_t index) {

@@ -1,25 +1,13 @@
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use crate::backend::{Matrix, Result};
 
-/// Buffers of dropped matrices, kept for the next: fresh pages for every operation would cost as much as many a norm.
+/// Buffers of dropped matrices: fresh pages for every operation would cost as much as many a norm.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Free>);
-
-/// A buffer that so many matrices have been made without is given back: several forwards of the published models, each of
-/// about 1500 matrices. One forward that was larger than the others thus leaves nothing behind for long.
-const KEPT_FOR: u64 = 8192;
-
-#[derive(Debug, Default)]
-struct Free {
-    /// When a buffer was dropped, by `made`; the oldest first.
-    buffers: Vec<(u64, Vec<f32>)>,
-    /// Matrices so far.
-    made: u64,
-}
+pub(super) struct Pool(crate::pool::Pool<Vec<f32>>);
 
 /// Activations in f32, row by row.
 #[derive(Debug)]
@@ -35,21 +23,7 @@ impl Pool {
     /// A matrix whose values are not said; NaN in debug builds.
     pub(super) fn matrix(self: &Arc<Self>, rows: usize, columns: usize) -> CpuMatrix {
         let len = rows * columns;
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.made += 1;
-        let made = free.made;
-        let old = free.buffers.iter().take_while(|(dropped, _)| dropped + KEPT_FOR < made).count();
-        free.buffers.drain(..old);
-        // A buffer much too large is left for something that needs it.
-        let fitting = free
-            .buffers
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, buffer))| (len..=2 * len).contains(&buffer.len()));
-        let best = fitting.min_by_key(|(_, (_, buffer))| buffer.len()).map(|(index, _)| index);
-        let buffer = best.map(|index| free.buffers.remove(index).1);
-        drop(free);
-        let mut buffer = buffer.unwrap_or_else(|| vec![0.0; len]);
+        let mut buffer = self.0.take(len).unwrap_or_else(|| vec![0.0; len]);
         if cfg!(debug_assertions) {
             buffer.fill(f32::NAN);
         }
@@ -60,9 +34,7 @@ impl Pool {
 impl Drop for CpuMatrix {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = free.made;
-        free.buffers.push((now, buffer));
+        self.pool.0.put(buffer.len(), buffer);
     }
 }
 
@@ -130,18 +102,5 @@ mod tests {
         let again = pool.matrix(5, 5);
         assert_eq!((again.as_ptr(), again.len()), (place, 25));
         assert!(!cfg!(debug_assertions) || again.iter().all(|value| value.is_nan()));
-    }
-
-    #[test]
-    fn buffers_that_nobody_needs_are_given_back() {
-        let pool = Arc::new(Pool::default());
-        let kept = || pool.0.lock().unwrap().buffers.iter().map(|(_, buffer)| buffer.len()).sum::<usize>();
-        drop(pool.matrix(1000, 1000));
-        for _ in 0..KEPT_FOR {
-            drop(pool.matrix(3, 7));
-        }
-        assert_eq!(kept(), 1_000_021);
-        drop(pool.matrix(3, 7));
-        assert_eq!(kept(), 21);
     }
 }
