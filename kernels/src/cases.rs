@@ -8,6 +8,7 @@ mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
+mod merge;
 mod plugins;
 mod policy;
 mod random_memory;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
     all.extend(masked_apply::cases());
     all.extend(masks::cases());
     all.extend(join::cases());
+    all.extend(merge::cases());
     all.extend(gemm::cases());
     all.extend(low_rank::cases());
     all.extend(gated_attention::cases());

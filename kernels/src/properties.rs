@@ -11,6 +11,7 @@ mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
+mod merge;
 mod norm;
 mod plugins;
 mod precise_trunk;
@@ -18,6 +19,7 @@ mod random;
 mod rope;
 mod router;
 mod rows;
+mod threshold;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use skillweld_gpu::{Device, Target};
@@ -38,6 +40,8 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     all.extend(masked_apply::properties());
     all.extend(masks::properties());
     all.extend(join::properties());
+    all.extend(threshold::properties());
+    all.extend(merge::properties());
     all.extend(blocks::properties());
     all.extend(plugins::properties());
     all.extend(gemm::properties());
@@ -58,6 +62,7 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
 pub fn slow<T: Target>() -> Vec<Property<T>> {
     let mut slow = join::slow_properties();
     slow.extend(expert::slow_properties());
+    slow.extend(threshold::slow_properties());
     slow
 }
 

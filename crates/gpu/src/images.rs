@@ -17,6 +17,8 @@ macro_rules! images {
 static IMAGES: &[(&str, &[u8])] = images![
     "masked_apply",
     "masks",
+    "merge",
+    "threshold",
     "join",
     "thresholds",
     "gemm_plain",
