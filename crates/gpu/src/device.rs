@@ -343,14 +343,6 @@ impl Target for Device {
         // SAFETY: the caller's promise.
         unsafe { self.start(&self.function(Some(image), launch.kernel)?, launch) }
     }
-}
-
-impl Fork for Device {
-    type Target = Device;
-
-    fn fork_target(&self) -> Result<Device> {
-        self.fork()
-    }
 
     #[expect(unsafe_code, reason = "a kernel trusts its arguments")]
     unsafe fn launch_early(&self, launch: &Launch<'_>) -> Result<()> {
@@ -360,7 +352,7 @@ impl Fork for Device {
             // SAFETY: the caller promised more.
             return unsafe { self.launch(launch) };
         }
-        let function = self.function(launch.kernel)?;
+        let function = self.function(None, launch.kernel)?;
         self.stream.context().bind_to_thread().map_err(driver("use the GPU"))?;
         let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(address_of).collect();
         let mut early = sys::CUlaunchAttribute {
@@ -390,6 +382,14 @@ impl Fork for Device {
             )
         };
         done.result().map_err(driver(launch.kernel))
+    }
+}
+
+impl Fork for Device {
+    type Target = Device;
+
+    fn fork_target(&self) -> Result<Device> {
+        self.fork()
     }
 }
 
