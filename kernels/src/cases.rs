@@ -4,7 +4,6 @@ mod blocks;
 mod expert;
 mod gated_attention;
 mod gemm;
-mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
@@ -36,7 +35,6 @@ pub fn all() -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(masked_apply::cases());
     all.extend(masks::cases());
-    all.extend(join::cases());
     all.extend(merge::cases());
     all.extend(gemm::cases());
     all.extend(low_rank::cases());

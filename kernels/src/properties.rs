@@ -7,7 +7,6 @@ mod copies;
 mod expert;
 mod gated_attention;
 mod gemm;
-mod join;
 mod low_rank;
 mod masked_apply;
 mod masks;
@@ -39,7 +38,6 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
     let mut all = Vec::new();
     all.extend(masked_apply::properties());
     all.extend(masks::properties());
-    all.extend(join::properties());
     all.extend(threshold::properties());
     all.extend(merge::properties());
     all.extend(blocks::properties());
@@ -60,8 +58,7 @@ pub fn all<T: Target>() -> Vec<Property<T>> {
 
 /// Properties of much work: too slow under emulation to be tried again without every barrier.
 pub fn slow<T: Target>() -> Vec<Property<T>> {
-    let mut slow = join::slow_properties();
-    slow.extend(expert::slow_properties());
+    let mut slow = expert::slow_properties();
     slow.extend(threshold::slow_properties());
     slow
 }

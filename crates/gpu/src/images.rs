@@ -19,8 +19,6 @@ static IMAGES: &[(&str, &[u8])] = images![
     "masks",
     "merge",
     "threshold",
-    "join",
-    "thresholds",
     "gemm_plain",
     "gemm",
     "low_rank",

@@ -19,18 +19,18 @@ pub(super) fn cases() -> Vec<Case> {
     let and_weights = NUMEL as f64 * 2.0 * 2.0;
     let case = |name, bytes, prepare| Case { name, bytes, matrix_flop: 0.0, prepare };
     vec![
-        case("merge2/task arithmetic 4 experts", sweep + and_weights, |device| {
+        case("merge/task arithmetic 4 experts", sweep + and_weights, |device| {
             Operands::work(device, |it, device| {
                 it.join(device, Thin::Nothing, MergeRule::Sum { divisor: 1.0 })
             })
         }),
-        case("merge2/ties 4 experts", 2.0 * sweep + and_weights, |device| {
+        case("merge/ties 4 experts", 2.0 * sweep + and_weights, |device| {
             Operands::work(device, |it, device| it.ties(device, TrimScope::Global))
         }),
-        case("merge2/ties 4 experts by tensor", 2.0 * sweep + and_weights, |device| {
+        case("merge/ties 4 experts by tensor", 2.0 * sweep + and_weights, |device| {
             Operands::work(device, |it, device| it.ties(device, TrimScope::Tensor))
         }),
-        case("merge2/ties 4 experts with the majority's sign", 3.0 * sweep + and_weights, |device| {
+        case("merge/ties 4 experts with the majority's sign", 3.0 * sweep + and_weights, |device| {
             Operands::work(device, |it, device| {
                 let thresholds = it.thresholds(device, TrimScope::Global)?;
                 let votes = MergeVotes::count(device, &[it.vectors()], &WEIGHTS, &thresholds)?;
@@ -38,16 +38,16 @@ pub(super) fn cases() -> Vec<Case> {
                 it.join(device, Thin::Trim(&thresholds), rule)
             })
         }),
-        case("merge2/thresholds 4 experts", sweep, |device| {
+        case("merge/thresholds 4 experts", sweep, |device| {
             Operands::work(device, |it, device| it.thresholds(device, TrimScope::Global).map(drop))
         }),
-        case("merge2/dare ties 4 experts", sweep + and_weights, |device| {
+        case("merge/dare ties 4 experts", sweep + and_weights, |device| {
             Operands::work(device, |it, device| {
                 let rule = MergeRule::Consensus { zero_sum: ZeroSum::Sign(1), mean: true };
                 it.join(device, Thin::Drop { densities: &DENSITIES }, rule)
             })
         }),
-        case("merge2/emr 4 experts", sweep + and_weights, |device| {
+        case("merge/emr 4 experts", sweep + and_weights, |device| {
             Operands::work(device, |it, device| it.join(device, Thin::Nothing, MergeRule::Largest))
         }),
     ]

@@ -57,6 +57,10 @@ fn prepare(
     let method = if mask { registry.mask("tall") } else { registry.merge("task_arithmetic") };
     let bound =
         method.and_then(|method| method.bind_defaults(EXPERTS, &HostHooks::SILENT)).map_err(absent)?;
+    if bound.method().cuda().is_none() {
+        let kernel = if mask { "tall_run" } else { "task_arithmetic_run" }.to_owned();
+        return Err(GpuError::DeviceCode { kernel, problem: "the plugin brings no device code".to_owned() });
+    }
     let values =
         (0..=EXPERTS as u64).map(|i| f32_values(device, NUMEL, 0.1, i)).collect::<Result<Vec<_>>>()?;
     let mut call = Table::new(device, 1024)?;

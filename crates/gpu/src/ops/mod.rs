@@ -7,7 +7,6 @@ mod expert;
 mod expert_persistent;
 mod gated_attention;
 mod gemm;
-mod join;
 mod low_rank;
 mod low_rank_split;
 mod masked_apply;
@@ -25,7 +24,6 @@ mod router;
 mod rows;
 mod table;
 mod threshold;
-mod thresholds;
 
 pub use activation::{add, gelu, swiglu};
 pub use blocks::{MergedBlock, StoredBlock, decode_blocks, encode_block, is_block_dtype};
@@ -35,7 +33,6 @@ pub use expert::{
 };
 pub use gated_attention::{AttentionGroup, GatedAttention, GatedShape, RotaryTable};
 pub use gemm::{Linear, LinearScratch, LinearThen, linear};
-pub use join::{Join, JoinTensor, Thinning, elect, join};
 pub use low_rank::{LowRank, LowRankExpert, LowRankMatrix};
 pub use masked_apply::{MaskedApply, MaskedTensor, TaskOutput};
 pub use masks::{ExpertMask, MaskCounts, MaskRule, MaskedVectors, count_masks, make_masks};
@@ -51,4 +48,3 @@ pub use router::{RouterScores, RouterSubspace};
 pub use rows::{RowsView, RowsViewMut, padded};
 pub use table::Table;
 pub use threshold::{ExactThresholds, SearchCourse, TaskVectors, Threshold, TrimScope};
-pub use thresholds::{ThresholdScope, Thresholds};
