@@ -6,6 +6,8 @@
 //! processors differ.
 
 mod lane;
+mod operand;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,8 @@ use super::units::{Cut, Unit};
 use super::worked::Worked;
 use crate::MergeError;
 use crate::plan::Action;
-use lane::{Lane, LaneSize};
+use lane::Lane;
+use places::LaneSize;
 
 /// What all lanes together may take of a GPU's memory, unless it is one worker's.
 const MOST_BYTES: usize = 4 << 30;

@@ -8,72 +8,17 @@ use skillweld_gpu::ops::{
 };
 use skillweld_gpu::{Array, GpuError, Staging, Target, View};
 use skillweld_plugin_host::{Bound, CudaCode, flags};
-use skillweld_tensor::{BitMask, Dtype, TensorView};
+use skillweld_tensor::Dtype;
 
 use super::super::Executor;
 use super::super::buffers::{Buffers, Inputs, byte_range};
-use super::super::units::Cut;
 use super::Job;
+use super::operand::{Operand, uploaded_as};
+use super::places::{LaneSize, Results};
 use crate::MergeError;
 
 /// Bytes of a call with its parameters, for a few experts; tables grow.
 const TABLE_BYTES: usize = 1024;
-/// Where kernels may take arrays to begin.
-const ALIGNED: usize = 16;
-
-/// The room that a lane needs: the most of everything, over all tensors that come through it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LaneSize {
-    /// Elements of a slab, in whole groups of 8.
-    numel: usize,
-    experts: usize,
-    masks: usize,
-    /// Bytes of a stored element.
-    stored_bytes: usize,
-    /// Bytes of an element of the output.
-    out_bytes: usize,
-}
-
-impl LaneSize {
-    pub(super) fn of(jobs: &[Job<'_>], cut: Cut) -> Self {
-        let mut size = Self::default();
-        for Job { work, mask, .. } in jobs {
-            let inputs = &work.merge.inputs;
-            let stored = inputs.iter().map(|input| match input.source.is_adapted() {
-                true => Dtype::F32,
-                false => input.source.stored().dtype(),
-            });
-            for dtype in stored.chain(work.merge.base.map(|base| base.dtype())) {
-                size.stored_bytes = size.stored_bytes.max(uploaded_as(dtype).bits() / 8);
-            }
-            size.numel = size.numel.max(work.tensor.numel().min(cut.slab).next_multiple_of(8));
-            size.experts = size.experts.max(inputs.len());
-            size.masks = size.masks.max(if mask.is_some() { inputs.len() } else { 0 });
-            size.out_bytes = size.out_bytes.max(work.tensor.dtype.bits() / 8);
-        }
-        size
-    }
-
-    /// What a lane takes of the GPU's memory, but for tables.
-    pub(super) fn bytes(&self) -> usize {
-        self.numel * ((self.experts + 1) * (self.stored_bytes + 4) + 4) + self.results().end
-    }
-
-    fn results(&self) -> Results {
-        Results::new(self.experts, self.numel, self.out_bytes, self.masks)
-    }
-}
-
-/// How elements go to the GPU: as they are stored, or as f32.
-fn uploaded_as(stored: Dtype) -> Dtype {
-    if is_block_dtype(stored) { stored } else { Dtype::F32 }
-}
-
-/// Bytes of one model on their way up.
-struct Operand<T: Target> {
-    staging: T::Staging,
-    stored: Array<T::Memory>,
-}
 
 /// Totals of a tensor's passes in the GPU's memory.
 type Totals<T> = Option<(usize, Array<<T as Target>::Memory>)>;
@@ -95,50 +40,10 @@ pub(super) struct Lane<T: Target> {
     mask_totals: Totals<T>,
 }
 
-/// Where things stand among the results of a slab, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Results {
-    /// U32: one an expert, one for the base, one for the output.
-    flags: usize,
-    out: usize,
-    out_end: usize,
-    masks: usize,
-    /// From one expert's mask to the next.
-    mask_stride: usize,
-    mask_bytes: usize,
-    end: usize,
-}
-
-impl Results {
-    fn new(experts: usize, len: usize, out_bytes: usize, masks: usize) -> Self {
-        let flags = experts + 2;
-        let out = (4 * flags).next_multiple_of(ALIGNED);
-        let out_end = out + len * out_bytes;
-        let mask_bytes = BitMask::byte_len(len);
-        let (start, mask_stride) = (out_end.next_multiple_of(ALIGNED), mask_bytes.next_multiple_of(ALIGNED));
-        let end = if masks == 0 { out_end } else { start + masks * mask_stride };
-        Self { flags, out, out_end, masks: start, mask_stride, mask_bytes, end }
-    }
-
-    fn of(job: &Job<'_>, len: usize) -> Self {
-        let experts = job.work.merge.inputs.len();
-        let masks = if job.mask.is_some() { experts } else { 0 };
-        Self::new(experts, len, job.work.tensor.dtype.bits() / 8, masks)
-    }
-
-    fn mask(&self, k: usize) -> Range<usize> {
-        let start = self.masks + k * self.mask_stride;
-        start..start + self.mask_bytes
-    }
-}
-
 impl<T: Target> Lane<T> {
     pub(super) fn new(target: &T, size: &LaneSize) -> Result<Self, GpuError> {
         let stored_bytes = size.numel * size.stored_bytes;
-        let operand = || {
-            let (staging, stored) = (target.stage(stored_bytes)?, target.array(Dtype::U8, stored_bytes)?);
-            Ok::<_, GpuError>(Operand { staging, stored })
-        };
+        let operand = || Operand::new(target, stored_bytes);
         let values = || target.array(Dtype::F32, size.numel);
         let results = size.results().end;
         Ok(Self {
@@ -352,48 +257,6 @@ impl Executor<'_> {
 fn clear_tail(mask: &mut [u8], len: usize) {
     if let Some(last) = mask.last_mut().filter(|_| !len.is_multiple_of(8)) {
         *last &= (1 << (len % 8)) - 1;
-    }
-}
-
-impl<T: Target> Operand<T> {
-    /// Sends a slab as it is stored, block by block through the cache.
-    fn send(
-        &mut self,
-        target: &T,
-        view: &TensorView<'_>,
-        slab: &Range<usize>,
-        blocks: impl Iterator<Item = Range<usize>>,
-        hash: impl Fn(&Range<usize>),
-    ) -> Result<(), GpuError> {
-        let bits = view.dtype().bits();
-        let staged = self.staging.bytes_mut()?;
-        for block in blocks {
-            hash(&block);
-            staged[byte_range(&block, slab.start, bits)]
-                .copy_from_slice(&view.bytes()[byte_range(&block, 0, bits)]);
-        }
-        let bytes = byte_range(slab, slab.start, bits);
-        target.upload_staged(self.stored.memory_mut(), 0, &mut self.staging, bytes)
-    }
-
-    /// Sends a slab as the CPU decodes it.
-    fn send_decoded(
-        &mut self,
-        target: &T,
-        slab: &Range<usize>,
-        blocks: impl Iterator<Item = Range<usize>>,
-        inputs: &mut Inputs,
-        load: impl Fn(&Range<usize>, &mut Inputs) -> Result<(), MergeError>,
-        loaded: impl Fn(&Inputs) -> &Vec<f32>,
-    ) -> Result<(), MergeError> {
-        let staged = self.staging.bytes_mut()?;
-        for block in blocks {
-            load(&block, inputs)?;
-            let place = staged[byte_range(&block, slab.start, 32)].chunks_exact_mut(4);
-            place.zip(loaded(inputs)).for_each(|(place, value)| place.copy_from_slice(&value.to_le_bytes()));
-        }
-        let bytes = byte_range(slab, slab.start, 32);
-        Ok(target.upload_staged(self.stored.memory_mut(), 0, &mut self.staging, bytes)?)
     }
 }
 
