@@ -47,12 +47,15 @@ def main():
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
+    known = {}  # two of our kernels may have the same peer
     for name, forms in {**merging.CASES, **expert.CASES}.items():
         if wanted not in name:
             continue
         for form, prepare in forms.items():
             try:
-                time_us = median_us(prepare())
+                if prepare not in known:
+                    known[prepare] = median_us(prepare())
+                time_us = known[prepare]
                 print(json.dumps({"name": name, "form": form, "time_us": round(time_us, 2)}), flush=True)
             except Exception as error:  # one form that does not run must not hide the others
                 print(json.dumps({"name": name, "form": form, "error": str(error)[:200]}), flush=True)

@@ -66,7 +66,7 @@ def joined(machine, kernels, peers):
         floor_us = max(case["floor_us"], matrix_us)
         row = {**case, "floor_us": floor_us, "ratio": case["time_us"] / floor_us if floor_us else None}
         for peer in peers:
-            if peer["name"] == case["name"]:
+            if peer["name"] == case["name"] and "time_us" in peer:
                 row[f"torch_{peer['form']}_us"] = peer["time_us"]
         rows.append(row)
     return {"machine": machine, "rows": rows, "torch": peers}
@@ -174,17 +174,31 @@ def main():
         print((arguments.output / "tests.txt").read_text()[-6000:], flush=True)
     if "sanitizer" in parts:
         failed |= not sanitized(arguments.output, environment)
-    kernels = json_lines([str(HERE / "gpu-bench"), "--table", arguments.filter], environment) if "kernels" in parts else []
-    machine = kernels[0] if kernels else {}
-    peers = json_lines([sys.executable, str(HERE / "peers.py"), arguments.filter]) if "torch" in parts else []
-    merges = json_lines([sys.executable, str(HERE / "merges.py")]) if "merges" in parts else []
-    policy = json_lines([sys.executable, str(HERE / "policy.py")]) if "policy" in parts else []
-    failed |= any(not merge["same_bytes"] for merge in merges)
-    result = {"date": datetime.date.today().isoformat(), **joined(machine, kernels[1:], peers), "merges": merges, "policy": policy}
-    (arguments.output / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
-    (arguments.output / "gpu.md").write_text(table(result))
+    result = {"date": datetime.date.today().isoformat(), "machine": {}, "rows": [], "torch": [], "merges": [], "policy": []}
+
+    def keep():
+        """Writes what is known so far: a later part that fails, or is stopped, takes nothing away."""
+        (arguments.output / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
+        (arguments.output / "gpu.md").write_text(table(result))
+
+    kernels = []
+    if "kernels" in parts:
+        kernels = json_lines([str(HERE / "gpu-bench"), "--table", arguments.filter], environment)
+        result |= joined(kernels[0] if kernels else {}, kernels[1:], [])
+        keep()
+    if "policy" in parts:
+        result["policy"] = json_lines([sys.executable, str(HERE / "policy.py")], environment)
+        keep()
+    if "merges" in parts:
+        result["merges"] = json_lines([sys.executable, str(HERE / "merges.py")], environment)
+        failed |= any(not merge["same_bytes"] for merge in result["merges"])
+        keep()
+    if "torch" in parts:
+        peers = json_lines([sys.executable, str(HERE / "peers.py"), arguments.filter])
+        result |= joined(result["machine"], kernels[1:], peers)
+        keep()
     print(table(result))
-    if kernels:
+    if result["rows"]:
         try:
             roofline(result, arguments.output / "roofline.svg")
         except ImportError as error:
