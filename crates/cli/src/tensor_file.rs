@@ -17,7 +17,7 @@ pub(crate) struct Tensor<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// Refuses a `path` that [`write`] would refuse: before the work, not after it.
+/// Refuses a `path` that [`write()`] would refuse: before the work, not after it.
 pub(crate) fn check(path: &Path, force: bool) -> Result<()> {
     ensure!(stem(path).is_some(), "{} must be named OUT.safetensors", path.display());
     ensure!(!path.is_dir(), "{} is a directory; name a file in it", path.display());
