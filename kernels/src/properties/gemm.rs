@@ -111,7 +111,16 @@ fn matrix_units<T: Target>(target: &T, runner: &mut TestRunner) -> Result<(), St
 }
 
 fn cublaslt(device: &Device, runner: &mut TestRunner) -> Result<(), String> {
-    let Some(library) = CublasLt::open(device).map_err(|error| error.to_string())? else { return Ok(()) };
+    let Some(library) = CublasLt::open(device).map_err(|error| error.to_string())? else {
+        // As with a missing GPU: seen by who looks, and a failure for who asked for everything.
+        let absent = "cuBLASLt is not installed; $SKILLWELD_CUBLASLT may name its file";
+        let required = std::env::var_os("SKILLWELD_REQUIRE_GPU").is_some_and(|value| value == "1");
+        #[expect(clippy::print_stdout, reason = "a test that says what it leaves out")]
+        if !required {
+            println!("skipped: {absent}");
+        }
+        return if required { Err(absent.to_owned()) } else { Ok(()) };
+    };
     let library = RefCell::new(library);
     let dtypes = prop_oneof![
         Just([Dtype::BF16; 3]),

@@ -1,7 +1,7 @@
 use skillweld_tensor::{BitMask, Dtype};
 
 use super::low_rank_split::{Factor, Splits};
-use super::pieces::{check, grid, suffix, table};
+use super::pieces::{check, grid, suffix, table, uploaded};
 use crate::error::require;
 use crate::{Argument, GpuError, Launch, Memory, Result, Target, View, ViewMut};
 
@@ -293,10 +293,4 @@ fn product(a: usize, b: usize) -> Result<usize> {
         operation: OPERATION,
         problem: format!("{a} × {b} elements are more than a machine can address"),
     })
-}
-
-fn uploaded<T: Target>(target: &T, bytes: &[u8]) -> Result<T::Memory> {
-    let mut memory = target.allocate(bytes.len())?;
-    target.upload(&mut memory, 0, bytes)?;
-    Ok(memory)
 }

@@ -2,7 +2,7 @@
 
 use skillweld_tensor::Dtype;
 
-use super::pieces::{EIGHT, grid, table};
+use super::pieces::{EIGHT, grid, table, uploaded};
 use crate::{Argument, Launch, Memory, Result, Target, View};
 
 const KERNEL: &str = "low_rank_split";
@@ -85,10 +85,7 @@ impl<M: Memory> Splits<M> {
     /// Makes the table of everything that was asked for.
     pub(super) fn lay_out<T: Target<Memory = M>>(&mut self, target: &T) -> Result<()> {
         if !self.pieces.is_empty() {
-            let bytes = table(self.pieces.drain(..));
-            let mut memory = target.allocate(bytes.len())?;
-            target.upload(&mut memory, 0, &bytes)?;
-            self.table = Some(memory);
+            self.table = Some(uploaded(target, &table(self.pieces.drain(..)))?);
         }
         Ok(())
     }

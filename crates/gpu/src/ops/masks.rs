@@ -1,6 +1,6 @@
-use skillweld_tensor::{BitMask, Dtype};
+use skillweld_tensor::Dtype;
 
-use super::pieces::{EIGHT, check, grid, suffix, table, uploaded};
+use super::pieces::{EIGHT, check, check_mask, grid, suffix, table, uploaded};
 use crate::error::require;
 use crate::{Argument, GpuError, Launch, Memory, Result, Target, View, ViewMut};
 
@@ -119,10 +119,7 @@ fn check_tensor(tensor: &MaskedVectors<'_>, dtype: Dtype, experts: usize) -> Res
             dtype,
             numel,
         )?;
-        let bytes = BitMask::byte_len(numel);
-        require(mask.dtype == Dtype::U8 && mask.numel == bytes, OPERATION, || {
-            format!("a mask is {} elements of {}, and {bytes} of U8 are needed", mask.numel, mask.dtype)
-        })?;
+        check_mask(OPERATION, (mask.dtype, mask.numel), numel)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What operations over many tensors share: tables of pieces, and the names of kernels by dtype.
 
-use skillweld_tensor::Dtype;
+use skillweld_tensor::{BitMask, Dtype};
 
 use crate::error::require;
 use crate::{GpuError, Result, Target};
@@ -34,6 +34,14 @@ pub(super) fn check(
         format!("`{name}` is {has} elements of {is}, and {numel} of {dtype} are needed")
     })?;
     require(address.is_multiple_of(16), operation, || format!("`{name}` does not begin on 16 bytes"))
+}
+
+/// Refuses what is no packed mask of `numel` elements. Kernels read and write masks byte by byte, from anywhere.
+pub(super) fn check_mask(operation: &'static str, (dtype, has): (Dtype, usize), numel: usize) -> Result<()> {
+    let bytes = BitMask::byte_len(numel);
+    require(dtype == Dtype::U8 && has == bytes, operation, || {
+        format!("a mask is {has} elements of {dtype}, and {bytes} of U8 are needed")
+    })
 }
 
 /// A table of 64-bit words as bytes, as kernels read structs of pointers and counts.
