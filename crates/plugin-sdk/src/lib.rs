@@ -43,6 +43,9 @@
 //! Statistics over more than one block are a map-reduce: [`MergeMethod::plan`] asks for passes,
 //! [`MergeMethod::observe`] adds each block's share to `f64` sums, and the totals come back in [`Block::totals`].
 //!
+//! Methods on whole matrices ([`Spec::matrix`]) find decompositions and products in `linalg`, with the feature of that
+//! name.
+//!
 //! A method that works in blocks may bring a kernel along, for `skillweld merge --device cuda`: one line,
 //! [`MergeMethod::CUDA`], and a `.cu` file that includes `skillweld_cuda.h`.
 
@@ -53,6 +56,8 @@
 
 mod block;
 pub mod export;
+#[cfg(feature = "linalg")]
+pub mod linalg;
 mod masks;
 mod method;
 mod param;

@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-spelling", &[]),
     ("skillweld-store", &["simd", "spelling", "tensor"]),
     ("skillweld-plugin-abi", &[]),
-    ("skillweld-plugin-sdk", &["plugin-abi", "simd"]),
+    ("skillweld-plugin-sdk", &["plugin-abi", "simd", "linalg"]),
     ("skillweld-plugin-host", &["plugin-abi", "spelling", "tensor"]),
     ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "spelling", "tensor"]),
     ("skillweld-merged", &["simd", "spelling", "tensor", "linalg", "store"]),
