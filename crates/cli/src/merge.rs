@@ -2,19 +2,21 @@
 
 mod plan_page;
 mod report_page;
+mod staged;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use serde_json::json;
-use skillweld_merge::recipe::Recipe;
-use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, RunOptions};
-use skillweld_plugin_host::HostHooks;
+use serde_json::{Value, json};
+use skillweld_gpu::Device;
+use skillweld_merge::recipe::{Documents, Recipe};
+use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, PlanSummary, RunOptions};
+use skillweld_plugin_host::{HostHooks, Registry};
 
 use crate::Outcome;
-use crate::arguments::{Processor, ThreadCount};
+use crate::arguments::{OpeningDevice, Processor, ThreadCount};
 use crate::console::{Console, note_new_folder, print_json};
 use crate::interrupt;
 use crate::plugins::{PluginLog, Search};
@@ -45,7 +47,8 @@ A recipe in the MergeVLA way (paths start at the recipe's folder):
   mask: {method: tall, lambda: 0.6}
   action_expert: {head_blocks: 1}
 
-Recipes of mergekit with local paths run as they are.";
+Recipes of mergekit with local paths run as they are. A file may hold several recipes, parted by `---`: one with a `name:`
+is a model to the others. Their results lie in OUT.stages, and are made again only when what they depend on has changed.";
 
 /// Merge the models of a recipe.
 ///
@@ -58,6 +61,9 @@ pub(crate) struct Args {
     recipe: PathBuf,
     /// The directory to write. Folders above it that are missing are made.
     out: PathBuf,
+    /// Where the results of named recipes lie, if the file holds several [default: OUT.stages].
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    stages: Option<PathBuf>,
     /// Print what would happen to every tensor, and write nothing; exit code 1 if a tensor is refused.
     #[arg(long)]
     dry_run: bool,
@@ -105,7 +111,6 @@ impl From<Base> for BaseMode {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
-    let started = Instant::now();
     interrupt::install()?;
     let device = args.device.open();
     let progress = Progress::new(args.quiet);
@@ -115,62 +120,107 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         progress: &|_| {},
         cancelled: &interrupt::requested,
     };
-
-    let recipe = Recipe::read(&args.recipe)?;
+    let documents = Documents::read(&args.recipe)?;
     let registry = args.search.discover(console, args.quiet)?;
-    let models = Models::open(&recipe)?;
-    let threads = args.threads.get();
-    let control = Control { threads, hooks, advance: &|elements| progress.advance(elements) };
-    progress.wait("comparing tensors that may be the same");
-    let plan = Plan::new(&recipe, &models, &registry, &control);
-    progress.finish();
-    let plan = plan?;
-    let device = device.wait()?;
-    let summary = plan.summary();
-    let refused = summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused);
+    let control =
+        Control { threads: args.threads.get(), hooks, advance: &|elements| progress.advance(elements) };
+    let merging = Merging { args, console, progress: &progress, registry: &registry, control };
+    match &documents.stages[..] {
+        [only] => merging.single(&only.recipe, device),
+        _ => staged::run(&merging, documents, device),
+    }
+}
 
-    let options = RunOptions { force: args.force, base: args.base.into() };
-    if args.dry_run {
+/// What every merge of one run shares.
+struct Merging<'a> {
+    args: &'a Args,
+    console: Console,
+    progress: &'a Progress,
+    registry: &'a Registry,
+    control: Control<'a>,
+}
+
+impl Merging<'_> {
+    /// The one recipe of a file, into OUT.
+    fn single(&self, recipe: &Recipe, device: OpeningDevice) -> anyhow::Result<Outcome> {
+        let args = self.args;
+        let started = Instant::now();
+        let models = Models::open(recipe)?;
+        let plan = self.plan(recipe, &models)?;
+        let device = device.wait()?;
+        let options = RunOptions { force: args.force, base: args.base.into() };
+        if args.dry_run {
+            return self.show(&plan, options);
+        }
+        if !args.quiet {
+            note_new_folder(&args.out, self.console);
+        }
+        let merged = self.run(&plan, (&args.out, options), device.as_ref(), started)?;
         if args.json {
+            print_json(&merged)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn plan<'p>(&'p self, recipe: &'p Recipe, models: &'p Models) -> anyhow::Result<Plan<'p>> {
+        self.progress.wait("comparing tensors that may be the same");
+        let plan = Plan::new(recipe, models, self.registry, &self.control);
+        self.progress.finish();
+        Ok(plan?)
+    }
+
+    /// Prints a plan; that is all of a dry run.
+    fn show(&self, plan: &Plan<'_>, options: RunOptions) -> anyhow::Result<Outcome> {
+        let summary = plan.summary();
+        if self.args.json {
             print_json(&summary)?;
-        } else if !args.quiet {
-            plan_page::whole(&summary, console).print()?;
+        } else if !self.args.quiet {
+            plan_page::whole(&summary, self.console).print()?;
         }
         plan.check_base(options.base)?;
-        return Ok(if refused { Outcome::Bad } else { Outcome::Done });
+        Ok(if is_refused(&summary) { Outcome::Bad } else { Outcome::Done })
     }
-    if !refused {
-        plan.check_output(&args.out, options)?;
-    }
-    if !args.quiet && !args.json {
-        plan_page::compact(&summary, console).print()?;
-    }
-    if !args.quiet {
-        note_new_folder(&args.out, console);
-    }
-    ensure!(!interrupt::requested(), "stopped");
 
-    progress.start(plan.work(), plan_page::bytes_per_element(&summary));
-    let result = match &device {
-        Some(device) => plan.run_on(&args.out, options, &control, device),
-        None => plan.run(&args.out, options, &control),
-    };
-    progress.finish();
-    let report = result?;
-
-    let elapsed = started.elapsed();
-    if args.json {
-        print_json(&json!({
-            "output": args.out.canonicalize().unwrap_or_else(|_| args.out.clone()),
+    /// Prints a plan, carries it out, and prints what came of it; gives the latter for machines too.
+    fn run(
+        &self,
+        plan: &Plan<'_>,
+        (out, options): (&Path, RunOptions),
+        device: Option<&Device>,
+        started: Instant,
+    ) -> anyhow::Result<Value> {
+        let Args { quiet, json, .. } = *self.args;
+        let summary = plan.summary();
+        if !is_refused(&summary) {
+            plan.check_output(out, options)?;
+        }
+        if !quiet && !json {
+            plan_page::compact(&summary, self.console).print()?;
+        }
+        ensure!(!interrupt::requested(), "stopped");
+        self.progress.start(plan.work(), plan_page::bytes_per_element(&summary));
+        let result = match device {
+            Some(device) => plan.run_on(out, options, &self.control, device),
+            None => plan.run(out, options, &self.control),
+        };
+        self.progress.finish();
+        let report = result?;
+        let elapsed = started.elapsed();
+        if !quiet && !json {
+            report_page::page(&report, &summary, (out, elapsed), self.console).print()?;
+        }
+        Ok(json!({
+            "output": out.canonicalize().unwrap_or_else(|_| out.to_owned()),
             "elapsed_s": elapsed.as_secs_f64(),
-            "threads": threads.count(),
+            "threads": self.control.threads.count(),
             "tasks": summary.tasks,
             "base": report.base,
             "device": report.device,
             "report": report,
-        }))?;
-    } else if !args.quiet {
-        report_page::page(&report, &summary, (&args.out, elapsed), console).print()?;
+        }))
     }
-    Ok(Outcome::Done)
+}
+
+fn is_refused(summary: &PlanSummary) -> bool {
+    summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused)
 }

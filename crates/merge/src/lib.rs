@@ -30,6 +30,7 @@ mod router;
 mod run;
 mod side_files;
 mod source;
+mod stages;
 mod statistics;
 
 pub use base_files::{BaseMode, KeptBase};
@@ -44,3 +45,4 @@ pub use models::Models;
 pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
 pub use run::RunOptions;
+pub use stages::{Check, StageState, Stages};

@@ -198,6 +198,18 @@ pub enum RecipeError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A recipe's name that cannot be a folder's.
+    #[error(
+        "{place}: the recipe's name {name:?} {reason}; its result lies in a folder of that name, so write another `name:`"
+    )]
+    StageName {
+        /// The name's place.
+        place: Place,
+        /// The name as written.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A model that is not on this machine.
     #[error("{place}: `{path}` is not a local path (looked for {}); {remedy}", tried_list(tried))]
     NotLocal {

@@ -62,6 +62,7 @@
 //! **`modules`** with `default` alone equals its contents written at the top level, its parameters ranking above the
 //! global ones.
 
+mod documents;
 mod error;
 mod extensions;
 mod fields;
@@ -79,6 +80,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
+pub use documents::{Documents, Stage};
 pub use error::{Allowed, Place, RecipeError};
 pub use extensions::{
     ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections, RouterSpec,
@@ -150,22 +152,23 @@ pub struct Recipe {
     pub allow_non_finite: bool,
     /// The recipe file's folder.
     pub(crate) folder: Option<PathBuf>,
+    /// Other recipes of the same file by name, and where what they give lies.
+    pub(crate) stages: BTreeMap<String, PathBuf>,
 }
 
 impl Recipe {
     /// Reads a recipe file; relative paths in it start at its folder.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| RecipeError::NotUtf8 { path: path.to_owned(), offset: error.valid_up_to() })?;
-        Ok(Recipe { folder: path.parent().map(Path::to_owned), ..Recipe::parse(text)? })
+        Ok(Recipe { folder: path.parent().map(Path::to_owned), ..Recipe::parse(&read_text(path)?)? })
     }
 
     /// Parses a recipe's text, touching no file.
     pub fn parse(text: &str) -> Result<Recipe, RecipeError> {
-        let root = Node::parse(text)?;
-        let top = Fields::open(&root, "", FIELDS)?;
+        Recipe::of(&Node::parse(text)?)
+    }
+
+    fn of(root: &Node) -> Result<Recipe, RecipeError> {
+        let top = Fields::open(root, "", FIELDS)?;
         tokenizer::check_chat_template(&top)?;
         let (method, path) = top.require("merge_method", "name one, such as `merge_method: linear`")?;
         let method = method.text(&path)?.to_owned();
@@ -215,6 +218,7 @@ impl Recipe {
                 .get("allow_non_finite")
                 .map_or(Ok(false), |(node, path)| node.boolean(&path))?,
             folder: None,
+            stages: BTreeMap::new(),
         })
     }
 
@@ -238,14 +242,21 @@ impl Recipe {
     /// If `model` is not an index into [`Recipe::models`].
     pub fn locate(&self, model: usize) -> Result<(PathBuf, Option<PathBuf>), RecipeError> {
         let Model { path, adapter, place, .. } = &self.models[model];
-        let find = |written: &Path| models::locate(written, self.folder.as_deref(), place);
-        Ok((find(path)?, adapter.as_deref().map(find).transpose()?))
+        Ok((self.find(path, place)?, adapter.as_deref().map(|path| self.find(path, place)).transpose()?))
+    }
+
+    /// The names of other recipes in the same file go before paths, as in mergekit.
+    fn find(&self, written: &Path, place: &Place) -> Result<PathBuf, RecipeError> {
+        match written.to_str().and_then(|name| self.stages.get(name)) {
+            Some(lies) => Ok(lies.clone()),
+            None => models::locate(written, self.folder.as_deref(), place),
+        }
     }
 
     /// Where the checkpoint lies whose tokenizer the output gets.
     pub fn locate_tokenizer(&self) -> Result<PathBuf, RecipeError> {
         match &self.tokenizer {
-            Some(Tokenizer::Model { path, place }) => models::locate(path, self.folder.as_deref(), place),
+            Some(Tokenizer::Model { path, place }) => self.find(path, place),
             Some(Tokenizer::Base | Tokenizer::Union { .. }) | None => {
                 self.locate(self.base.unwrap_or(0)).map(|(path, _)| path)
             }
@@ -277,6 +288,14 @@ impl Recipe {
         map.insert("allow_non_finite".to_owned(), json!(self.allow_non_finite));
         Value::Object(map)
     }
+}
+
+fn read_text(path: &Path) -> Result<String, RecipeError> {
+    let bytes = std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| RecipeError::NotUtf8 {
+        path: path.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
+    })
 }
 
 fn parse_dtype(top: &Fields<'_>, field: &str) -> Result<Option<Dtype>, RecipeError> {

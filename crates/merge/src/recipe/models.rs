@@ -118,8 +118,8 @@ fn literal_path(node: &Node, path: &str) -> Result<PathBuf, RecipeError> {
     Ok(text.into())
 }
 
-/// What keeps a text from being a task name.
-fn name_fault(name: &str) -> Option<&'static str> {
+/// What keeps a text from being the name of a task or of a recipe: it becomes part of file names.
+pub(crate) fn name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
     } else if name == "." || name == ".." {

@@ -12,6 +12,8 @@ use super::error::{Place, RecipeError};
 const MAX_BYTES: usize = 1 << 20;
 /// A recipe nests about eight deep (slices → sources → parameters → list → rule → gradient).
 const MAX_DEPTH: usize = 32;
+/// Stages of one recipe file.
+const MAX_DOCUMENTS: usize = 256;
 /// Nodes of the text plus what aliases replay: bounds the memory of an alias bomb to some megabytes.
 const MAX_NODES: usize = 50_000;
 
@@ -41,31 +43,46 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+fn check_size(text: &str) -> Result<(), RecipeError> {
+    if text.len() > MAX_BYTES { Err(RecipeError::TooLarge { limit_bytes: MAX_BYTES }) } else { Ok(()) }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn unusable(error: serde_saphyr::Error) -> RecipeError {
+    RecipeError::Yaml { message: error.to_string() }
+}
+
+fn options(max_documents: usize) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_documents: max_documents,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_NODES,
+        },
+        // NaN and infinity arrive as numbers, so that they are refused with their field's name.
+        non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
+        // `y`, `no` and `on` are folders and words here; parameters that are booleans read them as such.
+        strict_booleans: true,
+        // Ours to refuse, in our own words.
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    }
+}
+
 impl Node {
     /// Reads exactly one YAML document.
     pub(crate) fn parse(text: &str) -> Result<Node, RecipeError> {
-        if text.len() > MAX_BYTES {
-            return Err(RecipeError::TooLarge { limit_bytes: MAX_BYTES });
-        }
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! {
-                max_depth: MAX_DEPTH,
-                max_nodes: MAX_NODES,
-                max_documents: 1,
-            },
-            alias_limits: serde_saphyr::alias_limits! {
-                max_total_replayed_events: MAX_NODES,
-            },
-            // NaN and infinity arrive as numbers, so that they are refused with their field's name.
-            non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
-            // `y`, `no` and `on` are folders and words here; parameters that are booleans read them as such.
-            strict_booleans: true,
-            // Ours to refuse, in our own words.
-            duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
-            with_snippet: false,
-        };
-        serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| RecipeError::Yaml { message: error.to_string() })
+        check_size(text)?;
+        serde_saphyr::from_str_with_options(text, options(1)).map_err(unusable)
+    }
+
+    /// Reads every YAML document of a text; empty ones are passed over.
+    pub(crate) fn parse_all(text: &str) -> Result<Vec<Node>, RecipeError> {
+        check_size(text)?;
+        serde_saphyr::from_multiple_with_options(text, options(MAX_DOCUMENTS)).map_err(unusable)
     }
 
     pub(crate) fn place(&self, path: &str) -> Place {
