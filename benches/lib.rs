@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a bench that cannot run stops")]
 
 use std::hint::black_box;
+use std::path::PathBuf;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
@@ -40,15 +41,19 @@ pub fn memcpy_row<T: Copy + Default>(
     });
 }
 
-/// The plugins that `cargo xtask plugins --release` built, through the same boundary as in a merge.
+/// The plugins that `cargo xtask plugins --release` built, through the same boundary as in a merge, and before them those of
+/// `$SKILLWELD_PLUGINS`.
 ///
 /// # Panics
 /// When there are none.
 pub fn plugins() -> Registry {
     let bench = std::env::current_exe().expect("a bench knows where it lies");
     let release = bench.ancestors().nth(2).expect("benches lie in target/release/deps");
-    let registry =
-        Registry::discover_in(&[], &[release.to_owned()]).expect("an unforced search path cannot fail");
+    let named = std::env::var_os("SKILLWELD_PLUGINS").unwrap_or_default();
+    let mut folders: Vec<PathBuf> =
+        std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
+    folders.push(release.to_owned());
+    let registry = Registry::discover_in(&[], &folders).expect("an unforced search path cannot fail");
     assert!(
         registry.iter().len() > 0,
         "no plugins in {}: run `cargo xtask plugins --release`",

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("ARCHITECTURE.md and the crates name one another", documents::architecture(&members, &files)),
         ("README.md names every plugin", documents::plugins(&files)),
         ("links between documents lead somewhere", documents::links(&files)),
+        ("what documents quote is in the sources", documents::quotations(&files)),
         ("no path of a machine is written down", documents::machine_paths(&files)),
         ("the kernels' images come from their sources", stale_images()?),
         ("the lock file fits the manifests", documents::lock_file()),

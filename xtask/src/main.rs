@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod demo;
 mod dist;
+mod docs;
 mod doctor;
 mod kernels;
 mod packages;
@@ -46,6 +47,8 @@ enum Command {
     Demo,
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),
+    /// Write the pages about methods, docs/methods, from what the plugins say of themselves.
+    Docs(docs::Args),
     /// Run the criterion benches, or measure against a peer.
     Bench(bench::Args),
     /// Lay out what runs on another machine: binary, plugins, and for a GPU its tests and benches.
@@ -73,6 +76,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Test => test::run(),
         Command::Demo => demo::run(),
         Command::Check(args) => check::run(args),
+        Command::Docs(args) => docs::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Dist(args) => dist::run(args),
         Command::Doctor => doctor::run(),

@@ -4,6 +4,7 @@ mod chatter;
 mod check;
 mod child;
 mod describe;
+mod docs;
 mod inspect;
 mod list;
 mod new;
@@ -23,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   skillweld plugins list
   skillweld plugins inspect ties
+  skillweld plugins docs methods
   skillweld plugins new my_merge --dir ~/methods
   skillweld plugins check target/release/libskillweld_plugin_my_merge.so
 
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Check(check::Args),
+    Docs(docs::Args),
     New(new::Args),
 }
 
@@ -43,6 +46,7 @@ pub(crate) fn run(command: &Command, console: Console) -> anyhow::Result<Outcome
         Command::List(args) => list::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Check(args) => check::run(args, console),
+        Command::Docs(args) => docs::run(args, console),
         Command::New(args) => new::run(args, console),
     }
 }

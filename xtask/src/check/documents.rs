@@ -51,6 +51,35 @@ pub(crate) fn plugins(files: &[Tracked]) -> Vec<String> {
     missing.map(|folder| format!("README.md does not name plugins/{folder}")).collect()
 }
 
+/// What documents quote stands word for word in the file that they name, in the line before the code:
+/// `<!-- quoted from PATH -->`.
+pub(crate) fn quotations(files: &[Tracked]) -> Vec<String> {
+    const MARK: &str = "<!-- quoted from ";
+    let mut violations = Vec::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        for (number, quotation) in file.text.split(MARK).skip(1).enumerate() {
+            let parts = quotation.split_once(" -->").and_then(|(path, rest)| {
+                let (_, code) = rest.split_once("```")?.1.split_once('\n')?;
+                Some((path, code.split_once("```")?.0))
+            });
+            let Some((path, code)) = parts else {
+                violations.push(format!(
+                    "{}: quotation {} names no file or has no code",
+                    file.path,
+                    number + 1
+                ));
+                continue;
+            };
+            let source = std::fs::read_to_string(root().join(path)).unwrap_or_default();
+            if code.trim().is_empty() || !source.contains(code) {
+                let first = code.lines().next().unwrap_or_default().trim();
+                violations.push(format!("{} quotes `{first} …`, which is not in {path}", file.path));
+            }
+        }
+    }
+    violations
+}
+
 /// Relative links in Markdown lead to files.
 pub(crate) fn links(files: &[Tracked]) -> Vec<String> {
     let mut violations = Vec::new();

@@ -105,7 +105,7 @@ fn parameters(params: &[ParamSpec]) -> comfy_table::Table {
 }
 
 /// The lines that choose the method, with every default written out.
-fn recipe(method: &Method) -> String {
+pub(super) fn recipe(method: &Method) -> String {
     let (choice, parameters) = match method.kind() {
         Kind::Merge => (format!("  merge_method: {}", method.id()), "  parameters:"),
         Kind::Mask => (format!("  mask:\n    method: {}", method.id()), ""),
