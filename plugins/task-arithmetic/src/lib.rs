@@ -8,9 +8,7 @@ mod arithmetic;
 mod dare;
 mod join;
 mod rescale;
-mod search;
 mod ties;
-mod trim;
 
 pub use arithmetic::TaskArithmetic;
 pub use dare::{DareLinear, DareTies};

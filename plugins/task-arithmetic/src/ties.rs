@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 
+use skillweld_plugin_sdk::trim::{self, AMONG_EQUALS, Scope, Threshold};
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws, vectorize};
 
 use crate::join::{Join, TILE, Thin, for_each_tile, merge, sum_of_signs, weigh};
 use crate::rescale;
-use crate::trim::{self, AMONG_EQUALS, Scope, Threshold};
 
 /// TIES-Merging. `density` of each expert's largest entries are kept; each element takes the sign of the weighted sum;
 /// the entries of that sign are averaged, or summed without `normalize`. With `rescale` the entries kept of each expert
@@ -49,16 +49,13 @@ impl MergeMethod for Ties {
 
     fn plan(params: &Params<'_>) -> Result<Plan> {
         let sums: Vec<usize> = passes(params).into_iter().map(|(_, len)| len).collect();
-        let plan = match scope(params) {
-            Scope::Tensor => Plan::per_tensor(sums),
-            Scope::Global => Plan::global(sums),
-        };
+        let plan = Scope::of(params).plan(sums);
         Ok(if trims(params) { plan.sample(0, trim::SAMPLE) } else { plan })
     }
 
     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
         match passes(block)[pass].0 {
-            Pass::Threshold(pass) => return trim::observe(block, scope(block), pass, sums),
+            Pass::Threshold(pass) => return trim::observe(block, Scope::of(block), pass, sums),
             Pass::Norms => rescale::observe(block, &Trim::new(block, vec![1.0; block.experts()])?, sums),
             Pass::Signs => for_each_tile(block, &Trim::new(block, weights(block))?, |_, len, rows| {
                 sums[0] += sum_of_signs(rows, len);
@@ -78,10 +75,6 @@ impl MergeMethod for Ties {
     }
 }
 
-fn scope(params: &Params<'_>) -> Scope {
-    if params.choice("scope") == "global" { Scope::Global } else { Scope::Tensor }
-}
-
 /// Whether any expert is trimmed: else there is no threshold to find.
 fn trims(params: &Params<'_>) -> bool {
     params.expert_numbers("density").iter().any(|&density| density < 1.0)
@@ -90,7 +83,7 @@ fn trims(params: &Params<'_>) -> bool {
 /// Whether the majority sign is needed.
 fn counts_signs(params: &Params<'_>) -> bool {
     match params.choice("zero_sum") {
-        "auto" => scope(params) == Scope::Global,
+        "auto" => Scope::of(params) == Scope::Global,
         choice => choice == "majority",
     }
 }
@@ -161,7 +154,7 @@ struct Trim<'a> {
 
 impl<'a> Trim<'a> {
     fn new(block: &'a Block<'a>, weights: Vec<f32>) -> Result<Self> {
-        let threshold = |k| if trims(block) { trim::threshold(block, scope(block), k) } else { Ok(None) };
+        let threshold = |k| if trims(block) { trim::threshold(block, Scope::of(block), k) } else { Ok(None) };
         let thresholds = (0..block.experts()).map(threshold).collect::<Result<_>>()?;
         Ok(Self { block, weights, thresholds, among_equals: RefCell::new(None) })
     }

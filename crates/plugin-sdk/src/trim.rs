@@ -1,31 +1,91 @@
 //! What a trimmed expert keeps: entries above the threshold, the K-th largest |τ|, and as many of those that equal it as
 //! there is room for among the K.
+//!
+//! For methods with a number `density` an expert, the share of entries that it keeps. They ask for [`sums_len`] as their
+//! first passes, hand these to [`observe`], and find each expert's [`threshold`] in the totals, exactly:
+//!
+//! ```
+//! use skillweld_plugin_sdk::trim::{self, Scope};
+//! use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, export_methods};
+//!
+//! /// The large entries of the first expert.
+//! pub struct Large;
+//!
+//! impl MergeMethod for Large {
+//!     fn spec() -> Spec {
+//!         Spec::new("large", "the large entries").param(Param::number("density").range(0.0..=1.0).per_expert())
+//!     }
+//!
+//!     fn plan(params: &Params<'_>) -> Result<Plan> {
+//!         Ok(Scope::Tensor.plan(trim::sums_len(params.experts())).sample(0, trim::SAMPLE))
+//!     }
+//!
+//!     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
+//!         trim::observe(block, Scope::Tensor, pass, sums)
+//!     }
+//!
+//!     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
+//!         let threshold = trim::threshold(block, Scope::Tensor, 0)?;
+//!         for (out, &value) in out.iter_mut().zip(block.expert(0)) {
+//!             *out = if threshold.is_none_or(|kept| value.abs() >= kept.magnitude) { value } else { 0.0 };
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export_methods!(merge: [Large]);
+//! # fn main() {
+//! use skillweld_plugin_sdk::trial::Trial;
+//! assert_eq!(Trial::of::<Large>().experts(&[&[1.0, -4.0, 3.0, 2.0]]).set("density", 0.5).merge(), [0.0, -4.0, 3.0, 0.0]);
+//! # }
+//! ```
 
-use skillweld_plugin_sdk::{Block, Random, Result};
+mod search;
 
-use crate::search::{BINS, Interval, Search, count_sample, count_within};
+use crate::{Block, Params, Plan, Random, Result};
+use search::{BINS, Interval, Search, count_sample, count_within};
 
 /// Over what a threshold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
+    /// Each tensor by itself.
     Tensor,
+    /// All tensors of the merge together.
     Global,
 }
 
-/// Passes over the data: a sample, a guess that it misled, and four that find every threshold there is.
-pub(crate) const PASSES: usize = 6;
-/// One element of so many makes the sample.
-pub(crate) const SAMPLE: usize = 32;
+impl Scope {
+    /// What the choice `scope` (`tensor` or `global`) says.
+    pub fn of(params: &Params<'_>) -> Self {
+        if params.choice("scope") == "global" { Self::Global } else { Self::Tensor }
+    }
 
-/// Length of each pass's sums: one table an expert.
-pub(crate) fn sums_len(experts: usize) -> [usize; PASSES] {
+    /// Passes of these lengths whose sums run over this.
+    pub fn plan(self, sums: impl Into<Vec<usize>>) -> Plan {
+        match self {
+            Self::Tensor => Plan::per_tensor(sums),
+            Self::Global => Plan::global(sums),
+        }
+    }
+}
+
+/// Passes over the data: a sample, a guess that it misled, and four that find every threshold there is.
+pub const PASSES: usize = 6;
+/// One element of so many makes the sample.
+pub const SAMPLE: usize = 32;
+
+/// Length of the sums of each of the [`PASSES`]: one table an expert.
+pub fn sums_len(experts: usize) -> [usize; PASSES] {
     let mut len = [BINS.interval * experts; PASSES];
     len[0] = BINS.sample * experts;
     len
 }
 
 /// Counts for one pass the entries of every expert that is trimmed and whose threshold is not found yet.
-pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) -> Result {
+///
+/// # Errors
+/// None; as [`MergeMethod::observe`](crate::MergeMethod::observe) wants it.
+pub fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) -> Result {
     let mut open = false;
     let table_len = sums.len() / block.experts();
     for (k, table) in sums.chunks_exact_mut(table_len).enumerate() {
@@ -48,19 +108,22 @@ pub(crate) fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [
 
 /// What a trimmed expert keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Threshold {
+pub struct Threshold {
     /// The smallest magnitude kept.
-    pub(crate) magnitude: f32,
+    pub magnitude: f32,
     /// Of the entries of that magnitude those are kept whose random number is below this; `None`: all.
-    pub(crate) equal_below: Option<u32>,
+    pub equal_below: Option<u32>,
 }
 
 /// Decides which of equal entries are kept, by their place in the tensor alone: equal experts keep the same ones, and
 /// neither the order of the experts nor a seed matters.
-pub(crate) const AMONG_EQUALS: Random = Random::new(0, 0);
+pub const AMONG_EQUALS: Random = Random::new(0, 0);
 
 /// What expert `k` keeps; `None` when it keeps everything.
-pub(crate) fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<Threshold>> {
+///
+/// # Errors
+/// When passes did not see the same values: a mistake of the host.
+pub fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<Threshold>> {
     if block.expert_number("density", k) >= 1.0 {
         return Ok(None);
     }
