@@ -87,18 +87,8 @@ pub fn sums_len(experts: usize) -> [usize; PASSES] {
 /// None; as [`MergeMethod::observe`](crate::MergeMethod::observe) wants it.
 pub fn observe(block: &Block<'_>, scope: Scope, pass: usize, sums: &mut [f64]) -> Result {
     let mut open = false;
-    let table_len = sums.len() / block.experts();
-    for (k, table) in sums.chunks_exact_mut(table_len).enumerate() {
-        if !(0.0..1.0).contains(&block.expert_number("density", k)) {
-            continue;
-        }
-        if pass == 0 {
-            open = true;
-            count_sample(block.expert(k), table);
-        } else if let Search::Open(interval) = search(block, scope, k, pass) {
-            open = true;
-            count_within(block.expert(k), interval, table);
-        }
+    for k in (0..block.experts()).filter(|&k| (0.0..1.0).contains(&block.expert_number("density", k))) {
+        open |= quest(block, scope, k).count(pass, block.expert(k), sums);
     }
     if !open {
         block.settled();
@@ -115,6 +105,40 @@ pub struct Threshold {
     pub equal_below: Option<u32>,
 }
 
+/// A threshold in the form that loops take: magnitudes above `above`, and those equal to it whose number is below
+/// `equal_below`.
+#[derive(Debug, Clone, Copy)]
+pub struct Largest {
+    above: f32,
+    equal_below: u32,
+}
+
+impl From<Threshold> for Largest {
+    fn from(threshold: Threshold) -> Self {
+        match threshold.equal_below {
+            Some(equal_below) => Self { above: threshold.magnitude, equal_below },
+            // What is at least T is above T's neighbour; nothing is above NaN.
+            None => Self { above: threshold.magnitude.next_down(), equal_below: 0 },
+        }
+    }
+}
+
+impl Largest {
+    /// Everything is among them, but for NaN.
+    pub const ALL: Self = Self { above: -1.0, equal_below: 0 };
+
+    /// Whether any number decides.
+    pub const fn draws(self) -> bool {
+        self.equal_below > 0
+    }
+
+    /// Whether an entry of this magnitude, and of this number of [`AMONG_EQUALS`], is among them.
+    #[inline(always)]
+    pub fn has(self, magnitude: f32, number: u32) -> bool {
+        (magnitude > self.above) | ((magnitude == self.above) & (number < self.equal_below))
+    }
+}
+
 /// Decides which of equal entries are kept, by their place in the tensor alone: equal experts keep the same ones, and
 /// neither the order of the experts nor a seed matters.
 pub const AMONG_EQUALS: Random = Random::new(0, 0);
@@ -127,48 +151,92 @@ pub fn threshold(block: &Block<'_>, scope: Scope, k: usize) -> Result<Option<Thr
     if block.expert_number("density", k) >= 1.0 {
         return Ok(None);
     }
-    let (bits, rank, count) = match search(block, scope, k, PASSES) {
-        Search::Found { bits, rank, count } => (bits, rank, count),
-        // Nothing is at least NaN.
-        Search::Nothing => return Ok(Some(Threshold { magnitude: f32::NAN, equal_below: None })),
-        Search::Open(_) => {
-            return Err(format!(
-                "the threshold of expert {k} was not where earlier passes had counted it; every pass must see the same \
-                 values with the same `density`"
-            )
-            .into());
-        }
-    };
-    // A random choice does not favour the first rows of a matrix, as the first of all equals would.
-    let some = scope == Scope::Tensor && rank < count;
-    let equal_below = some.then_some((rank / count * 4_294_967_296.0) as u32);
-    Ok(Some(Threshold { magnitude: f32::from_bits(bits), equal_below }))
+    let found = quest(block, scope, k).find()?;
+    Ok(Some(match scope {
+        Scope::Tensor => found,
+        Scope::Global => Threshold { equal_below: None, ..found },
+    }))
 }
 
-/// How far the first `passes` passes have come.
-fn search(block: &Block<'_>, scope: Scope, k: usize, passes: usize) -> Search {
+/// The largest entries of expert `k`. A tensor keeps ⌊density · n⌋ but at least one, as mergekit does; a whole task
+/// vector ⌊density · n⌋ + 1, because the published code keeps the (n − ⌊density · n⌋)-th smallest.
+fn quest<'a>(block: &'a Block<'_>, scope: Scope, k: usize) -> Quest<'a, impl Fn(f64) -> f64> {
     let density = block.expert_number("density", k);
-    if density == 0.0 {
-        return Search::Nothing;
-    }
-    let (samples, mut totals) = block.totals().split_at(BINS.sample * block.experts());
-    let mut interval = Interval::guess(&samples[k * BINS.sample..][..BINS.sample], density);
-    for _ in 1..passes {
-        let (tables, later) = totals.split_at(BINS.interval * block.experts());
-        totals = later;
-        match interval.narrow(&tables[k * BINS.interval..][..BINS.interval], |n| rank(n, density, scope)) {
-            Search::Open(next) => interval = next,
-            end => return end,
-        }
-    }
-    Search::Open(interval)
-}
-
-/// How many of `count` entries are kept, `density` < 1. A tensor keeps ⌊density · n⌋ but at least one, as mergekit
-/// does; a whole task vector ⌊density · n⌋ + 1, because the published code keeps the (n − ⌊density · n⌋)-th smallest.
-fn rank(count: f64, density: f64, scope: Scope) -> f64 {
-    match scope {
+    let rank = move |count: f64| match scope {
         Scope::Tensor => (density * count).floor().max(1.0),
         Scope::Global => (density * count).floor() + 1.0,
+    };
+    Quest { totals: block.totals(), index: k, of: block.experts(), share: density, rank }
+}
+
+/// Looks for the K-th largest of any magnitudes, an expert's or such as a method computes, in [`PASSES`] passes that it
+/// may share with others like it: their sums are as long as [`sums_len`] says for so many.
+#[derive(Debug, Clone, Copy)]
+pub struct Quest<'a, R> {
+    /// [`Block::totals`] from the first of these passes on.
+    pub totals: &'a [f64],
+    /// Which this is of those that share the passes.
+    pub index: usize,
+    /// How many share the passes.
+    pub of: usize,
+    /// About what share K is of all magnitudes, where to look first; 0: nothing is kept.
+    pub share: f64,
+    /// K, from the number of magnitudes. Below 1: nothing is kept.
+    pub rank: R,
+}
+
+impl<R: Fn(f64) -> f64> Quest<'_, R> {
+    /// Counts a block's magnitudes for a pass, in its part of the pass's sums; false when there is nothing left to find.
+    pub fn count(&self, pass: usize, values: &[f32], sums: &mut [f64]) -> bool {
+        let table_len = sums.len() / self.of;
+        let table = &mut sums[self.index * table_len..][..table_len];
+        match self.search(pass) {
+            Search::Open(_) if pass == 0 => count_sample(values, table),
+            Search::Open(interval) => count_within(values, interval, table),
+            Search::Found { .. } | Search::Nothing => return false,
+        }
+        true
+    }
+
+    /// The threshold. Where more entries equal it than there is room for among the K, it says which of them are kept;
+    /// where there are not K, it is NaN, so that nothing is kept.
+    ///
+    /// # Errors
+    /// When passes did not see the same values: a mistake of the host.
+    pub fn find(&self) -> Result<Threshold> {
+        match self.search(PASSES) {
+            // A random choice does not favour the first rows of a matrix, as the first of all equals would.
+            Search::Found { bits, rank, count } => Ok(Threshold {
+                magnitude: f32::from_bits(bits),
+                equal_below: (rank < count).then_some((rank / count * 4_294_967_296.0) as u32),
+            }),
+            Search::Nothing => Ok(Threshold { magnitude: f32::NAN, equal_below: None }),
+            Search::Open(_) => Err(format!(
+                "threshold {} was not where earlier passes had counted it; every pass must see the same values with the \
+                 same parameters",
+                self.index
+            )
+            .into()),
+        }
+    }
+
+    /// How far the first `passes` passes have come.
+    fn search(&self, passes: usize) -> Search {
+        if self.share == 0.0 {
+            return Search::Nothing;
+        }
+        let Some((samples, mut totals)) = self.totals.split_at_checked(BINS.sample * self.of) else {
+            return Search::Open(Interval::ALL);
+        };
+        let mut interval = Interval::guess(&samples[self.index * BINS.sample..][..BINS.sample], self.share);
+        for _ in 1..passes {
+            let (tables, later) = totals.split_at(BINS.interval * self.of);
+            totals = later;
+            match interval.narrow(&tables[self.index * BINS.interval..][..BINS.interval], &self.rank) {
+                Search::Open(next) => interval = next,
+                end => return end,
+            }
+        }
+        Search::Open(interval)
     }
 }

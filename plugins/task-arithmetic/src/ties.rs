@@ -1,10 +1,9 @@
 //! `ties`: trim, elect a sign, merge those that agree.
 
-use std::cell::RefCell;
-
-use skillweld_plugin_sdk::trim::{self, AMONG_EQUALS, Scope, Threshold};
+use skillweld_plugin_sdk::trim::{self, Scope, Threshold};
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws, vectorize};
 
+use crate::equals::Numbers;
 use crate::join::{Join, TILE, Thin, for_each_tile, merge, sum_of_signs, weigh};
 use crate::rescale;
 
@@ -148,26 +147,14 @@ struct Trim<'a> {
     weights: Vec<f32>,
     /// `None`: keep everything.
     thresholds: Vec<Option<Threshold>>,
-    /// Start of the tile thinned last, and the random numbers of its elements: all experts take the same.
-    among_equals: RefCell<Option<(usize, [u32; TILE])>>,
+    numbers: Numbers,
 }
 
 impl<'a> Trim<'a> {
     fn new(block: &'a Block<'a>, weights: Vec<f32>) -> Result<Self> {
         let threshold = |k| if trims(block) { trim::threshold(block, Scope::of(block), k) } else { Ok(None) };
         let thresholds = (0..block.experts()).map(threshold).collect::<Result<_>>()?;
-        Ok(Self { block, weights, thresholds, among_equals: RefCell::new(None) })
-    }
-
-    /// Calls `work` with the random numbers of the tile that starts at element `start` of the block.
-    fn with_numbers(&self, start: usize, work: impl FnOnce(&[u32; TILE])) {
-        let mut tile = self.among_equals.borrow_mut();
-        let (filled, numbers) = tile.get_or_insert((usize::MAX, [0; TILE]));
-        if *filled != start {
-            AMONG_EQUALS.fill(self.block.offset() + start as u64, numbers);
-            *filled = start;
-        }
-        work(numbers);
+        Ok(Self { block, weights, thresholds, numbers: Numbers::default() })
     }
 }
 
@@ -175,9 +162,11 @@ impl Thin for Trim<'_> {
     fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
         let (expert, weight) = (&self.block.expert(k)[start..], self.weights[k]);
         match self.thresholds[k] {
-            Some(Threshold { magnitude, equal_below: Some(below) }) => self.with_numbers(start, |numbers| {
-                weigh_some(values, expert, weight, magnitude, numbers, below);
-            }),
+            Some(Threshold { magnitude, equal_below: Some(below) }) => {
+                self.numbers.with_tile(self.block.offset() + start as u64, |numbers| {
+                    weigh_some(values, expert, weight, magnitude, numbers, below);
+                });
+            }
             Some(Threshold { magnitude, equal_below: None }) => {
                 weigh_large(values, expert, weight, magnitude);
             }

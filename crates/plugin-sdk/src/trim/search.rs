@@ -52,13 +52,13 @@ pub(super) enum Search {
         /// So many entries equal it.
         count: f64,
     },
-    /// There are fewer than K entries.
+    /// There are fewer than K entries, or K is none.
     Nothing,
 }
 
 impl Interval {
     /// All magnitudes.
-    const ALL: Self = Self { low: 0, shift: 31 - INTERVAL_BITS };
+    pub(super) const ALL: Self = Self { low: 0, shift: 31 - INTERVAL_BITS };
 
     /// Where a sample puts the threshold above which lies the share `density` of all entries.
     pub(super) fn guess(sample: &[f64], density: f64) -> Self {
@@ -80,7 +80,7 @@ impl Interval {
         let groups = group_sums(halves);
         let count = below + above + groups.iter().sum::<f64>();
         let rank = rank(count);
-        if rank > count {
+        if rank > count || rank < 1.0 {
             return Search::Nothing;
         }
         // From the interval's upper end on.
