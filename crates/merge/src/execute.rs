@@ -190,7 +190,7 @@ impl<'a> Executor<'a> {
         let units: Vec<_> = all
             .iter()
             .enumerate()
-            .flat_map(|(job, work)| self.cut().slabs(job, work.tensor.numel(), work.whole()))
+            .flat_map(|(job, work)| work.cut(self.cut()).slabs(job, work.tensor.numel(), work.whole()))
             .collect();
         let plan = first.merge.method.plan();
         totals::totals(plan, self.control.threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
@@ -209,7 +209,7 @@ impl<'a> Executor<'a> {
         if plan.scope == Scope::Global || plan.passes() == 0 {
             return Ok(self.merge_totals.as_slice().into());
         }
-        let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = work.cut(self.cut()).slabs(0, work.tensor.numel(), work.whole()).collect();
         let totals = totals::totals(plan, threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
             self.observe(work, &units[unit].range, buffers, pass, sums)
         })?;
@@ -233,7 +233,7 @@ impl<'a> Executor<'a> {
         let sampled = pass.sample > 1 && !work.whole();
         let work = if sampled { Worked { hashes: None, ..*work } } else { *work };
         work.load_slab(slab, inputs)?;
-        for mut block in self.cut().blocks(slab, work.whole()) {
+        for mut block in work.cut(self.cut()).blocks(slab, work.whole()) {
             if sampled {
                 block = units::sampled(&block, pass.sample);
             }
@@ -282,7 +282,7 @@ impl<'a> Executor<'a> {
     ) -> Result<Vec<f64>, MergeError> {
         let Some(mask) = &work.merge.mask else { return Ok(vec![0.0; len]) };
         let merge_totals = self.totals_of(work, threads)?;
-        let units: Vec<_> = self.cut().slabs(0, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = work.cut(self.cut()).slabs(0, work.tensor.numel(), work.whole()).collect();
         // One pass at a time, over everything: `totals` sees a plan of just this one.
         let plan = skillweld_plugin_host::Plan { sums_len: vec![len], ..Default::default() };
         totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
@@ -290,7 +290,7 @@ impl<'a> Executor<'a> {
             let slab = &units[unit].range;
             let Buffers { inputs, outputs } = buffers;
             work.load_slab(slab, inputs)?;
-            for block in self.cut().blocks(slab, work.whole()) {
+            for block in work.cut(self.cut()).blocks(slab, work.whole()) {
                 work.load_block(slab, &block, inputs)?;
                 work.run(&block, inputs, outputs, &merge_totals)?;
                 if work.observe_mask(mask, &block, inputs, outputs, at, sums)?.is_break() {

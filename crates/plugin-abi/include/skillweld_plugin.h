@@ -33,6 +33,7 @@ extern "C" {
 #define SKW_DETERMINISTIC (1ull << 5)         /* does not use skw_call.seed */
 #define SKW_EMITS_MASKS (1ull << 6)           /* merge: belongs to skw_method.mask; mask: has rescalers */
 #define SKW_PROPAGATES_NON_FINITE (1ull << 7) /* NaN and infinity in, NaN or infinity out */
+#define SKW_ROWS (1ull << 9)                  /* the host may cut tensors between rows; a vector is one row */
 
 /* skw_method.laws: what skillweld plugins check may hold the method to */
 #define SKW_LAW_IDENTITY (1ull << 0)       /* identical experts give that expert */

@@ -44,7 +44,7 @@ pub mod flags {
     /// Reads [`Call::base`](crate::Call::base): the host hands over Θ₀ (f32). Needs a base model.
     pub const NEEDS_BASE: u64 = 1 << 1;
     /// Every element of the output depends on the same element of the inputs (and on totals): the host may cut
-    /// tensors into blocks. Exactly one of this and [`MATRIX`] is set.
+    /// tensors into blocks. Exactly one of this, [`ROWS`] and [`MATRIX`] is set.
     pub const ELEMENTWISE: u64 = 1 << 2;
     /// Wants whole matrices, never blocks; a merge averages tensors of other than two dimensions.
     pub const MATRIX: u64 = 1 << 3;
@@ -58,6 +58,9 @@ pub mod flags {
     /// NaN and infinity in an input come out as NaN or infinity, never as a plausible number. Without it they may
     /// come out as anything.
     pub const PROPAGATES_NON_FINITE: u64 = 1 << 7;
+    /// Every row of the output depends on the same row of the inputs (and on totals): the host may cut tensors between
+    /// rows. A row is what lies under one index of the first axis; a vector is one row. Older hosts refuse it.
+    pub const ROWS: u64 = 1 << 9;
 }
 
 /// Values of [`Method::laws`]: algebraic laws a method claims to keep, checked by the conformance kit (`plugin-check`).
@@ -288,7 +291,7 @@ pub struct Call {
     pub numel: u64,
     /// First element of this block within the flattened tensor. A multiple of 8.
     pub offset: u64,
-    /// Elements in this block. The whole tensor for [`flags::MATRIX`].
+    /// Elements in this block. Whole rows for [`flags::ROWS`], the whole tensor for [`flags::MATRIX`].
     pub len: u64,
     /// Differs for every tensor and recipe seed; the same for every block of a tensor.
     pub seed: u64,

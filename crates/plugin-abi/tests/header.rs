@@ -48,6 +48,7 @@ fn constants_are_equal() {
         ("SKW_DETERMINISTIC", abi::flags::DETERMINISTIC),
         ("SKW_EMITS_MASKS", abi::flags::EMITS_MASKS),
         ("SKW_PROPAGATES_NON_FINITE", abi::flags::PROPAGATES_NON_FINITE),
+        ("SKW_ROWS", abi::flags::ROWS),
         ("SKW_LAW_IDENTITY", abi::laws::IDENTITY),
         ("SKW_LAW_PERMUTATION", abi::laws::PERMUTATION),
         ("SKW_LAW_ENDPOINTS", abi::laws::ENDPOINTS),

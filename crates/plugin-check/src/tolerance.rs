@@ -18,7 +18,7 @@ use crate::case::Case;
 /// Largest difference allowed for element `index` of what `method` gives for `case`.
 pub(crate) fn of_element(method: &Method, case: &Case, index: usize) -> f64 {
     let rounding = (case.experts.len() as f64 + 8.0) * f64::from(f32::EPSILON) * case.parameters.gain();
-    let size = if method.has(flags::ELEMENTWISE) {
+    let size = if !method.has(flags::MATRIX) {
         case.experts.iter().map(|expert| f64::from(expert[index].abs())).sum::<f64>()
     } else {
         let square = |x: &f32| f64::from(*x).powi(2);

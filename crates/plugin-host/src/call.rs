@@ -2,7 +2,7 @@ use core::ops::ControlFlow;
 use core::ptr::{null, null_mut};
 
 use skillweld_plugin_abi::{self as abi, flags, status};
-use skillweld_tensor::{BitMask, LowRank, numel};
+use skillweld_tensor::{BitMask, LowRank, numel, row_len};
 
 use crate::few::Few;
 use crate::hooks::Context;
@@ -17,7 +17,7 @@ pub struct BlockInputs<'a> {
     pub shape: &'a [usize],
     /// First element of the block within the flattened tensor; a multiple of 8.
     pub offset: usize,
-    /// Elements in the block; the whole tensor for methods with [`flags::MATRIX`].
+    /// Elements in the block; whole rows for methods with [`flags::ROWS`], the whole tensor for those with [`flags::MATRIX`].
     pub len: usize,
     /// Task vectors or weights, one an expert (see [`Method::takes_task_vectors`]).
     pub experts: &'a [ExpertBlock<'a>],
@@ -260,6 +260,12 @@ impl Bound {
         }
         if self.method.has(flags::MATRIX) && len != numel {
             return Err(bad(format!("the method wants whole tensors, not {len} of {numel} elements")));
+        }
+        let row = row_len(block.shape);
+        if self.method.has(flags::ROWS) && (offset % row != 0 || len % row != 0) {
+            return Err(bad(format!(
+                "the method wants whole rows of {row}, not {len} elements from {offset} on"
+            )));
         }
         self.check_len(block.key, "list of experts", block.experts.len(), self.expert_count)?;
         for expert in block.experts {

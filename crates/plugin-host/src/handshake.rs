@@ -202,8 +202,9 @@ unsafe fn describe(raw: &abi::Method, id: String) -> Result<MethodInfo, String> 
 /// have them, and only ones that an older host may ignore are ever added.
 fn check_consistency(info: &MethodInfo, raw: &abi::Method) -> Result<(), String> {
     let has = |flag: u64| info.flags & flag != 0;
-    if has(flags::ELEMENTWISE) == has(flags::MATRIX) {
-        return Err("exactly one of the flags ELEMENTWISE and MATRIX must be set".into());
+    let cuts = [flags::ELEMENTWISE, flags::ROWS, flags::MATRIX].into_iter().filter(|&flag| has(flag));
+    if cuts.count() != 1 {
+        return Err("exactly one of the flags ELEMENTWISE, ROWS and MATRIX must be set".into());
     }
     if info.min_experts == 0 || info.max_experts.is_some_and(|max| max < info.min_experts) {
         return Err(format!(

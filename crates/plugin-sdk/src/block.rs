@@ -88,6 +88,15 @@ impl<'a> Block<'a> {
         self.call.numel
     }
 
+    /// Elements of a row, of which a block of a method with [`Spec::rows`](crate::Spec::rows) has whole ones: what lies
+    /// under one index of the first axis, or all of a vector.
+    pub fn row_len(&self) -> u64 {
+        match self.shape() {
+            [_, rest @ ..] if !rest.is_empty() => rest.iter().product(),
+            _ => self.numel(),
+        }
+    }
+
     /// First element of this block within the flattened tensor, a multiple of 8.
     pub fn offset(&self) -> u64 {
         self.call.offset

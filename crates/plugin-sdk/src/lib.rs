@@ -66,6 +66,7 @@ mod random;
 mod raw;
 mod spec;
 pub mod trial;
+pub mod trim;
 
 pub use block::{Block, Factors, Level};
 pub use masks::{Masks, pack_bits};

@@ -84,6 +84,13 @@ impl Spec {
         self.flag(flags::NEEDS_BASE)
     }
 
+    /// Wants whole rows: each depends on the same row of the inputs. A row is what lies under one index of the first axis
+    /// ([`Block::row_len`](crate::Block::row_len)); a vector is one row.
+    pub const fn rows(mut self) -> Self {
+        self.flags &= !flags::ELEMENTWISE;
+        self.flag(flags::ROWS)
+    }
+
     /// Wants whole tensors instead of blocks, and matrices: the host averages tensors of other than two dimensions.
     pub const fn matrix(mut self) -> Self {
         self.flags &= !flags::ELEMENTWISE;

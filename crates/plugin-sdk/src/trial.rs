@@ -23,6 +23,8 @@ pub struct Trial {
 
 #[derive(Default)]
 struct TrialTensor {
+    /// Empty: one axis.
+    shape: Vec<u64>,
     experts: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,
     merged: Option<Vec<f32>>,
@@ -42,6 +44,18 @@ impl Trial {
             "experts of different lengths"
         );
         self.tensors.push(TrialTensor { experts, ..TrialTensor::default() });
+        self
+    }
+
+    /// Gives the tensor added last its shape; without, it has one axis.
+    pub fn shape(mut self, shape: &[u64]) -> Self {
+        let tensor = self.last();
+        assert_eq!(
+            shape.iter().product::<u64>(),
+            tensor.len() as u64,
+            "elements of the shape and of the experts"
+        );
+        tensor.shape = shape.to_vec();
         self
     }
 
@@ -273,6 +287,8 @@ impl<'a> Session<'a> {
                     }
                     // As the host does: the first elements of each block.
                     call.len = call.len.div_ceil(plan.sample[pass as usize].max(1));
+                    let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
+                    (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
                     // SAFETY: every pointer of the call is valid; `sums` is as long as the plan says.
                     self.method.observe.map(|observe| unsafe { observe(call, pass, sums.as_mut_ptr()) })
                 })?;
@@ -300,8 +316,15 @@ impl<'a> Session<'a> {
         let from = |values: &Option<Vec<f32>>, offset: usize| {
             values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
         };
+        let one_axis = [tensor.len() as u64];
+        let shape = if tensor.shape.is_empty() { &one_axis } else { &tensor.shape[..] };
+        let mut block_len = self.trial.block_len;
+        if self.trial.entry.spec.flags & abi::flags::ROWS != 0 {
+            let row = if shape.len() > 1 { shape[1..].iter().product() } else { tensor.len() as u64 };
+            block_len = block_len.next_multiple_of(8 * (row as usize).max(1));
+        }
         // An empty tensor is one empty block.
-        for offset in (0..tensor.len().max(1)).step_by(self.trial.block_len) {
+        for offset in (0..tensor.len().max(1)).step_by(block_len) {
             let dense = |expert: &Vec<f32>| abi::Tensor {
                 dense: expert[offset..].as_ptr(),
                 b: core::ptr::null(),
@@ -309,10 +332,9 @@ impl<'a> Session<'a> {
                 rank: 0,
             };
             let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
-            let shape = [tensor.len() as u64];
             let mut call = self.call(t, totals);
-            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), 1, shape[0]);
-            (call.offset, call.len) = (offset as u64, self.trial.block_len.min(tensor.len() - offset) as u64);
+            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, one_axis[0]);
+            (call.offset, call.len) = (offset as u64, block_len.min(tensor.len() - offset) as u64);
             call.experts = experts.as_ptr();
             call.base = from(&tensor.base, offset);
             call.merged = from(&tensor.merged, offset);

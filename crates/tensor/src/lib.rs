@@ -22,4 +22,4 @@ pub use bitmask::{
 pub use dtype::Dtype;
 pub use error::TensorError;
 pub use low_rank::LowRank;
-pub use view::{TensorView, numel};
+pub use view::{TensorView, numel, row_len, row_step};

@@ -8,6 +8,18 @@ pub fn numel(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
+/// Elements of a row: of what lies under one index of the first axis, or of all of a vector. At least 1.
+pub fn row_len(shape: &[usize]) -> usize {
+    let row = if shape.len() > 1 { &shape[1..] } else { shape };
+    row.iter().product::<usize>().max(1)
+}
+
+/// The fewest elements that are whole rows and whole bytes of a mask.
+pub fn row_step(shape: &[usize]) -> usize {
+    let row = row_len(shape);
+    row << 3u32.saturating_sub(row.trailing_zeros())
+}
+
 /// A tensor as it lies in a file or a buffer: dtype, shape and borrowed little-endian, row-major bytes.
 /// The bytes need no alignment.
 #[derive(Debug, Clone, Copy)]

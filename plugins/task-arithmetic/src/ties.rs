@@ -1,12 +1,11 @@
 //! `ties`: trim, elect a sign, merge those that agree.
 
-use std::cell::RefCell;
-
+use skillweld_plugin_sdk::trim::{self, Scope, Threshold};
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws, vectorize};
 
+use crate::equals::Numbers;
 use crate::join::{Join, TILE, Thin, for_each_tile, merge, sum_of_signs, weigh};
 use crate::rescale;
-use crate::trim::{self, AMONG_EQUALS, Scope, Threshold};
 
 /// TIES-Merging. `density` of each expert's largest entries are kept; each element takes the sign of the weighted sum;
 /// the entries of that sign are averaged, or summed without `normalize`. With `rescale` the entries kept of each expert
@@ -49,16 +48,13 @@ impl MergeMethod for Ties {
 
     fn plan(params: &Params<'_>) -> Result<Plan> {
         let sums: Vec<usize> = passes(params).into_iter().map(|(_, len)| len).collect();
-        let plan = match scope(params) {
-            Scope::Tensor => Plan::per_tensor(sums),
-            Scope::Global => Plan::global(sums),
-        };
+        let plan = Scope::of(params).plan(sums);
         Ok(if trims(params) { plan.sample(0, trim::SAMPLE) } else { plan })
     }
 
     fn observe(block: &Block<'_>, pass: usize, sums: &mut [f64]) -> Result {
         match passes(block)[pass].0 {
-            Pass::Threshold(pass) => return trim::observe(block, scope(block), pass, sums),
+            Pass::Threshold(pass) => return trim::observe(block, Scope::of(block), pass, sums),
             Pass::Norms => rescale::observe(block, &Trim::new(block, vec![1.0; block.experts()])?, sums),
             Pass::Signs => for_each_tile(block, &Trim::new(block, weights(block))?, |_, len, rows| {
                 sums[0] += sum_of_signs(rows, len);
@@ -78,10 +74,6 @@ impl MergeMethod for Ties {
     }
 }
 
-fn scope(params: &Params<'_>) -> Scope {
-    if params.choice("scope") == "global" { Scope::Global } else { Scope::Tensor }
-}
-
 /// Whether any expert is trimmed: else there is no threshold to find.
 fn trims(params: &Params<'_>) -> bool {
     params.expert_numbers("density").iter().any(|&density| density < 1.0)
@@ -90,7 +82,7 @@ fn trims(params: &Params<'_>) -> bool {
 /// Whether the majority sign is needed.
 fn counts_signs(params: &Params<'_>) -> bool {
     match params.choice("zero_sum") {
-        "auto" => scope(params) == Scope::Global,
+        "auto" => Scope::of(params) == Scope::Global,
         choice => choice == "majority",
     }
 }
@@ -155,26 +147,14 @@ struct Trim<'a> {
     weights: Vec<f32>,
     /// `None`: keep everything.
     thresholds: Vec<Option<Threshold>>,
-    /// Start of the tile thinned last, and the random numbers of its elements: all experts take the same.
-    among_equals: RefCell<Option<(usize, [u32; TILE])>>,
+    numbers: Numbers,
 }
 
 impl<'a> Trim<'a> {
     fn new(block: &'a Block<'a>, weights: Vec<f32>) -> Result<Self> {
-        let threshold = |k| if trims(block) { trim::threshold(block, scope(block), k) } else { Ok(None) };
+        let threshold = |k| if trims(block) { trim::threshold(block, Scope::of(block), k) } else { Ok(None) };
         let thresholds = (0..block.experts()).map(threshold).collect::<Result<_>>()?;
-        Ok(Self { block, weights, thresholds, among_equals: RefCell::new(None) })
-    }
-
-    /// Calls `work` with the random numbers of the tile that starts at element `start` of the block.
-    fn with_numbers(&self, start: usize, work: impl FnOnce(&[u32; TILE])) {
-        let mut tile = self.among_equals.borrow_mut();
-        let (filled, numbers) = tile.get_or_insert((usize::MAX, [0; TILE]));
-        if *filled != start {
-            AMONG_EQUALS.fill(self.block.offset() + start as u64, numbers);
-            *filled = start;
-        }
-        work(numbers);
+        Ok(Self { block, weights, thresholds, numbers: Numbers::default() })
     }
 }
 
@@ -182,9 +162,11 @@ impl Thin for Trim<'_> {
     fn thin(&self, k: usize, start: usize, values: &mut [f32]) {
         let (expert, weight) = (&self.block.expert(k)[start..], self.weights[k]);
         match self.thresholds[k] {
-            Some(Threshold { magnitude, equal_below: Some(below) }) => self.with_numbers(start, |numbers| {
-                weigh_some(values, expert, weight, magnitude, numbers, below);
-            }),
+            Some(Threshold { magnitude, equal_below: Some(below) }) => {
+                self.numbers.with_tile(self.block.offset() + start as u64, |numbers| {
+                    weigh_some(values, expert, weight, magnitude, numbers, below);
+                });
+            }
             Some(Threshold { magnitude, equal_below: None }) => {
                 weigh_large(values, expert, weight, magnitude);
             }

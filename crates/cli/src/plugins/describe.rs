@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use skillweld_plugin_host::{Method, flags, laws};
 
-const FLAGS: [(u64, &str); 8] = [
+const FLAGS: [(u64, &str); 9] = [
     (flags::TASK_VECTORS, "task_vectors"),
     (flags::NEEDS_BASE, "needs_base"),
     (flags::ELEMENTWISE, "elementwise"),
+    (flags::ROWS, "rows"),
     (flags::MATRIX, "matrix"),
     (flags::LOW_RANK, "low_rank"),
     (flags::DETERMINISTIC, "deterministic"),

@@ -37,8 +37,7 @@ impl HashBook {
         self.copies.insert(place(copy), place(original));
     }
 
-    /// Hashes the blocks of `view` that overlap elements `start..end`, unless that was done before. `start` is a
-    /// multiple of the block.
+    /// Hashes the blocks of `view` that overlap elements `start..end`, unless that was done before.
     pub(crate) fn offer(&self, view: &TensorView<'_>, start: usize, end: usize) {
         let Some(hashes) = self.tensors.get(&place(view)) else { return };
         for block in start / self.cut.block..end.div_ceil(self.cut.block) {

@@ -181,7 +181,7 @@ impl Executor<'_> {
         let Some(work) = self.worked(index) else { return Ok(()) };
         let totals = self.totals_of(&work, threads)?;
         let mask_totals = self.mask_totals_of(&work, threads)?;
-        let units: Vec<_> = self.cut().slabs(index, work.tensor.numel(), work.whole()).collect();
+        let units: Vec<_> = work.cut(self.cut()).slabs(index, work.tensor.numel(), work.whole()).collect();
         threads.for_each(
             units.len(),
             || self.pool.take(),
@@ -214,7 +214,7 @@ impl Executor<'_> {
             mask.resize(BitMask::byte_len(slab.len()), 0);
         }
         work.load_slab(slab, inputs)?;
-        for block in self.cut().blocks(slab, work.whole()) {
+        for block in work.cut(self.cut()).blocks(slab, work.whole()) {
             work.load_block(slab, &block, inputs)?;
             work.run(&block, inputs, outputs, totals)?;
             if let Some(mask) = work.merge.mask.as_ref().filter(|_| tasks > 0) {

@@ -54,6 +54,13 @@ pub(crate) struct Unit {
 const MIN_SAMPLE: usize = 512;
 
 impl Cut {
+    /// Blocks and slabs of whole rows, as many as fit, but at least `step` elements: some rows, and a multiple of 8.
+    pub(crate) fn between_rows(self, step: usize) -> Self {
+        let fit = |size: usize, step: usize| (size / step).max(1) * step;
+        let block = fit(self.block, step);
+        Self { block, slab: fit(self.slab, block), ..self }
+    }
+
     /// Number of slabs of a tensor; an empty tensor has one, so that it is written (with nothing in it) too.
     fn slab_count(self, numel: usize, whole: bool) -> usize {
         if whole { 1 } else { numel.div_ceil(self.slab).max(1) }
@@ -101,6 +108,25 @@ mod tests {
                     next = block.end;
                 }
                 prop_assert_eq!(unit.range.end, next);
+            }
+            prop_assert_eq!(next, numel);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_between_rows_hold_whole_rows(rows in 1usize..70, row in 1usize..40_000, large: bool) {
+            let cut = Cut::default();
+            let shape = if large { vec![rows * row] } else { vec![rows, row] };
+            let (numel, row) = (rows * row, skillweld_tensor::row_len(&shape));
+            let cut = cut.between_rows(skillweld_tensor::row_step(&shape));
+            let mut next = 0;
+            for unit in cut.slabs(0, numel, false) {
+                for block in cut.blocks(&unit.range, false) {
+                    prop_assert_eq!((block.start, block.start % 8, block.len() % row), (next, 0, 0));
+                    prop_assert!(block.len() <= Cut::default().block.max(8 * row));
+                    next = block.end;
+                }
             }
             prop_assert_eq!(next, numel);
         }

@@ -4,10 +4,11 @@ use std::ops::{ControlFlow, Range};
 
 use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks, flags};
 use skillweld_simd::vectorize;
-use skillweld_tensor::{TensorView, convert};
+use skillweld_tensor::{TensorView, convert, row_step};
 
 use super::buffers::{Inputs, Outputs, sized};
 use super::hashing::HashBook;
+use super::units::Cut;
 use crate::MergeError;
 use crate::plan::{Input, Merge, PlannedTensor};
 use crate::source::{Source, product_block};
@@ -34,7 +35,16 @@ pub(super) const BASE: &str = "the base model";
 impl Worked<'_> {
     /// A method wants the tensor in one piece.
     pub(crate) fn whole(&self) -> bool {
-        let wants = |bound: &Bound| bound.method().has(flags::MATRIX);
+        self.wants(flags::MATRIX)
+    }
+
+    /// `cut`, or between rows where a method wants these whole.
+    pub(crate) fn cut(&self, cut: Cut) -> Cut {
+        if self.wants(flags::ROWS) { cut.between_rows(row_step(self.tensor.shape)) } else { cut }
+    }
+
+    fn wants(&self, flag: u64) -> bool {
+        let wants = |bound: &Bound| bound.method().has(flag);
         wants(&self.merge.method) || self.merge.mask.as_ref().is_some_and(wants)
     }
 

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use skillweld_plugin_host::{Method, flags};
+use skillweld_tensor::row_step;
 
 use super::Law;
 use crate::case::{Case, Values, With};
@@ -19,12 +20,12 @@ pub(crate) const LAW: Law = Law {
 
 fn check(subject: &Subject<'_>) -> Outcome {
     let method = subject.method;
-    if !method.has(flags::ELEMENTWISE) {
+    if method.has(flags::MATRIX) {
         return Outcome::Skipped { reason: "wants whole tensors".into() };
     }
     let cases = prop_oneof![
-        with_cuts(subject.cases(Values::Exact, Reach::Wild)),
-        with_cuts(subject.cases(Values::Rough, Reach::Wild)),
+        with_cuts(subject.cases(Values::Exact, Reach::Wild), method.has(flags::ROWS)),
+        with_cuts(subject.cases(Values::Rough, Reach::Wild), method.has(flags::ROWS)),
     ];
     subject.for_all(&cases, |With { case, extra: cuts, .. }| {
         let whole = run(method, case, &Setup::default())?;
@@ -41,14 +42,15 @@ fn check(subject: &Subject<'_>) -> Outcome {
     })
 }
 
-fn with_cuts(cases: BoxedStrategy<Case>) -> BoxedStrategy<With<Vec<usize>>> {
-    let cut = |case: Case| {
-        let last = case.numel().saturating_sub(1) / 8;
-        let eighths = proptest::sample::subsequence((1..=last).collect::<Vec<_>>(), 0..=last);
-        eighths.prop_map(move |eighths| With {
+fn with_cuts(cases: BoxedStrategy<Case>, between_rows: bool) -> BoxedStrategy<With<Vec<usize>>> {
+    let cut = move |case: Case| {
+        let step = if between_rows { row_step(&case.shape) } else { 8 };
+        let last = case.numel().saturating_sub(1) / step;
+        let steps = proptest::sample::subsequence((1..=last).collect::<Vec<_>>(), 0..=last);
+        steps.prop_map(move |steps| With {
             case: case.clone(),
             what: "cut at",
-            extra: eighths.into_iter().map(|eighth| 8 * eighth).collect(),
+            extra: steps.into_iter().map(|i| step * i).collect(),
         })
     };
     Case::some_long(cases).prop_flat_map(cut).boxed()

@@ -39,7 +39,7 @@ fn check(subject: &Subject<'_>) -> Outcome {
     subject.for_all(&cases, |With { case, extra: place, .. }| {
         let (_, i) = place.ok_or(Finding::Beside)?;
         let output = run(method, case, &Setup::default())?;
-        if method.has(flags::ELEMENTWISE) {
+        if !method.has(flags::MATRIX) {
             return require(!output.values[i].is_finite(), || {
                 format!("element {i} comes out as {}", output.values[i])
             });

@@ -1,5 +1,8 @@
 //! Every method against a slow one that follows its definition, element by element.
 
+mod breadcrumbs;
+mod della;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use skillweld_plugin_sdk::Random;
@@ -41,23 +44,34 @@ fn keep_largest(values: &[f32], count: usize) -> Vec<f32> {
     values.iter().map(|&x| if x.abs() >= threshold { x } else { 0.0 }).collect()
 }
 
-/// Entries larger than the `count`-th, and of those as large as it each with the chance that makes `count` the mean.
-fn keep_about(values: &[f32], count: usize) -> Vec<f32> {
+/// Whether each entry is larger than the `count`-th, or as large as it: those each with the chance that makes `count` the
+/// mean.
+fn about(values: &[f32], count: usize) -> Vec<bool> {
     let threshold = threshold(values, count);
     let larger = values.iter().filter(|x| x.abs() > threshold).count();
     let equal = values.iter().filter(|x| x.abs() == threshold).count();
     let below = (count - larger.min(count)) as f64 / equal as f64 * 2f64.powi(32);
+    let all = larger + equal == count;
     let mut numbers = vec![0; values.len()];
     Random::new(0, 0).fill(0, &mut numbers);
-    let keep = |(&x, number): (&f32, u32)| {
-        let keep = x.abs() > threshold || (x.abs() == threshold && f64::from(number) < below.floor());
-        if keep { x } else { 0.0 }
+    let among = |(&x, number): (&f32, u32)| {
+        x.abs() > threshold || (x.abs() == threshold && (all || f64::from(number) < below.floor()))
     };
-    if larger + equal == count {
-        keep_largest(values, count)
-    } else {
-        values.iter().zip(numbers).map(keep).collect()
-    }
+    values.iter().zip(numbers).map(among).collect()
+}
+
+/// Those of [`about`], and zeros.
+fn keep_about(values: &[f32], count: usize) -> Vec<f32> {
+    let keep = |(&x, keep)| if keep { x } else { 0.0 };
+    values.iter().zip(about(values, count)).map(keep).collect()
+}
+
+/// The sum of thinned task vectors in element i.
+fn sum(values: [f32; 3], rule: &Rule) -> f32 {
+    let weighted = weighted(values, rule.weights, rule.factors);
+    let total: f32 = rule.weights.iter().map(|&w| w as f32).sum();
+    let divisor = if rule.normalize && total.abs() >= 1e-8 { total } else { 1.0 };
+    (weighted[0] + weighted[1] + weighted[2]) / divisor * rule.lambda as f32
 }
 
 /// What scales the thinned vector back to the norm of the whole one.

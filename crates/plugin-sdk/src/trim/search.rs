@@ -7,17 +7,18 @@
 //! the last. A threshold among the rest makes that bin the next interval. A guess that missed is followed by the interval
 //! of all magnitudes, which cannot.
 
-use skillweld_plugin_sdk::{keep_between, vectorize};
+use skillweld_simd::between::keep_between;
+use skillweld_simd::vectorize;
 
 /// Lengths of the tables of one expert.
-pub(crate) struct Bins {
+pub(super) struct Bins {
     /// Of the sample's pass.
-    pub(crate) sample: usize,
+    pub(super) sample: usize,
     /// Of all others: two halves a bin, the number below the interval, the number above.
-    pub(crate) interval: usize,
+    pub(super) interval: usize,
 }
 
-pub(crate) const BINS: Bins = Bins { sample: SAMPLE_BINS, interval: HALVES + 2 };
+pub(super) const BINS: Bins = Bins { sample: SAMPLE_BINS, interval: HALVES + 2 };
 
 /// Lowest of the bits that a sample is counted by: exponent and three bits of mantissa.
 const SAMPLE_SHIFT: u32 = 20;
@@ -32,14 +33,14 @@ const DOUBT: f64 = 6.0;
 
 /// Magnitudes `low..low + (2^INTERVAL_BITS << shift)` as bits, in bins of 2^shift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interval {
+pub(super) struct Interval {
     low: u32,
     shift: u32,
 }
 
 /// What is known of a threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Search {
+pub(super) enum Search {
     /// It lies in this interval, or so it seems.
     Open(Interval),
     /// It is this.
@@ -51,16 +52,16 @@ pub(crate) enum Search {
         /// So many entries equal it.
         count: f64,
     },
-    /// There are fewer than K entries.
+    /// There are fewer than K entries, or K is none.
     Nothing,
 }
 
 impl Interval {
     /// All magnitudes.
-    const ALL: Self = Self { low: 0, shift: 31 - INTERVAL_BITS };
+    pub(super) const ALL: Self = Self { low: 0, shift: 31 - INTERVAL_BITS };
 
     /// Where a sample puts the threshold above which lies the share `density` of all entries.
-    pub(crate) fn guess(sample: &[f64], density: f64) -> Self {
+    pub(super) fn guess(sample: &[f64], density: f64) -> Self {
         let groups = group_sums(sample);
         let count: f64 = groups.iter().sum();
         let (rank, doubt) = (density * count, DOUBT * (count * density * (1.0 - density)).sqrt() + 1.0);
@@ -73,13 +74,13 @@ impl Interval {
     }
 
     /// What the table counted over the interval says of the `rank(n)`-th largest of n entries.
-    pub(crate) fn narrow(self, table: &[f64], rank: impl FnOnce(f64) -> f64) -> Search {
+    pub(super) fn narrow(self, table: &[f64], rank: impl FnOnce(f64) -> f64) -> Search {
         let (halves, outside) = table.split_at(HALVES);
         let (below, above) = (outside[0], outside[1]);
         let groups = group_sums(halves);
         let count = below + above + groups.iter().sum::<f64>();
         let rank = rank(count);
-        if rank > count {
+        if rank > count || rank < 1.0 {
             return Search::Nothing;
         }
         // From the interval's upper end on.
@@ -114,7 +115,7 @@ fn select_in(counts: &[f64], mut rank: f64) -> Option<(usize, f64)> {
 }
 
 /// Counts a block for a pass over `interval`.
-pub(crate) fn count_within(values: &[f32], interval: Interval, table: &mut [f64]) {
+pub(super) fn count_within(values: &[f32], interval: Interval, table: &mut [f64]) {
     let Interval { low, shift } = interval;
     let end = low.saturating_add(1 << (INTERVAL_BITS + shift));
     let mut tables = [[0; HALVES]; TABLES];
@@ -138,7 +139,7 @@ const TABLES: usize = 4;
 
 vectorize! {
     /// Counts the upper bits of a sample. Whole numbers, which f64 adds exactly in any order.
-    pub(crate) fn count_sample(values: &[f32], counts: &mut [f64]) {
+    pub(super) fn count_sample(values: &[f32], counts: &mut [f64]) {
         let mut digits = [0u16; 64];
         for values in values.chunks(64) {
             for (digit, value) in digits.iter_mut().zip(values) {
@@ -218,7 +219,7 @@ mod tests {
             let larger = sorted.iter().filter(|&&x| x > bits).count();
             let equal = sorted.iter().filter(|&&x| x == bits).count();
             // The sample's pass is not among these.
-            for _ in 1..crate::trim::PASSES {
+            for _ in 1..super::super::PASSES {
                 let mut table = vec![0.0; BINS.interval];
                 values.chunks(700).for_each(|block| count_within(block, interval, &mut table));
                 match interval.narrow(&table, |_| wanted as f64) {
