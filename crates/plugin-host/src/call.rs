@@ -17,7 +17,7 @@ pub struct BlockInputs<'a> {
     pub shape: &'a [usize],
     /// First element of the block within the flattened tensor; a multiple of 8.
     pub offset: usize,
-    /// Elements in the block; the whole tensor for methods with [`flags::MATRIX`].
+    /// Elements in the block; all of the tensor where the plan says `whole`.
     pub len: usize,
     /// Task vectors or weights, one an expert (see [`Method::takes_task_vectors`]).
     pub experts: &'a [ExpertBlock<'a>],
@@ -258,7 +258,7 @@ impl Bound {
                 "a block of {len} at {offset} reaches past the tensor's {numel} elements"
             )));
         }
-        if self.method.has(flags::MATRIX) && len != numel {
+        if self.plan().whole && len != numel {
             return Err(bad(format!("the method wants whole tensors, not {len} of {numel} elements")));
         }
         self.check_len(block.key, "list of experts", block.experts.len(), self.expert_count)?;

@@ -23,6 +23,8 @@ pub struct Trial {
 
 #[derive(Default)]
 struct TrialTensor {
+    /// Empty: as many elements in one dimension.
+    shape: Vec<u64>,
     experts: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,
     merged: Option<Vec<f32>>,
@@ -42,6 +44,14 @@ impl Trial {
             "experts of different lengths"
         );
         self.tensors.push(TrialTensor { experts, ..TrialTensor::default() });
+        self
+    }
+
+    /// Gives the tensor added last its shape; without it, it has one dimension.
+    pub fn shape(mut self, shape: &[usize]) -> Self {
+        let tensor = self.last();
+        assert_eq!(shape.iter().product::<usize>(), tensor.len(), "the shape has another number of elements");
+        tensor.shape = shape.iter().map(|&n| n as u64).collect();
         self
     }
 
@@ -101,7 +111,7 @@ impl Trial {
         let totals = session.totals(&plan)?;
         let merge = |(t, tensor): (usize, &TrialTensor)| {
             let mut out = vec![0.0; tensor.len()];
-            session.for_each_block(t, &totals[t], |call| {
+            session.for_each_block(t, &plan, &totals[t], |call| {
                 let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
                 (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
                 call.out = out[call.offset as usize..].as_mut_ptr();
@@ -118,9 +128,10 @@ impl Trial {
         let session = Session::new(self);
         let len = self.tensors[0].len();
         let run = || {
-            let totals = session.totals(&session.plan()?)?;
+            let plan = session.plan()?;
+            let totals = session.totals(&plan)?;
             let mut bytes = vec![vec![0u8; len.div_ceil(8)]; session.experts];
-            session.for_each_block(0, &totals[0], |call| {
+            session.for_each_block(0, &plan, &totals[0], |call| {
                 let start = call.offset as usize / 8;
                 let masks: Vec<*mut u8> = bytes.iter_mut().map(|mask| mask[start..].as_mut_ptr()).collect();
                 call.masks = masks.as_ptr();
@@ -253,6 +264,7 @@ impl<'a> Session<'a> {
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
             sample: [0; abi::MAX_PASSES],
+            whole: 0,
         };
         // SAFETY: the structs are valid, and `plan` is this call's to write.
         self.check(self.method.plan.map(|fill| unsafe { fill(&self.host, &self.params, &mut plan) }))?;
@@ -267,7 +279,7 @@ impl<'a> Session<'a> {
             let mut sums = vec![vec![0.0; len]; totals.len()];
             for (t, sums) in sums.iter_mut().enumerate() {
                 self.heard.settled.set(false);
-                self.for_each_block(t, &totals[t], |call| {
+                self.for_each_block(t, plan, &totals[t], |call| {
                     if self.heard.settled.get() {
                         return Some(abi::status::OK);
                     }
@@ -293,6 +305,7 @@ impl<'a> Session<'a> {
     fn for_each_block(
         &self,
         t: usize,
+        plan: &abi::Plan,
         totals: &[f64],
         mut visit: impl FnMut(&mut abi::Call) -> Option<i32>,
     ) -> Result<(), String> {
@@ -300,8 +313,11 @@ impl<'a> Session<'a> {
         let from = |values: &Option<Vec<f32>>, offset: usize| {
             values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
         };
+        let flat = [tensor.len() as u64];
+        let shape = if tensor.shape.is_empty() { &flat[..] } else { &tensor.shape };
         // An empty tensor is one empty block.
-        for offset in (0..tensor.len().max(1)).step_by(self.trial.block_len) {
+        let block_len = if plan.whole == 0 { self.trial.block_len } else { tensor.len().max(1) };
+        for offset in (0..tensor.len().max(1)).step_by(block_len) {
             let dense = |expert: &Vec<f32>| abi::Tensor {
                 dense: expert[offset..].as_ptr(),
                 b: core::ptr::null(),
@@ -309,10 +325,9 @@ impl<'a> Session<'a> {
                 rank: 0,
             };
             let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
-            let shape = [tensor.len() as u64];
             let mut call = self.call(t, totals);
-            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), 1, shape[0]);
-            (call.offset, call.len) = (offset as u64, self.trial.block_len.min(tensor.len() - offset) as u64);
+            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, flat[0]);
+            (call.offset, call.len) = (offset as u64, block_len.min(tensor.len() - offset) as u64);
             call.experts = experts.as_ptr();
             call.base = from(&tensor.base, offset);
             call.merged = from(&tensor.merged, offset);

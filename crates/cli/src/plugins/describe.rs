@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skillweld_plugin_host::{Method, flags, laws};
 
-const FLAGS: [(u64, &str); 8] = [
+const FLAGS: [(u64, &str); 9] = [
     (flags::TASK_VECTORS, "task_vectors"),
     (flags::NEEDS_BASE, "needs_base"),
     (flags::ELEMENTWISE, "elementwise"),
@@ -12,6 +12,7 @@ const FLAGS: [(u64, &str); 8] = [
     (flags::DETERMINISTIC, "deterministic"),
     (flags::EMITS_MASKS, "emits_masks"),
     (flags::PROPAGATES_NON_FINITE, "propagates_non_finite"),
+    (flags::OPTIONAL_BASE, "optional_base"),
 ];
 
 const LAWS: [(u64, &str); 8] = [

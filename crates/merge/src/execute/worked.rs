@@ -34,7 +34,7 @@ pub(super) const BASE: &str = "the base model";
 impl Worked<'_> {
     /// A method wants the tensor in one piece.
     pub(crate) fn whole(&self) -> bool {
-        let wants = |bound: &Bound| bound.method().has(flags::MATRIX);
+        let wants = |bound: &Bound| bound.plan().whole;
         wants(&self.merge.method) || self.merge.mask.as_ref().is_some_and(wants)
     }
 
