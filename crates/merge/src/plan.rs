@@ -145,6 +145,6 @@ impl PlannedTensor<'_> {
 impl Merge<'_> {
     /// The method works on τ_k = Θ_k − Θ₀ and gives τ.
     pub(crate) fn on_task_vectors(&self) -> bool {
-        self.method.method().takes_task_vectors()
+        self.base.is_some() && self.method.method().takes_task_vectors()
     }
 }

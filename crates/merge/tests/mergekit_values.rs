@@ -71,14 +71,38 @@ fn ties_rescales_to_the_norm_when_told() {
 }
 
 #[test]
+fn methods_on_the_sphere_are_mergekits() {
+    for name in ["nuslerp", "nuslerp_rows", "nuslerp_columns", "multislerp", "multislerp_base"] {
+        assert_same(name);
+    }
+    // With a base model among the models, and fewer steps.
+    assert_same("karcher");
+    assert_same("karcher_base");
+}
+
+#[test]
+fn other_methods_are_mergekits() {
+    for name in ["model_stock", "model_stock_rows", "nearswap", "arcee_fusion"] {
+        assert_same(name);
+    }
+}
+
+#[test]
 fn one_rounding_to_bf16_is_at_most_one_step_off() {
-    let (merged, expected, _) = run("ties_rescale_bf16");
+    for name in ["ties_rescale_bf16", "nuslerp_base"] {
+        assert_one_step_off(name);
+    }
+}
+
+#[track_caller]
+fn assert_one_step_off(name: &str) {
+    let (merged, expected, _) = run(name);
     for key in merged.keys() {
         let (a, b) = (merged.get(key).unwrap(), expected.get(key).unwrap());
         assert_eq!((a.dtype(), b.dtype()), (Dtype::BF16, Dtype::BF16));
         for (a, b) in a.bytes().chunks_exact(2).zip(b.bytes().chunks_exact(2)) {
             let [a, b] = [a, b].map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-            assert!(a >> 15 == b >> 15 && a.abs_diff(b) <= 1, "{key}: {a:04x} {b:04x}");
+            assert!(a >> 15 == b >> 15 && a.abs_diff(b) <= 1, "{name} {key}: {a:04x} {b:04x}");
         }
     }
 }

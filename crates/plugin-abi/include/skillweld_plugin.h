@@ -1,4 +1,4 @@
-/* Skillweld plugin boundary, version 1.2. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
+/* Skillweld plugin boundary, version 1.3. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
  * crates/plugin-abi/tests/header.rs. C99 or C++. A plugin is a shared library that exports
  *
  *     const skw_plugin skillweld_plugin_v1 = { SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, ... };
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define SKW_MAGIC 0x444C574C4C494B53ull /* "SKILLWLD", little-endian */
-#define SKW_ABI_MINOR 2u
+#define SKW_ABI_MINOR 3u
 #define SKW_LAYOUT_HASH 0xd3890e536668d4b5ull
 #define SKW_MAX_PASSES 8
 
@@ -33,6 +33,7 @@ extern "C" {
 #define SKW_DETERMINISTIC (1ull << 5)         /* does not use skw_call.seed */
 #define SKW_EMITS_MASKS (1ull << 6)           /* merge: belongs to skw_method.mask; mask: has rescalers */
 #define SKW_PROPAGATES_NON_FINITE (1ull << 7) /* NaN and infinity in, NaN or infinity out */
+#define SKW_OPTIONAL_BASE (1ull << 8)         /* 1.3; with SKW_TASK_VECTORS: weights where there is no base model */
 #define SKW_ROWS (1ull << 9)                  /* the host may cut tensors between rows; a vector is one row */
 
 /* skw_method.laws: what skillweld plugins check may hold the method to */
@@ -89,6 +90,7 @@ typedef struct skw_plan { /* zeroed by the host, but for size */
     uint64_t sums_len[SKW_MAX_PASSES];
     uint64_t scratch_per_element; /* floats */
     uint64_t sample[SKW_MAX_PASSES]; /* 1.1: one element of so many is enough for the pass; 0 or 1: all */
+    uint64_t whole; /* 1.3: non-zero with SKW_ELEMENTWISE: with these parameters tensors come in one piece */
 } skw_plan;
 
 typedef struct skw_tensor { /* one expert in a block: dense, or factors with SKW_LOW_RANK */

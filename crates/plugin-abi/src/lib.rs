@@ -27,7 +27,7 @@ pub const SYMBOL: &str = "skillweld_plugin_v1";
 /// First field of [`Plugin`]: the bytes `SKILLWLD` read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SKILLWLD");
 /// Minor version of this boundary: counts the times a struct has grown.
-pub const ABI_MINOR: u32 = 2;
+pub const ABI_MINOR: u32 = 3;
 /// Most `observe` passes a method may ask for.
 pub const MAX_PASSES: usize = 8;
 
@@ -58,6 +58,9 @@ pub mod flags {
     /// NaN and infinity in an input come out as NaN or infinity, never as a plausible number. Without it they may
     /// come out as anything.
     pub const PROPAGATES_NON_FINITE: u64 = 1 << 7;
+    /// With [`TASK_VECTORS`]: where a recipe has no base model the method sees weights and gives weights. An older host
+    /// asks for a base model. Since 1.3.
+    pub const OPTIONAL_BASE: u64 = 1 << 8;
     /// Every row of the output depends on the same row of the inputs (and on totals): the host may cut tensors between
     /// rows. A row is what lies under one index of the first axis; a vector is one row. Older hosts refuse it.
     pub const ROWS: u64 = 1 << 9;
@@ -255,6 +258,9 @@ pub struct Plan {
     /// For each pass: one element of so many is enough for it, taken anywhere; 0 or 1: it must see all. The host may show
     /// such a pass shorter blocks with gaps between them, or everything. Since 1.1.
     pub sample: [u64; MAX_PASSES],
+    /// Non-zero: with these parameters an elementwise method wants each tensor in one piece, of whatever dimensions, because
+    /// it needs its rows or the order of its elements. Since 1.3.
+    pub whole: u64,
 }
 
 /// One expert's values in a block: dense, or as factors when the method has [`flags::LOW_RANK`].

@@ -48,6 +48,7 @@ fn constants_are_equal() {
         ("SKW_DETERMINISTIC", abi::flags::DETERMINISTIC),
         ("SKW_EMITS_MASKS", abi::flags::EMITS_MASKS),
         ("SKW_PROPAGATES_NON_FINITE", abi::flags::PROPAGATES_NON_FINITE),
+        ("SKW_OPTIONAL_BASE", abi::flags::OPTIONAL_BASE),
         ("SKW_ROWS", abi::flags::ROWS),
         ("SKW_LAW_IDENTITY", abi::laws::IDENTITY),
         ("SKW_LAW_PERMUTATION", abi::laws::PERMUTATION),
@@ -84,7 +85,7 @@ fn a_c_compiler_lays_the_structs_out_as_rust_does() {
         "skw_str" Str: ptr, len;
         "skw_host" Host: size, context, error, log, progress, cancelled, settled;
         "skw_params" Params: size, global, global_count, per_expert, per_expert_count, expert_count;
-        "skw_plan" Plan: size, passes, scope, sums_len, scratch_per_element, sample;
+        "skw_plan" Plan: size, passes, scope, sums_len, scratch_per_element, sample, whole;
         "skw_tensor" Tensor: dense, b, a, rank;
         "skw_call" Call: size, host, params, key, shape, ndim, numel, offset, len, seed, expert_count, experts,
             expert_stride, base, merged, totals, totals_len, out, masks, scratch, scratch_len;

@@ -11,7 +11,7 @@ use crate::guarded::Guarded;
 /// How to run; `Setup::default()` = in one block, dense.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
-    /// Where to cut the tensor: ascending multiples of 8 below its length.
+    /// Where to cut the tensor: ascending multiples of 8 below its length. A method that wants it whole gets it whole.
     pub(crate) cuts: &'a [usize],
     /// Totals to use instead of observing.
     pub(crate) totals: Option<&'a [f64]>,
@@ -67,7 +67,8 @@ pub(crate) fn run(method: &Method, case: &Case, setup: &Setup<'_>) -> Result<Out
 /// [`run`] with parameters that are bound already.
 pub(crate) fn run_bound(bound: &Bound, case: &Case, setup: &Setup<'_>) -> Result<Output, PluginError> {
     let mut output = Output { totals: setup.totals.unwrap_or_default().to_vec(), ..Output::default() };
-    let blocks = blocks(case.numel(), setup.cuts);
+    let cuts = if bound.plan().whole { &[] } else { setup.cuts };
+    let blocks = blocks(case.numel(), cuts);
     let poison = f32::from_bits(UNWRITTEN_BITS);
     if setup.totals.is_none() {
         for pass in 0..bound.plan().passes() {

@@ -9,12 +9,18 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 9] = [
+const MERGE_METHODS: [&str; 15] = [
+    "arcee_fusion",
     "dare_linear",
     "dare_ties",
     "emr",
+    "karcher",
     "linear",
     "magmax",
+    "model_stock",
+    "multislerp",
+    "nearswap",
+    "nuslerp",
     "passthrough",
     "slerp",
     "task_arithmetic",

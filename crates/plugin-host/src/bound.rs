@@ -28,6 +28,8 @@ pub struct Plan {
     pub scratch_per_element: usize,
     /// For each pass: one element of so many is enough, taken anywhere; 1 where it must see all.
     pub sample: Vec<usize>,
+    /// Tensors must come in one piece.
+    pub whole: bool,
 }
 
 /// Over what the sums of `observe` are taken.
@@ -184,7 +186,8 @@ impl Bound {
 
     fn ask_for_plan(&self, hooks: &HostHooks<'_>) -> Result<Plan, PluginError> {
         let functions = self.method.functions();
-        let Some(plan) = functions.plan else { return Ok(Plan::default()) };
+        let matrix = self.method.has(abi::flags::MATRIX);
+        let Some(plan) = functions.plan else { return Ok(Plan { whole: matrix, ..Plan::default() }) };
         let context = Context::new(hooks);
         let (host, params) = (context.host(), self.abi_params());
         let mut raw = abi::Plan {
@@ -194,6 +197,7 @@ impl Bound {
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
             sample: [0; abi::MAX_PASSES],
+            whole: 0,
         };
         // SAFETY: all three point to locals that outlive the call; lengths in `params` are those of its vectors.
         let status = unsafe { plan(&raw const host, &raw const params, &raw mut raw) };
@@ -227,6 +231,7 @@ impl Bound {
             scope,
             scratch_per_element: raw.scratch_per_element as usize,
             sample: raw.sample[..passes].iter().map(|&sample| sample.max(1) as usize).collect(),
+            whole: raw.whole != 0 || matrix,
         })
     }
 }

@@ -17,7 +17,7 @@ pub struct BlockInputs<'a> {
     pub shape: &'a [usize],
     /// First element of the block within the flattened tensor; a multiple of 8.
     pub offset: usize,
-    /// Elements in the block; whole rows for methods with [`flags::ROWS`], the whole tensor for those with [`flags::MATRIX`].
+    /// Elements in the block; whole rows for methods with [`flags::ROWS`], all of the tensor where the plan says `whole`.
     pub len: usize,
     /// Task vectors or weights, one an expert (see [`Method::takes_task_vectors`]).
     pub experts: &'a [ExpertBlock<'a>],
@@ -258,7 +258,7 @@ impl Bound {
                 "a block of {len} at {offset} reaches past the tensor's {numel} elements"
             )));
         }
-        if self.method.has(flags::MATRIX) && len != numel {
+        if self.plan().whole && len != numel {
             return Err(bad(format!("the method wants whole tensors, not {len} of {numel} elements")));
         }
         let row = row_len(block.shape);

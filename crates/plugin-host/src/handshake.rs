@@ -206,6 +206,9 @@ fn check_consistency(info: &MethodInfo, raw: &abi::Method) -> Result<(), String>
     if cuts.count() != 1 {
         return Err("exactly one of the flags ELEMENTWISE, ROWS and MATRIX must be set".into());
     }
+    if has(flags::OPTIONAL_BASE) && (!has(flags::TASK_VECTORS) || has(flags::NEEDS_BASE)) {
+        return Err("the flag OPTIONAL_BASE goes with TASK_VECTORS, and without NEEDS_BASE".into());
+    }
     if info.min_experts == 0 || info.max_experts.is_some_and(|max| max < info.min_experts) {
         return Err(format!(
             "min_experts {} and max_experts {} make no range",

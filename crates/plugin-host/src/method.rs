@@ -161,14 +161,15 @@ impl Method {
         self.inner.info.laws & law == law
     }
 
-    /// Its inputs are task vectors τ_k (mask methods: always) and so is what it gives.
+    /// Its inputs are task vectors τ_k (mask methods: always) and so is what it gives; with [`flags::OPTIONAL_BASE`] where
+    /// there is a base model.
     pub fn takes_task_vectors(&self) -> bool {
         self.kind() == Kind::Mask || self.has(flags::TASK_VECTORS)
     }
 
     /// It cannot run without a base model: to subtract, to read, or both.
     pub fn needs_base_model(&self) -> bool {
-        self.takes_task_vectors() || self.has(flags::NEEDS_BASE)
+        self.takes_task_vectors() && !self.has(flags::OPTIONAL_BASE) || self.has(flags::NEEDS_BASE)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::marker::PhantomData;
+use core::mem::offset_of;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
@@ -165,8 +166,15 @@ unsafe extern "C" fn plan<P: Passes>(
             (*plan).sums_len = sums_len;
             (*plan).scratch_per_element = wanted.scratch_per_element as u64;
             // A host of version 1.0 has no room for it, and shows every pass everything.
-            if (*plan).size as usize >= size_of::<abi::Plan>() {
+            if (*plan).size as usize >= offset_of!(abi::Plan, whole) {
                 (*plan).sample = wanted.sample.map(|sample| sample as u64);
+            }
+            if (*plan).size as usize >= size_of::<abi::Plan>() {
+                (*plan).whole = u64::from(wanted.whole);
+            } else if wanted.whole {
+                return Err("with these parameters the method needs whole tensors, which this program only hands out \
+                            from version 1.3 of the plugin boundary on: update it"
+                    .into());
             }
         }
         Ok(())

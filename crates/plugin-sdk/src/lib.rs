@@ -44,7 +44,8 @@
 //! [`MergeMethod::observe`] adds each block's share to `f64` sums, and the totals come back in [`Block::totals`].
 //!
 //! Methods on whole matrices ([`Spec::matrix`]) find decompositions and products in `linalg`, with the feature of that
-//! name.
+//! name. [`gram`] is for those whose result is a weighted sum of the experts with factors that depend on lengths and
+//! angles.
 //!
 //! A method that works in blocks may bring a kernel along, for `skillweld merge --device cuda`: one line,
 //! [`MergeMethod::CUDA`], and a `.cu` file that includes `skillweld_cuda.h`.
@@ -56,6 +57,7 @@
 
 mod block;
 pub mod export;
+pub mod gram;
 #[cfg(feature = "linalg")]
 pub mod linalg;
 mod masks;

@@ -91,6 +91,7 @@ pub struct Plan {
     pub(crate) sums: Vec<usize>,
     pub(crate) scratch_per_element: usize,
     pub(crate) sample: [usize; abi::MAX_PASSES],
+    pub(crate) whole: bool,
 }
 
 impl Plan {
@@ -118,6 +119,13 @@ impl Plan {
     pub fn sample(mut self, pass: usize, one_of: usize) -> Self {
         assert!(pass < self.passes(), "pass {pass} of {}", self.passes());
         self.sample[pass] = one_of;
+        self
+    }
+
+    /// Each tensor comes in one piece, of whatever dimensions: for parameters with which an elementwise method needs a
+    /// tensor's rows, or the order of its elements. It costs memory; sums over passes do not.
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
         self
     }
 

@@ -79,6 +79,11 @@ impl Spec {
         self.flag(flags::TASK_VECTORS)
     }
 
+    /// As [`task_vectors`](Self::task_vectors), but without a base model the method sees weights, and gives weights.
+    pub const fn optional_base(self) -> Self {
+        self.task_vectors().flag(flags::OPTIONAL_BASE)
+    }
+
     /// Reads [`Block::base`](crate::Block::base).
     pub const fn needs_base(self) -> Self {
         self.flag(flags::NEEDS_BASE)

@@ -23,7 +23,7 @@ pub struct Trial {
 
 #[derive(Default)]
 struct TrialTensor {
-    /// Empty: one axis.
+    /// Empty: as many elements in one dimension.
     shape: Vec<u64>,
     experts: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,
@@ -47,15 +47,11 @@ impl Trial {
         self
     }
 
-    /// Gives the tensor added last its shape; without, it has one axis.
-    pub fn shape(mut self, shape: &[u64]) -> Self {
+    /// Gives the tensor added last its shape; without it, it has one dimension.
+    pub fn shape(mut self, shape: &[usize]) -> Self {
         let tensor = self.last();
-        assert_eq!(
-            shape.iter().product::<u64>(),
-            tensor.len() as u64,
-            "elements of the shape and of the experts"
-        );
-        tensor.shape = shape.to_vec();
+        assert_eq!(shape.iter().product::<usize>(), tensor.len(), "the shape has another number of elements");
+        tensor.shape = shape.iter().map(|&n| n as u64).collect();
         self
     }
 
@@ -115,7 +111,7 @@ impl Trial {
         let totals = session.totals(&plan)?;
         let merge = |(t, tensor): (usize, &TrialTensor)| {
             let mut out = vec![0.0; tensor.len()];
-            session.for_each_block(t, &totals[t], |call| {
+            session.for_each_block(t, &plan, &totals[t], |call| {
                 let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
                 (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
                 call.out = out[call.offset as usize..].as_mut_ptr();
@@ -132,9 +128,10 @@ impl Trial {
         let session = Session::new(self);
         let len = self.tensors[0].len();
         let run = || {
-            let totals = session.totals(&session.plan()?)?;
+            let plan = session.plan()?;
+            let totals = session.totals(&plan)?;
             let mut bytes = vec![vec![0u8; len.div_ceil(8)]; session.experts];
-            session.for_each_block(0, &totals[0], |call| {
+            session.for_each_block(0, &plan, &totals[0], |call| {
                 let start = call.offset as usize / 8;
                 let masks: Vec<*mut u8> = bytes.iter_mut().map(|mask| mask[start..].as_mut_ptr()).collect();
                 call.masks = masks.as_ptr();
@@ -267,6 +264,7 @@ impl<'a> Session<'a> {
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
             sample: [0; abi::MAX_PASSES],
+            whole: 0,
         };
         // SAFETY: the structs are valid, and `plan` is this call's to write.
         self.check(self.method.plan.map(|fill| unsafe { fill(&self.host, &self.params, &mut plan) }))?;
@@ -281,7 +279,7 @@ impl<'a> Session<'a> {
             let mut sums = vec![vec![0.0; len]; totals.len()];
             for (t, sums) in sums.iter_mut().enumerate() {
                 self.heard.settled.set(false);
-                self.for_each_block(t, &totals[t], |call| {
+                self.for_each_block(t, plan, &totals[t], |call| {
                     if self.heard.settled.get() {
                         return Some(abi::status::OK);
                     }
@@ -309,6 +307,7 @@ impl<'a> Session<'a> {
     fn for_each_block(
         &self,
         t: usize,
+        plan: &abi::Plan,
         totals: &[f64],
         mut visit: impl FnMut(&mut abi::Call) -> Option<i32>,
     ) -> Result<(), String> {
@@ -316,12 +315,15 @@ impl<'a> Session<'a> {
         let from = |values: &Option<Vec<f32>>, offset: usize| {
             values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
         };
-        let one_axis = [tensor.len() as u64];
-        let shape = if tensor.shape.is_empty() { &one_axis } else { &tensor.shape[..] };
+        let flat = [tensor.len() as u64];
+        let shape = if tensor.shape.is_empty() { &flat[..] } else { &tensor.shape };
         let mut block_len = self.trial.block_len;
         if self.trial.entry.spec.flags & abi::flags::ROWS != 0 {
             let row = if shape.len() > 1 { shape[1..].iter().product() } else { tensor.len() as u64 };
             block_len = block_len.next_multiple_of(8 * (row as usize).max(1));
+        }
+        if plan.whole != 0 {
+            block_len = tensor.len().max(1);
         }
         // An empty tensor is one empty block.
         for offset in (0..tensor.len().max(1)).step_by(block_len) {
@@ -333,7 +335,7 @@ impl<'a> Session<'a> {
             };
             let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
             let mut call = self.call(t, totals);
-            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, one_axis[0]);
+            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, flat[0]);
             (call.offset, call.len) = (offset as u64, block_len.min(tensor.len() - offset) as u64);
             call.experts = experts.as_ptr();
             call.base = from(&tensor.base, offset);

@@ -20,6 +20,7 @@ impl MergeMethod for Centre {
             .param(Param::choice("fail", &["no", "error", "panic", "cancel", "name", "kind"]).default("no"))
             .param(Param::boolean("global").default(false))
             .param(Param::integer("scratch").default(0))
+            .param(Param::boolean("whole").default(false))
             .experts(1..=3)
             .task_vectors()
             .emits_masks("above")
@@ -28,7 +29,8 @@ impl MergeMethod for Centre {
 
     fn plan(params: &Params<'_>) -> Result<Plan> {
         let plan = if params.boolean("global") { Plan::global([2]) } else { Plan::per_tensor([2]) };
-        Ok(plan.scratch_per_element(params.integer("scratch") as usize))
+        let plan = plan.scratch_per_element(params.integer("scratch") as usize);
+        Ok(if params.boolean("whole") { plan.whole() } else { plan })
     }
 
     fn observe(block: &Block<'_>, _pass: usize, sums: &mut [f64]) -> Result {
@@ -48,6 +50,7 @@ impl MergeMethod for Centre {
             "kind" => drop(block.number("weight")),
             _ => {}
         }
+        assert!(!block.boolean("whole") || block.len() as u64 == block.numel());
         assert_eq!(block.take_scratch().len(), block.integer("scratch") as usize * block.len());
         let mean = block.totals()[0] / block.totals()[1];
         out.fill(-(mean as f32));
@@ -132,6 +135,7 @@ fn totals_cover_a_tensor_or_all_of_them() {
     let mean = 191.0 / 21.0;
     assert_eq!(trial().set("global", true).merge_all()[1], [1.0 - mean]);
     assert_eq!(trial().per_expert("weight", &[2.0]).merge_all()[1], [1.0]);
+    assert_eq!(trial().set("whole", true).merge_all(), trial().merge_all());
 }
 
 #[test]
@@ -177,11 +181,11 @@ fn structs_of_another_size_are_read() {
         settled: None,
     };
     let host = NewerHost(host, [u64::MAX; 4]);
-    let (weights, choice_global_scratch, totals) = ([1.0, 10.0], [0.0, 0.0, 0.0], [0.0, 1.0]);
+    let (weights, choice_global_scratch_whole, totals) = ([1.0, 10.0], [0.0; 4], [0.0, 1.0]);
     let params = abi::Params {
         size: size_of::<abi::Params>() as u64,
-        global: choice_global_scratch.as_ptr(),
-        global_count: 3,
+        global: choice_global_scratch_whole.as_ptr(),
+        global_count: 4,
         per_expert: weights.as_ptr(),
         per_expert_count: 1,
         expert_count: 2,
@@ -222,16 +226,17 @@ fn structs_of_another_size_are_read() {
 /// A host of version 1.0 has no room for what 1.1 added to the plan.
 #[test]
 fn a_plan_of_an_older_host_is_not_written_past_its_end() {
-    let (weights, choice_global_scratch) = ([1.0], [0.0, 0.0, 0.0]);
-    let params = abi::Params {
-        size: size_of::<abi::Params>() as u64,
-        global: choice_global_scratch.as_ptr(),
-        global_count: 3,
-        per_expert: weights.as_ptr(),
-        per_expert_count: 1,
-        expert_count: 1,
-    };
-    let sample_after = |size: usize| {
+    let (weights, mut choice_global_scratch_whole) = ([1.0], [0.0; 4]);
+    let mut plan_of = |size: usize, whole: f64| {
+        choice_global_scratch_whole[3] = whole;
+        let params = abi::Params {
+            size: size_of::<abi::Params>() as u64,
+            global: choice_global_scratch_whole.as_ptr(),
+            global_count: 4,
+            per_expert: weights.as_ptr(),
+            per_expert_count: 1,
+            expert_count: 1,
+        };
         let mut plan = abi::Plan {
             size: size as u64,
             passes: 0,
@@ -239,6 +244,7 @@ fn a_plan_of_an_older_host_is_not_written_past_its_end() {
             sums_len: [0; abi::MAX_PASSES],
             scratch_per_element: 0,
             sample: [7; abi::MAX_PASSES],
+            whole: 7,
         };
         let host = abi::Host {
             size: size_of::<abi::Host>() as u64,
@@ -251,9 +257,14 @@ fn a_plan_of_an_older_host_is_not_written_past_its_end() {
         };
         // SAFETY: the structs are valid, and `plan` is this call's to write.
         let status = unsafe { Centre::entry().method().plan.unwrap()(&host, &params, &mut plan) };
-        assert_eq!((status, plan.passes), (abi::status::OK, 1));
-        plan.sample
+        assert_eq!(plan.passes, 1);
+        (status, plan.sample[0], plan.whole)
     };
-    assert_eq!(sample_after(std::mem::offset_of!(abi::Plan, sample)), [7; abi::MAX_PASSES]);
-    assert_eq!(sample_after(size_of::<abi::Plan>()), [0; abi::MAX_PASSES]);
+    let (sample, whole) = (std::mem::offset_of!(abi::Plan, sample), std::mem::offset_of!(abi::Plan, whole));
+    assert_eq!(plan_of(sample, 0.0), (abi::status::OK, 7, 7));
+    assert_eq!(plan_of(whole, 0.0), (abi::status::OK, 0, 7));
+    assert_eq!(plan_of(size_of::<abi::Plan>(), 0.0), (abi::status::OK, 0, 0));
+    assert_eq!(plan_of(size_of::<abi::Plan>(), 1.0), (abi::status::OK, 0, 1));
+    // It would cut tensors that must not be cut.
+    assert_eq!(plan_of(whole, 1.0).0, abi::status::ERROR);
 }

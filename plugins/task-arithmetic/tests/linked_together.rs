@@ -1,7 +1,9 @@
 //! All plugins in one binary: each exports the same symbol from its library, and none of them clash here.
 
 use skillweld_plugin_emr as _;
+use skillweld_plugin_fusion as _;
 use skillweld_plugin_linear as _;
+use skillweld_plugin_model_stock as _;
 use skillweld_plugin_slerp as _;
 use skillweld_plugin_tall as _;
 use skillweld_plugin_task_arithmetic as _;
@@ -10,7 +12,7 @@ use skillweld_plugin_task_arithmetic as _;
 #[test]
 fn every_library_lies_beside_this_test_and_exports_the_symbol() {
     let test = std::env::current_exe().unwrap();
-    for name in ["emr", "linear", "slerp", "tall", "task_arithmetic"] {
+    for name in ["emr", "fusion", "linear", "model_stock", "slerp", "tall", "task_arithmetic"] {
         let file = format!(
             "{}skillweld_plugin_{name}{}",
             std::env::consts::DLL_PREFIX,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skillweld_plugin_host::{Method, flags, laws};
 
-const FLAGS: [(u64, &str); 9] = [
+const FLAGS: &[(u64, &str)] = &[
     (flags::TASK_VECTORS, "task_vectors"),
     (flags::NEEDS_BASE, "needs_base"),
     (flags::ELEMENTWISE, "elementwise"),
@@ -13,9 +13,10 @@ const FLAGS: [(u64, &str); 9] = [
     (flags::DETERMINISTIC, "deterministic"),
     (flags::EMITS_MASKS, "emits_masks"),
     (flags::PROPAGATES_NON_FINITE, "propagates_non_finite"),
+    (flags::OPTIONAL_BASE, "optional_base"),
 ];
 
-const LAWS: [(u64, &str); 8] = [
+const LAWS: &[(u64, &str)] = &[
     (laws::IDENTITY, "identity"),
     (laws::PERMUTATION, "permutation"),
     (laws::ENDPOINTS, "endpoints"),

@@ -59,7 +59,11 @@ fn page(method: &Method, console: Console) -> Page {
     page.heading(method.id(), method.summary());
     let or_none = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let inputs = if method.takes_task_vectors() { "task vectors of" } else { "weights of" };
-    let base = if method.needs_base_model() { "; needs a base model" } else { "" };
+    let base = match method.needs_base_model() {
+        true => "; needs a base model",
+        false if method.takes_task_vectors() => "; without a base model their weights",
+        false => "",
+    };
     let mask = method.mask().map(|mask| format!("{mask}, unless a recipe names another"));
     let device_code = method
         .cuda()

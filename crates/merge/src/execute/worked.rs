@@ -35,7 +35,8 @@ pub(super) const BASE: &str = "the base model";
 impl Worked<'_> {
     /// A method wants the tensor in one piece.
     pub(crate) fn whole(&self) -> bool {
-        self.wants(flags::MATRIX)
+        let whole = |bound: &Bound| bound.plan().whole;
+        whole(&self.merge.method) || self.merge.mask.as_ref().is_some_and(whole)
     }
 
     /// `cut`, or between rows where a method wants these whole.

@@ -171,6 +171,11 @@ impl<'a> Context<'a> {
         bound.map_err(|error: MergeError| error.of_model(|k| tasks[k].to_owned()))
     }
 
+    /// The merge is of task vectors: the method wants them, and there is a base model to measure them from.
+    pub(super) fn on_task_vectors(&self) -> bool {
+        self.method.takes_task_vectors() && self.recipe.base.is_some()
+    }
+
     /// Every expert's index into the models, in task order.
     pub(super) fn experts(&self) -> Vec<usize> {
         self.tasks.clone()

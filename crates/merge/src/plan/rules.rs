@@ -19,7 +19,7 @@ impl<'a> Context<'a> {
         let name = |i: usize| self.models.all[slice.sources[i].model].name.as_str();
         let base = slice.base.map(found).transpose()?.flatten();
         // Methods on task vectors measure from the base; others merge it like any model, first.
-        let on_task_vectors = self.method.takes_task_vectors();
+        let on_task_vectors = self.on_task_vectors();
         let task = |i: &usize| self.tasks.iter().position(|task| *task == slice.sources[*i].model);
         let mut experts: Vec<usize> = (0..slice.sources.len()).filter(|i| Some(*i) != slice.base).collect();
         if on_task_vectors {
@@ -125,7 +125,10 @@ impl<'a> Context<'a> {
         });
         let names: Vec<&str> = experts.iter().map(|&i| name(i)).collect();
         let merge = Merge {
-            base: base.as_ref().filter(|_| self.method.needs_base_model()).map(Source::stored),
+            base: base
+                .as_ref()
+                .filter(|_| on_task_vectors || self.method.needs_base_model())
+                .map(Source::stored),
             inputs: inputs.collect(),
             method: self.bind(output, &experts)?,
             mask: self.mask.map(|mask| self.bind_mask(mask, output, &names)).transpose()?,

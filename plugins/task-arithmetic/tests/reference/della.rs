@@ -71,7 +71,7 @@ proptest! {
             ($method:ty) => {
                 Trial::of::<$method>()
                     .experts(&experts.iter().map(Vec::as_slice).collect::<Vec<_>>())
-                    .shape(&[rows as u64, row as u64])
+                    .shape(&[rows, row])
                     .per_expert("density", &shares.map(|(density, _)| density))
                     .per_expert("epsilon", &shares.map(|(_, epsilon)| epsilon))
                     .per_expert("weight", &weights)
@@ -125,7 +125,7 @@ fn frequencies(row: &[f32], rows: usize, density: f64, epsilon: f64) -> (Vec<f64
     let len = row.len();
     let merged = Trial::of::<DellaLinear>()
         .experts(&[&row.repeat(rows)])
-        .shape(&[rows as u64, len as u64])
+        .shape(&[rows, len])
         .set("density", density)
         .set("epsilon", epsilon)
         .set("rescale", false)
@@ -210,7 +210,7 @@ fn rows_of_other_tensors() {
     // Of the smallest tenth 0.1 to 0.18 are kept, of the largest 0.82 to 0.9.
     assert!((kept(&vector[..tenth]) - 0.14).abs() < spread(0.14) * 10f64.sqrt());
     assert!((kept(&vector[9 * tenth..]) - 0.86).abs() < spread(0.14) * 10f64.sqrt());
-    let single = trial(&ramp).shape(&[ROWS as u64, 1]).merge();
+    let single = trial(&ramp).shape(&[ROWS, 1]).merge();
     assert!((kept(&single[..tenth]) - 0.5).abs() < spread(0.5) * 10f64.sqrt());
     let [matrix, cube] = [&[1000, 100][..], &[1000, 10, 10]].map(|shape| trial(&ramp).shape(shape).merge());
     assert_eq!(matrix, cube);

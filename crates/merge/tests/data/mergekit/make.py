@@ -39,6 +39,12 @@ write("base", base)
 for expert in range(3):
     moved = {key: t + 0.1 * torch.randn(t.shape, generator=generator) for key, t in base.items()}
     write(f"expert{expert}", moved)
+# Models that point elsewhere, of different lengths; one has a tensor of zeros.
+for stranger in range(3):
+    model = {key: (stranger + 1) * torch.randn(shape, generator=generator) for key, shape in SHAPES.items()}
+    if stranger == 1:
+        model["model.norm.weight"].zero_()
+    write(f"stranger{stranger}", model)
 
 pathlib.Path("expected").mkdir(exist_ok=True)
 for recipe in sorted(pathlib.Path().glob("*.yaml")):
