@@ -1,4 +1,4 @@
-/* Skillweld plugin boundary, version 1.2. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
+/* Skillweld plugin boundary, version 1.3. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
  * crates/plugin-abi/tests/header.rs. C99 or C++. A plugin is a shared library that exports
  *
  *     const skw_plugin skillweld_plugin_v1 = { SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, ... };
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define SKW_MAGIC 0x444C574C4C494B53ull /* "SKILLWLD", little-endian */
-#define SKW_ABI_MINOR 2u
+#define SKW_ABI_MINOR 3u
 #define SKW_LAYOUT_HASH 0xd3890e536668d4b5ull
 #define SKW_MAX_PASSES 8
 
@@ -70,6 +70,7 @@ typedef struct skw_host { /* callbacks, valid during the call */
     void (*progress)(void *context, double fraction);
     int32_t (*cancelled)(void *context); /* non-zero: return SKW_CANCELLED soon */
     void (*settled)(void *context);      /* 1.1, else NULL; in observe: the pass has nothing to add in any block */
+    void (*path)(void *context, skw_str name); /* 1.3, else NULL; in run: how this tensor is computed, [a-z0-9_]+ */
 } skw_host;
 
 typedef struct skw_params { /* in the order of the schema; booleans 0 or 1, strings their position in enum */

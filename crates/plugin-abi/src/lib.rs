@@ -27,7 +27,7 @@ pub const SYMBOL: &str = "skillweld_plugin_v1";
 /// First field of [`Plugin`]: the bytes `SKILLWLD` read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SKILLWLD");
 /// Minor version of this boundary: counts the times a struct has grown.
-pub const ABI_MINOR: u32 = 2;
+pub const ABI_MINOR: u32 = 3;
 /// Most `observe` passes a method may ask for.
 pub const MAX_PASSES: usize = 8;
 
@@ -214,6 +214,9 @@ pub struct Host {
     /// passes settle what it is for: the host may leave out what remains of it, and takes zeros for its sums. Since 1.1;
     /// null in older hosts.
     pub settled: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void)>,
+    /// Takes, in `run`, the name of the way by which the method computes this tensor, `[a-z0-9_]+`, such as `factored` or
+    /// `dense`; the last one counts. Since 1.3; null in older hosts.
+    pub path: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void, name: Str)>,
 }
 
 /// Parameters as numbers, in the order in which the schema lists them: booleans are 0 or 1, strings are the position

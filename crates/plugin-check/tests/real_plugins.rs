@@ -9,16 +9,21 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 9] = [
+const MERGE_METHODS: [&str; 14] = [
     "dare_linear",
     "dare_ties",
     "emr",
+    "iso_c",
+    "iso_cts",
+    "knots",
     "linear",
     "magmax",
     "passthrough",
     "slerp",
     "task_arithmetic",
     "ties",
+    "tsv",
+    "wudi",
 ];
 const MASK_METHODS: [&str; 2] = ["emr", "tall"];
 
