@@ -23,13 +23,11 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     (2..24usize, 2..24usize, 1..=4usize).prop_flat_map(|(m, n, experts)| {
         let entries = |len| proptest::collection::vec(-1f32..1.0, len);
-        let expert = (1..=5usize).prop_flat_map(move |rank| (Just(rank), entries(m * rank), entries(rank * n)));
+        let expert =
+            (1..=5usize).prop_flat_map(move |rank| (Just(rank), entries(m * rank), entries(rank * n)));
         proptest::collection::vec(expert, experts).prop_map(move |experts| {
             let factors = experts.into_iter().map(|(rank, b, a)| {
-                (
-                    Array2::from_shape_vec((m, rank), b).unwrap(),
-                    Array2::from_shape_vec((rank, n), a).unwrap(),
-                )
+                (Array2::from_shape_vec((m, rank), b).unwrap(), Array2::from_shape_vec((rank, n), a).unwrap())
             });
             Case { shape: (m, n), factors: factors.collect() }
         })
@@ -61,10 +59,11 @@ impl Case {
     ) -> Result<(), TestCaseError> {
         let experts = self.experts(0.0);
         let expected = reference(&experts);
-        // Where rounding of the experts moves the result, it moves ours.
+        // Where rounding of the experts moves the result, it moves ours: ours rounds several times on its way, in other
+        // directions than the one tried here.
         let moved = (&reference(&self.experts(f64::from(f32::EPSILON))) - &expected).mapv(f64::abs);
         let size: f64 = experts.iter().map(norm).sum();
-        let tolerance = 1e-5 * size + 32.0 * moved.iter().fold(0.0, |max, &x| f64::max(max, x));
+        let tolerance = 1e-5 * size + 128.0 * moved.iter().fold(0.0, |max, &x| f64::max(max, x));
         let dense: Vec<Vec<f32>> =
             experts.iter().map(|expert| expert.iter().map(|&x| x as f32).collect()).collect();
         let slices: Vec<&[f32]> = dense.iter().map(Vec::as_slice).collect();
@@ -79,7 +78,10 @@ impl Case {
             prop_assert_eq!(path.as_deref(), Some(expected_path));
             for (i, (&ours, theirs)) in merged.iter().zip(&expected).enumerate() {
                 let apart = (f64::from(ours) - theirs).abs();
-                prop_assert!(apart <= tolerance, "{expected_path}, element {i}: {ours} and {theirs}, {tolerance:e}");
+                prop_assert!(
+                    apart <= tolerance,
+                    "{expected_path}, element {i}: {ours} and {theirs}, {tolerance:e}"
+                );
             }
         }
         Ok(())
@@ -151,7 +153,7 @@ fn iso_cts(experts: &[Matrix], fraction: f64, tolerance: f64) -> Matrix {
 
 fn knots(experts: &[Matrix], ties: bool) -> Matrix {
     let n = experts[0].ncols();
-    let views: Vec<_> = experts.iter().map(Array2::view).collect();
+    let views: Vec<_> = experts.iter().map(|expert| expert.view()).collect();
     let all = concatenate(Axis(1), &views).unwrap();
     let decomposed = thin_svd(&all.view()).unwrap();
     let tolerance = all.nrows().max(all.ncols()) as f64 * f64::from(f32::EPSILON);

@@ -68,7 +68,7 @@ fn tremble(method: &Method, case: &Case, values: &[f32]) -> Result<f64, Finding>
 }
 
 /// Roundings of f32 are some, and not in the direction that was tried.
-const TREMBLING: f64 = 32.0;
+const TREMBLING: f64 = 128.0;
 
 fn product(b: &ndarray::Array2<f32>, a: &ndarray::Array2<f32>) -> Vec<f32> {
     b.dot(a).iter().copied().collect()
