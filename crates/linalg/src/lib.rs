@@ -18,6 +18,7 @@ mod backend;
 #[cfg(feature = "lapack")]
 #[path = "backend_lapack.rs"]
 mod backend;
+mod cholesky;
 mod decompose;
 mod error;
 mod gemm;
@@ -29,6 +30,7 @@ mod product;
 mod threads;
 
 pub use backend::NAME as BACKEND;
+pub use cholesky::{Cholesky, cholesky};
 pub use decompose::{Eigh, Qr, Scalar, Svd, eigh, qr, thin_svd};
 pub use error::LinalgError;
 pub use gemm::gemm;

@@ -3,8 +3,8 @@
 
 pub use ndarray;
 pub use skillweld_linalg::{
-    Eigh, LinalgError, PackedWeight, Qr, Scalar, Svd, eigh, gemm, gram, multiply, multiply_f64,
-    multiply_packed, qr, thin_svd,
+    Cholesky, Eigh, LinalgError, PackedWeight, Qr, Scalar, Svd, cholesky, eigh, gemm, gram, multiply,
+    multiply_f64, multiply_packed, qr, thin_svd,
 };
 
 use ndarray::{ArrayView2, ArrayViewMut2, CowArray, Ix2};

@@ -30,7 +30,7 @@ impl MergeMethod for IsoC {
         let flat = match (Experts::of(block, shape, keeps_null_space(block))?, rank) {
             (Experts::Factored(stack), Rank::Numerical(tolerance)) => {
                 let Coefficients { left, s, right } =
-                    stack.triplets(&(0..stack.len()), tolerance, usize::MAX)?;
+                    stack.triplets_in(&stack.basis()?, &(0..stack.len()), tolerance, usize::MAX)?;
                 stack.write(&left.view(), &right.view(), out)?;
                 average(&s)
             }
@@ -110,7 +110,7 @@ fn sum(experts: &[CowArray<'_, f32, Ix2>], shape: (usize, usize)) -> Array2<f32>
 }
 
 fn factored(stack: &Stack, (common, each): (usize, usize), tolerance: f64, out: &mut [f32]) -> Result {
-    let basis = Basis::of(&stack.left().view())?;
+    let basis = stack.basis()?;
     let all = stack.triplets_in(&basis, &(0..stack.len()), tolerance, common)?;
     // U_c in the coordinates of the basis: orthonormal columns.
     let shared = multiply_f64(&basis.r.view(), &all.left.view())?;

@@ -5,7 +5,7 @@ use skillweld_plugin_sdk::linalg::{gram, matrix_mut, matrix_shape, mean, multipl
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec};
 
 use crate::join::{self, Inside};
-use crate::rank::{Basis, Rank, leading, spectrum};
+use crate::rank::{Rank, leading, spectrum};
 use crate::stack::{Experts, Stack};
 use crate::{scale, spec};
 
@@ -48,7 +48,7 @@ fn count(block: &Block<'_>, s: &[f64], (m, n): (usize, usize)) -> usize {
 }
 
 fn factored(block: &Block<'_>, stack: &Stack, shape: (usize, usize), out: &mut [f32]) -> Result {
-    let basis = Basis::of(&stack.left().view())?;
+    let basis = stack.basis()?;
     // Σ (Qᵀτ_k)(Qᵀτ_k)ᵀ: of AAᵀ only what each expert has with itself.
     let mut own = Array2::zeros(stack.right().dim());
     for part in stack.experts() {

@@ -2,7 +2,7 @@
 
 use skillweld_plugin_sdk::Result;
 use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView2, Axis, s};
-use skillweld_plugin_sdk::linalg::{eigh, gram, multiply, multiply_f64, thin_svd};
+use skillweld_plugin_sdk::linalg::{cholesky, eigh, gram, multiply, multiply_f64, thin_svd};
 
 /// What counts of a spectrum.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,8 +85,14 @@ pub(crate) struct Basis {
     pub(crate) r: Array2<f64>,
 }
 
+/// Condition of X up to which Cholesky's decomposition of XᵀX is as good as its eigenvectors, and much faster.
+const WELL_CONDITIONED: f64 = 1e4;
+
 impl Basis {
     pub(crate) fn of(gram: &ArrayView2<'_, f64>) -> Result<Self> {
+        if let Some(factor) = cholesky(gram)?.filter(|factor| factor.condition() < WELL_CONDITIONED) {
+            return Ok(Self { t: factor.inverse.reversed_axes(), r: factor.lower.reversed_axes() });
+        }
         let (values, vectors) = spectrum(gram)?;
         // Below that an eigenvalue is rounding of f64.
         let floor = values.first().map_or(0.0, |s| s * (8.0 * gram.nrows() as f64 * f64::EPSILON).sqrt());
@@ -94,6 +100,16 @@ impl Basis {
         let values = Array1::from_iter(values.into_iter().take(count));
         let vectors = leading(&vectors, count);
         Ok(Self { t: &vectors / &values, r: (&vectors * &values).reversed_axes() })
+    }
+
+    /// As [`of`](Self::of), of a matrix X with fewer rows than columns, by way of XXᵀ.
+    pub(crate) fn of_wide(x: &ArrayView2<'_, f32>) -> Result<Self> {
+        let (values, vectors) = spectrum(&gram(&x.t()).view())?;
+        let floor = values.first().map_or(0.0, |s| s * (8.0 * x.nrows() as f64 * f64::EPSILON).sqrt());
+        let count = values.iter().take_while(|&&s| s > floor).count();
+        let squares = Array1::from_iter(values.into_iter().take(count).map(|s| s * s));
+        let r = multiply_f64(&leading(&vectors, count).t(), &x.mapv(f64::from).view())?;
+        Ok(Self { t: &r.t() / &squares, r })
     }
 }
 

@@ -109,6 +109,14 @@ impl Stack {
         left.iter().zip(self.right_of(part)).map(|(left, right)| left * right).sum()
     }
 
+    /// A basis of what all of B's columns span.
+    pub(crate) fn basis(&self) -> Result<Basis> {
+        if self.b.nrows() < self.b.ncols() {
+            return Basis::of_wide(&self.b.view());
+        }
+        Basis::of(&self.left.view())
+    }
+
     /// Triplets of the sum of the experts of `part`, a range of R; at most `most`, those above `tolerance` of the largest.
     pub(crate) fn triplets(&self, part: &Range<usize>, tolerance: f64, most: usize) -> Result<Coefficients> {
         let basis = Basis::of(&self.left.slice(s![part.clone(), part.clone()]))?;
