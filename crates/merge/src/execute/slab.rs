@@ -190,7 +190,7 @@ impl Executor<'_> {
             || self.pool.take(),
             |buffers, i| {
                 self.control.check()?;
-                self.merge_slab(index, &work, &units[i].range, buffers, (Some(&totals), &mask_totals))?;
+                self.merge_slab(index, &work, &units[i].range, buffers, (Some(&*totals), &mask_totals))?;
                 (self.control.advance)(units[i].range.len() as u64);
                 Ok(())
             },
