@@ -92,7 +92,7 @@ impl<'a> Stream<'a> {
             let experts = self.experts(offset..offset + BLOCK);
             let block = self.block(offset..offset + BLOCK, &experts);
             let run = match self.bound.method().kind() {
-                Kind::Merge => self.bound.run(&block, &totals, &mut self.out, &mut self.scratch),
+                Kind::Merge => self.bound.run(&block, &totals, &mut self.out, &mut self.scratch).map(drop),
                 _ => {
                     let mut masks: Vec<&mut [u8]> = self.masks.iter_mut().map(Vec::as_mut_slice).collect();
                     self.bound.run_mask(&block, &totals, &mut masks, &mut self.scratch)

@@ -1,12 +1,12 @@
 //! Reads `merge-tiny`: inputs and outputs of the published code, kept with the tests of `merge`.
-#![allow(clippy::unwrap_used, reason = "included by tests only")]
+#![allow(clippy::unwrap_used, dead_code, reason = "included by tests only, each of which reads a part")]
 
 use std::path::Path;
 
 use safetensors::SafeTensors;
 
 /// A file's tensors by name, flattened.
-pub(crate) struct Tensors(Vec<(String, Vec<f32>)>);
+pub(crate) struct Tensors(Vec<(String, Vec<usize>, Vec<f32>)>);
 
 impl Tensors {
     fn read(folder: &Path, file: &str) -> Self {
@@ -18,15 +18,16 @@ impl Tensors {
                 tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
             }
         };
+        let shape = |tensor: &safetensors::tensor::TensorView<'_>| tensor.shape().to_vec();
         let mut tensors: Vec<_> =
-            file.tensors().into_iter().map(|(name, tensor)| (name, values(tensor))).collect();
+            file.tensors().into_iter().map(|(name, tensor)| (name, shape(&tensor), values(tensor))).collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         Self(tensors)
     }
 
     /// The tensor called `name`.
     pub(crate) fn get(&self, name: &str) -> &[f32] {
-        &self.0.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+        &self.0.iter().find(|(n, ..)| n == name).unwrap_or_else(|| panic!("no {name}")).2
     }
 }
 
@@ -34,6 +35,10 @@ impl Tensors {
 pub(crate) struct MergeTiny {
     /// Sorted.
     pub(crate) keys: Vec<String>,
+    /// By key.
+    pub(crate) shapes: Vec<Vec<usize>>,
+    /// `<expert>.<key>.lora_{A,B}`.
+    factors: Tensors,
     /// Task vectors `[key][expert]`.
     pub(crate) experts: Vec<Vec<Vec<f32>>>,
     /// `<method>.<key>`, `<method>.mask.<expert>.<key>`, `emr.rescaler.<expert>`.
@@ -47,10 +52,33 @@ pub(crate) fn merge_tiny() -> MergeTiny {
     let task_vector = |file: &Tensors, key: &str, base: &[f32]| -> Vec<f32> {
         file.get(key).iter().zip(base).map(|(expert, base)| expert - base).collect()
     };
-    let experts = base.0.iter().map(|(key, base)| files.iter().map(|f| task_vector(f, key, base)).collect());
+    let experts =
+        base.0.iter().map(|(key, _, base)| files.iter().map(|f| task_vector(f, key, base)).collect());
     MergeTiny {
         experts: experts.collect(),
-        keys: base.0.iter().map(|(key, _)| key.clone()).collect(),
+        keys: base.0.iter().map(|(key, ..)| key.clone()).collect(),
+        shapes: base.0.iter().map(|(_, shape, _)| shape.clone()).collect(),
+        factors: Tensors::read(&folder, "lora_factors.safetensors"),
         expected: Tensors::read(&folder, "expected.safetensors"),
     }
+}
+
+impl MergeTiny {
+    /// B, A and the rank of expert `k`'s task vector of a matrix.
+    pub(crate) fn factors(&self, k: usize, key: &str) -> (&[f32], &[f32], usize) {
+        let factor = |name: &str| self.factors.get(&format!("{k}.{key}.{name}"));
+        let (b, a) = (factor("lora_B"), factor("lora_A"));
+        let [rows, _] = self.shapes[self.keys.iter().position(|other| other == key).unwrap()][..] else {
+            panic!("{key} is no matrix")
+        };
+        (b, a, b.len() / rows)
+    }
+}
+
+/// ‖a − b‖ / ‖b‖.
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    difference / norm(&mut b.iter().map(|&b| b.into()))
 }

@@ -1,7 +1,8 @@
 //! Benches: criterion's, whole merges against mergekit, whole forwards against PyTorch, round trips against openpi,
-//! kernels against PyTorch on a GPU.
+//! methods on whole matrices against FusionBench, kernels against PyTorch on a GPU.
 
 mod agree;
+mod fusionbench;
 mod inputs;
 mod measure;
 mod openpi;
@@ -27,7 +28,8 @@ pub(crate) struct Args {
     /// How often everything runs, the contestants taking turns.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla), without keeping the results.
+    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla) or, against FusionBench, methods,
+    /// without keeping the results.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Passed on to criterion: a filter, --quick, …
@@ -44,6 +46,8 @@ enum Peer {
     Pytorch,
     /// openpi's serving loop, its client installed with pip: round trips of an observation.
     Openpi,
+    /// FusionBench's functions on the CPU, installed with pip: `knots`, `tsv`, `iso_c`, `iso_cts`, `wudi` over LoRA experts.
+    Fusionbench,
     /// PyTorch on the GPU: every kernel of full size, eager, compiled, and in its fastest form there.
     Torch,
 }
@@ -53,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
         Some(Peer::Pytorch) => pytorch::run(args.rounds.max(1)),
         Some(Peer::Openpi) => openpi::run(args.rounds.max(1)),
+        Some(Peer::Fusionbench) => fusionbench::run(&args.only),
         Some(Peer::Torch) => torch::run(),
         None => {
             // The benches load the plugins as a merge does: from shared libraries.

@@ -85,6 +85,34 @@ pub(crate) fn install_mergekit() -> Result<PathBuf> {
     Ok(mergekit())
 }
 
+/// FusionBench, and of what it asks for as much as its merging functions import.
+const FUSIONBENCH: [&str; 8] = [
+    "fusion-bench==0.2.33",
+    "omegaconf==2.3.0",
+    "antlr4-python3-runtime==4.9.3",
+    "hydra-core",
+    "bidict",
+    "lightning",
+    "lightning-utilities",
+    "torchmetrics",
+];
+
+/// Makes sure that FusionBench is there, in a folder of its own beside PyTorch's environment. The Python, and that folder.
+pub(crate) fn install_fusionbench() -> Result<(PathBuf, PathBuf)> {
+    let python = install_pytorch()?;
+    let site = target_dir().join("peer-fusionbench");
+    if !site.join("fusion_bench").exists() {
+        announce("FusionBench, through pip");
+        let mut install = command(&python);
+        install
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+            .arg(&site)
+            .args(FUSIONBENCH);
+        run_command(&mut install)?;
+    }
+    Ok((python, site))
+}
+
 /// Makes sure that PyTorch is there, which comes with mergekit, and returns the path of its Python.
 pub(crate) fn install_pytorch() -> Result<PathBuf> {
     install_mergekit()?;

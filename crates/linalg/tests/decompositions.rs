@@ -9,7 +9,7 @@
 
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
-use skillweld_linalg::{LinalgError, eigh, gemm, qr, thin_svd};
+use skillweld_linalg::{LinalgError, cholesky, eigh, gemm, gram, multiply, multiply_f64, qr, thin_svd};
 
 fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
     (1..max, 1..max).prop_flat_map(|(m, n)| {
@@ -104,4 +104,54 @@ fn bad_input_is_an_error() {
     assert!(matches!(eigh(&Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
     let empty = thin_svd(&Array2::<f32>::zeros((0, 4)).view()).unwrap();
     assert_eq!((empty.u.dim(), empty.s.len(), empty.vt.dim()), ((0, 0), 0, (0, 4)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn cholesky_multiplies_back_and_inverts(a in matrix(16)) {
+        let n = a.ncols();
+        let positive = a.t().dot(&a) + Array2::<f64>::eye(n) * 0.1;
+        let factor = cholesky(&positive.view()).unwrap().unwrap();
+        let tolerance = tolerance(positive.view());
+        prop_assert!(max_abs((factor.lower.dot(&factor.lower.t()) - &positive).view()) <= tolerance);
+        let one = factor.lower.dot(&factor.inverse) - Array2::<f64>::eye(n);
+        prop_assert!(max_abs(one.view()) <= tolerance * factor.condition());
+        prop_assert!(factor.condition() >= n as f64 * (1.0 - 1e-12));
+    }
+
+    #[test]
+    fn products_and_grams_equal_their_definitions(a in matrix(24), n in 1..24usize) {
+        let (m, k) = a.dim();
+        let b = Array2::from_shape_fn((k, n), |(i, j)| ((i * 37 + j * 11) % 17) as f64 / 17.0 - 0.5);
+        let product = multiply_f64(&a.view(), &b.view()).unwrap();
+        prop_assert!(max_abs((&product - &a.dot(&b)).view()) <= tolerance(a.view()));
+        // Columns first, as a transpose has them.
+        let transposed = multiply_f64(&b.t(), &a.t()).unwrap();
+        prop_assert!(max_abs((&transposed.t() - &product).view()) <= tolerance(a.view()));
+        let narrow = a.mapv(|x| x as f32);
+        let wide = narrow.mapv(f64::from);
+        for (gram, expected) in [
+            (gram(&narrow.view()), wide.t().dot(&wide)),
+            (gram(&narrow.t()), wide.dot(&wide.t())),
+        ] {
+            prop_assert!(max_abs((&gram - &expected).view()) <= tolerance(wide.view()));
+            prop_assert_eq!(&gram, &gram.t());
+        }
+        let mut out = Array2::from_elem((m, n), f32::NAN);
+        multiply(&narrow.view(), &b.mapv(|x| x as f32).view(), &mut out.view_mut()).unwrap();
+        let apart = &out.mapv(f64::from) - &wide.dot(&b.mapv(|x| f64::from(x as f32)));
+        prop_assert!(max_abs(apart.view()) <= k as f64 * f64::from(f32::EPSILON));
+    }
+}
+
+#[test]
+fn what_is_not_positive_definite_has_no_cholesky() {
+    let singular = ndarray::array![[1.0, 1.0], [1.0, 1.0]];
+    let condition = cholesky(&singular.view()).unwrap().map(|factor| factor.condition());
+    assert!(condition.is_none_or(|condition| condition > 1e7), "{condition:?}");
+    assert!(cholesky(&ndarray::array![[1.0, 0.0], [0.0, -1.0]].view()).unwrap().is_none());
+    let oblong = cholesky(&Array2::zeros((2, 3)).view());
+    assert!(matches!(oblong, Err(LinalgError::NotSquare { .. })));
 }

@@ -7,6 +7,7 @@
 mod buffers;
 mod device;
 mod hashing;
+mod room;
 mod slab;
 mod totals;
 mod units;
@@ -33,6 +34,7 @@ use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::plan::{Action, Plan};
 use buffers::{Buffers, Pool};
+use room::Room;
 use totals::Pass;
 
 /// How a merge is watched and stopped.
@@ -64,6 +66,8 @@ struct Executor<'a> {
     hashes: &'a HashBook,
     measures: &'a Measures,
     pool: Pool,
+    /// For whole matrices.
+    room: Room,
     /// Totals of a merge method with statistics over all tensors.
     merge_totals: Vec<f64>,
     /// Totals of a mask method with statistics over all tensors.
@@ -98,6 +102,7 @@ pub(crate) fn execute<F: Fork>(
         hashes,
         measures,
         pool: Pool::default(),
+        room: Room::new(control.threads.count() * outputs.cut().whole_room),
         merge_totals: Vec::new(),
         mask_totals: Vec::new(),
     };
@@ -142,15 +147,18 @@ impl<'a> Executor<'a> {
         Ok(Some(report))
     }
 
-    /// Calls `work` for every tensor: large ones one after the other with all threads, then the rest side by side.
+    /// Calls `work` for every tensor: large ones one after the other with all threads, then the rest side by side. A method
+    /// that takes whole matrices computes on one thread, however large they are.
     fn each_tensor(
         &self,
         work: impl Fn(usize, Threads) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
         let threads = self.control.threads;
         let numel = |index: &usize| self.plan.tensors[*index].numel();
-        let (large, mut small): (Vec<usize>, Vec<usize>) = (0..self.plan.tensors.len())
-            .partition(|index| threads.count() > 1 && numel(index) > self.cut().shared_from);
+        let (large, mut small): (Vec<usize>, Vec<usize>) = (0..self.plan.tensors.len()).partition(|index| {
+            let whole = self.worked(*index).is_some_and(|work| work.merges_whole());
+            threads.count() > 1 && !whole && numel(index) > self.cut().shared_from
+        });
         for index in large {
             work(index, threads)?;
         }
@@ -173,6 +181,7 @@ impl<'a> Executor<'a> {
             allow_non_finite,
             hooks: &self.control.hooks,
             hashes: Some(self.hashes),
+            multiplied_out: false,
         })
     }
 
@@ -288,15 +297,36 @@ impl<'a> Executor<'a> {
         totals::totals(&plan, threads, &self.pool, units.len(), |buffers, unit, pass, sums| {
             self.control.check()?;
             let slab = &units[unit].range;
+            let merged_whole = work.merges_whole();
+            let _room = merged_whole.then(|| self.room.take(slab.len()));
+            if merged_whole {
+                self.run_whole(work, buffers, &merge_totals)?;
+            }
+            let rest = Worked { multiplied_out: merged_whole, ..*work };
             let Buffers { inputs, outputs } = buffers;
-            work.load_slab(slab, inputs)?;
-            for block in work.cut(self.cut()).blocks(slab, work.whole()) {
-                work.load_block(slab, &block, inputs)?;
-                work.run(&block, inputs, outputs, &merge_totals)?;
-                if work.observe_mask(mask, &block, inputs, outputs, at, sums)?.is_break() {
-                    pass.settle();
-                    break;
+            // What the mask method sees of a whole matrix goes slab by slab, as with all others.
+            let cut = work.cut(self.cut());
+            let parts: Vec<_> = match merged_whole {
+                true => cut.slabs(0, slab.len(), work.masks_whole()).map(|unit| unit.range).collect(),
+                false => vec![slab.clone()],
+            };
+            let whole = if merged_whole { work.masks_whole() } else { work.whole() };
+            'parts: for part in &parts {
+                rest.load_slab(part, inputs)?;
+                for block in cut.blocks(part, whole) {
+                    rest.load_block(part, &block, inputs)?;
+                    if !merged_whole {
+                        rest.run(&block, inputs, outputs, &merge_totals)?;
+                    }
+                    let first = if merged_whole { block.start } else { 0 };
+                    if rest.observe_mask(mask, (&block, first), inputs, outputs, at, sums)?.is_break() {
+                        pass.settle();
+                        break 'parts;
+                    }
                 }
+            }
+            if merged_whole {
+                buffers.shrink(self.cut().whole_room);
             }
             (self.control.advance)(slab.len() as u64);
             Ok(())

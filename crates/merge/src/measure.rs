@@ -1,5 +1,6 @@
 //! What a merge did, in numbers: how much each task keeps, how far masks agree, how far experts are apart.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use skillweld_simd::vectorize;
@@ -130,6 +131,8 @@ pub(crate) struct Measures {
     masks: Vec<Mutex<MaskCounts>>,
     /// By first element of the slab: added up in that order, whoever measured it.
     distances: Vec<Mutex<Vec<(usize, Distances)>>>,
+    /// By which way a method computed, where it says so.
+    paths: Vec<Mutex<Option<String>>>,
 }
 
 impl Measures {
@@ -138,6 +141,7 @@ impl Measures {
         Self {
             masks: (0..count).map(|_| Mutex::default()).collect(),
             distances: (0..count).map(|_| Mutex::default()).collect(),
+            paths: (0..count).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -147,6 +151,21 @@ impl Measures {
             let counts = MaskCounts::of(len, masks);
             self.masks[index].lock().unwrap_or_else(PoisonError::into_inner).add(&counts);
         }
+    }
+
+    /// Keeps by which way tensor `index` was computed.
+    pub(crate) fn add_path(&self, index: usize, path: String) {
+        *self.paths[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+    }
+
+    /// Tensors by the way in which methods computed them, as far as they said so.
+    pub(crate) fn paths(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for path in &self.paths {
+            let path = path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            path.into_iter().for_each(|path| *counts.entry(path).or_default() += 1);
+        }
+        counts
     }
 
     /// Keeps the distances of the slab of tensor `index` that begins at element `start`.

@@ -22,6 +22,10 @@ pub struct Report {
     pub device: Option<DeviceReport>,
     /// Tensors by what happened to them.
     pub tensors: BTreeMap<TensorGroup, u64>,
+    /// Tensors by the way in which methods computed them, of those methods that have several and say so: `factored` out of
+    /// LoRA factors, `dense` out of whole matrices.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub paths: BTreeMap<String, u64>,
     /// About task masks, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskReport>,
@@ -105,7 +109,7 @@ impl Report {
         }
         let tasks = plan.tasks();
         let masks = plan.masked.then(|| MaskReport::new(plan, measures, &tasks, rescalers));
-        Self { base: None, device: None, tensors, masks, action_expert }
+        Self { base: None, device: None, tensors, paths: measures.paths(), masks, action_expert }
     }
 }
 

@@ -78,9 +78,31 @@ fn every_way_to_take_experts_gives_the_same_merge() {
                 if !mask.is_empty() {
                     compare_masks(&expected, &actual);
                 }
+                let paths = paths(&actual);
+                match method {
+                    "block_factors" => assert_eq!(paths, None),
+                    // Adapters go to a method as factors, whatever its mask takes.
+                    "whole_factors" if forms == [Adapter, Adapter] => {
+                        assert!(
+                            paths.as_ref().is_some_and(|paths| paths["factored"].as_u64() > Some(10)),
+                            "{paths:?}"
+                        );
+                    }
+                    _ => assert!(
+                        paths.as_ref().is_some_and(|paths| paths.get("factored").is_none()),
+                        "{paths:?}"
+                    ),
+                }
             }
         }
     }
+}
+
+/// What the provenance says about how tensors were computed.
+fn paths(merged: &Path) -> Option<serde_json::Value> {
+    let text = std::fs::read_to_string(merged.join("skillweld.json")).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&text).unwrap();
+    provenance["report"].get("paths").cloned()
 }
 
 /// Sums of products of f32 may differ by how they were rounded: some ulps of the largest value of the tensor.

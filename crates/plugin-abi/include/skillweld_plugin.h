@@ -72,6 +72,7 @@ typedef struct skw_host { /* callbacks, valid during the call */
     void (*progress)(void *context, double fraction);
     int32_t (*cancelled)(void *context); /* non-zero: return SKW_CANCELLED soon */
     void (*settled)(void *context);      /* 1.1, else NULL; in observe: the pass has nothing to add in any block */
+    void (*path)(void *context, skw_str name); /* 1.3, else NULL; in run: how this tensor is computed, [a-z0-9_]+ */
 } skw_host;
 
 typedef struct skw_params { /* in the order of the schema; booleans 0 or 1, strings their position in enum */

@@ -220,6 +220,9 @@ pub struct Host {
     /// passes settle what it is for: the host may leave out what remains of it, and takes zeros for its sums. Since 1.1;
     /// null in older hosts.
     pub settled: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void)>,
+    /// Takes, in `run`, the name of the way by which the method computes this tensor, `[a-z0-9_]+`, such as `factored` or
+    /// `dense`; the last one counts. Since 1.3; null in older hosts.
+    pub path: Option<unsafe extern "C" fn(context: *mut core::ffi::c_void, name: Str)>,
 }
 
 /// Parameters as numbers, in the order in which the schema lists them: booleans are 0 or 1, strings are the position

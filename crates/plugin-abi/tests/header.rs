@@ -83,7 +83,7 @@ fn a_c_compiler_lays_the_structs_out_as_rust_does() {
     }
     sizes! {
         "skw_str" Str: ptr, len;
-        "skw_host" Host: size, context, error, log, progress, cancelled, settled;
+        "skw_host" Host: size, context, error, log, progress, cancelled, settled, path;
         "skw_params" Params: size, global, global_count, per_expert, per_expert_count, expert_count;
         "skw_plan" Plan: size, passes, scope, sums_len, scratch_per_element, sample, whole;
         "skw_tensor" Tensor: dense, b, a, rank;

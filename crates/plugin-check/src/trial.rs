@@ -95,7 +95,9 @@ pub(crate) fn run_bound(bound: &Bound, case: &Case, setup: &Setup<'_>) -> Result
         match bound.method().kind() {
             Kind::Merge => {
                 let mut out = Guarded::new(&vec![poison; len], BAND);
-                call.make(|inputs, totals, scratch| bound.run(inputs, totals, out.content_mut(), scratch))?;
+                call.make(|inputs, totals, scratch| {
+                    bound.run(inputs, totals, out.content_mut(), scratch).map(drop)
+                })?;
                 note(&mut output.trespasses, "outside of the output", out.is_intact());
                 output.values[offset..offset + len].copy_from_slice(out.content());
             }

@@ -9,41 +9,56 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 15] = [
+const MERGE_METHODS: &[&str] = &[
     "arcee_fusion",
+    "breadcrumbs",
+    "breadcrumbs_ties",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_linear",
     "emr",
+    "iso_c",
+    "iso_cts",
     "karcher",
+    "knots",
     "linear",
     "magmax",
+    "metagpt",
     "model_stock",
     "multislerp",
     "nearswap",
     "nuslerp",
     "passthrough",
+    "ram",
+    "ramplus_tl",
+    "sce",
     "slerp",
     "task_arithmetic",
     "ties",
+    "trimmed_mean",
+    "tsv",
+    "wudi",
 ];
-const MASK_METHODS: [&str; 2] = ["emr", "tall"];
+const MASK_METHODS: &[&str] = &["emr", "tall"];
 
-/// The Rust plugins stand next to this test's own binary; the C one is compiled as its first lines say.
+/// The Rust plugins stand next to this test's own binary; those in C are compiled as their first lines say.
 fn registry() -> Registry {
     let binary = std::env::current_exe().unwrap();
     let mut registry = Registry::discover_in(&[], &[binary.parent().unwrap().to_owned()]).unwrap();
     let folder = TempDir::new().unwrap();
-    let library = folder.path().join("magmax.so");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let status = Command::new("cc")
-        .args(["-std=c99", "-O3", "-fPIC", "-shared", "-I", "crates/plugin-abi/include", "-o"])
-        .arg(&library)
-        .arg("plugins/magmax-c/magmax.c")
-        .current_dir(root)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    registry.add(&Plugin::load(&library).unwrap());
+    for source in ["magmax-c/magmax.c", "metagpt-c/metagpt.c"] {
+        let library = folder.path().join(Path::new(source).with_extension("so").file_name().unwrap());
+        let status = Command::new("cc")
+            .args(["-std=c99", "-O3", "-fPIC", "-shared", "-I", "crates/plugin-abi/include", "-o"])
+            .arg(&library)
+            .arg(Path::new("plugins").join(source))
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        registry.add(&Plugin::load(&library).unwrap());
+    }
     registry
 }
 

@@ -40,6 +40,14 @@ pub enum ExpertBlock<'a> {
     LowRank(&'a LowRank),
 }
 
+/// What a method said in a call that went well.
+struct Called {
+    /// The pass has nothing to add.
+    settled: bool,
+    /// The way by which it computed.
+    path: Option<String>,
+}
+
 /// Experts and dimensions that take no allocation in a call.
 const FEW: usize = 16;
 
@@ -69,15 +77,16 @@ impl Bound {
         let range = self.plan().totals_of(pass);
         self.check_len(block.key, "sums", sums.len(), range.len())?;
         self.check_len(block.key, "totals", totals.len(), range.start)?;
-        self.with_call(block, totals, null_mut(), null(), scratch, |call| {
+        let called = self.with_call(block, totals, null_mut(), null(), scratch, |call| {
             // SAFETY: `with_call` has checked and filled in everything; `sums` has the length that the plan asked for.
             unsafe { observe(call, pass as u32, sums.as_mut_ptr()) }
-        })
+        })?;
+        Ok(if called.settled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// Runs a merge method: fills `out`, `block.len` values; in builds with debug assertions an element that the method
     /// leaves out comes back as NaN ([`UNWRITTEN_BITS`]). `totals` are those of all passes; `scratch` as in
-    /// [`observe`](Self::observe).
+    /// [`observe`](Self::observe). Gives the way by which the method says that it computed, such as `factored`.
     ///
     /// # Errors
     /// As [`observe`](Self::observe).
@@ -87,7 +96,7 @@ impl Bound {
         totals: &[f64],
         out: &mut [f32],
         scratch: &mut [f32],
-    ) -> Result<(), PluginError> {
+    ) -> Result<Option<String>, PluginError> {
         if self.method.kind() != Kind::Merge {
             return Err(self.bad_call(block.key, "a mask method gives masks, not values".into()));
         }
@@ -97,7 +106,9 @@ impl Bound {
             // What the buffer held of another block must not pass for a result.
             out.fill(f32::from_bits(UNWRITTEN_BITS));
         }
-        self.with_call(block, totals, out.as_mut_ptr(), null(), scratch, |call| self.call_run(call)).map(drop)
+        let called =
+            self.with_call(block, totals, out.as_mut_ptr(), null(), scratch, |call| self.call_run(call));
+        called.map(|called| called.path)
     }
 
     /// Runs a mask method: fills one mask an expert, `ceil(block.len / 8)` bytes each; element 8j + i of the block is
@@ -172,7 +183,7 @@ impl Bound {
         }
     }
 
-    /// Builds the call, makes it and translates its status; `Break` when the method called its pass settled. `out` and
+    /// Builds the call, makes it and translates its status. `out` and
     /// `masks` are null or as [`abi::Call`] asks.
     fn with_call(
         &self,
@@ -182,7 +193,7 @@ impl Bound {
         masks: *const *mut u8,
         scratch: &mut [f32],
         function: impl FnOnce(*const abi::Call) -> i32,
-    ) -> Result<ControlFlow<()>, PluginError> {
+    ) -> Result<Called, PluginError> {
         let numel = self.check_block(block)?;
         let scratch_len = self.check_scratch(block, scratch.len())?;
         let shape = Few::<_, FEW>::collect(0, block.shape.iter().map(|&d| d as u64));
@@ -212,9 +223,9 @@ impl Bound {
             ..self.blank(&host, &params)
         };
         let status = function(&raw const call);
-        let settled = context.is_settled();
+        let called = Called { settled: context.is_settled(), path: context.take_path() };
         check_status(status, context, &self.method, block.key)?;
-        Ok(if settled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(called)
     }
 
     /// A call without tensor data.

@@ -44,6 +44,10 @@ impl fmt::Debug for HostHooks<'_> {
 /// Longest message taken over the boundary, in bytes; the rest of a longer one is dropped.
 const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
+/// Longest name of a way to compute that is taken, in bytes; longer ones, and names of other characters than `[a-z0-9_]`, are
+/// not heard.
+const MAX_PATH_NAME_LEN: usize = 32;
+
 /// Stands for the message of a method that failed without a word.
 pub const NO_REASON: &str = "the plugin gave no reason";
 
@@ -52,11 +56,17 @@ pub(crate) struct Context<'a> {
     hooks: &'a HostHooks<'a>,
     error: RefCell<String>,
     settled: Cell<bool>,
+    path: RefCell<Option<String>>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(hooks: &'a HostHooks<'a>) -> Self {
-        Self { hooks, error: RefCell::new(String::new()), settled: Cell::new(false) }
+        Self {
+            hooks,
+            error: RefCell::new(String::new()),
+            settled: Cell::new(false),
+            path: RefCell::default(),
+        }
     }
 
     /// The callbacks to hand over; they are good for as long as `self` stays where it is.
@@ -69,12 +79,18 @@ impl<'a> Context<'a> {
             progress: Some(progress),
             cancelled: Some(cancelled),
             settled: Some(settled),
+            path: Some(path),
         }
     }
 
     /// Whether the call said that its pass has nothing to add.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.get()
+    }
+
+    /// The way by which the method said that it computes.
+    pub(crate) fn take_path(&self) -> Option<String> {
+        self.path.take()
     }
 
     /// The last message pushed through [`abi::Host::error`].
@@ -123,6 +139,19 @@ unsafe extern "C" fn settled(context: *mut c_void) {
     if let Some(context) = unsafe { context_of(context) } {
         context.settled.set(true);
     }
+}
+
+unsafe extern "C" fn path(context: *mut c_void, name: abi::Str) {
+    // SAFETY: as in `error`.
+    let (context, name) = unsafe { (context_of(context), text(name)) };
+    if let Some(context) = context {
+        let named = !name.is_empty() && name.len() <= MAX_PATH_NAME_LEN && name.bytes().all(is_name_byte);
+        context.path.replace(named.then_some(name));
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
 }
 
 /// # Safety

@@ -151,9 +151,12 @@ fn calls_that_do_not_fit_never_reach_the_plugin() {
     }
     let (mut out, mut scratch) = ([0.0; 4], [0.0; 4]);
     for (error, words) in [
-        (probe.run(&block("w"), &[0.0; 2], &mut out[..3], &mut scratch), "output has length 3"),
-        (probe.run(&block("w"), &[0.0; 1], &mut out, &mut scratch), "totals has length 1"),
-        (probe.run(&block("w"), &[0.0; 2], &mut out, &mut scratch[..3]), "scratch of 4 floats, got 3"),
+        (probe.run(&block("w"), &[0.0; 2], &mut out[..3], &mut scratch).map(drop), "output has length 3"),
+        (probe.run(&block("w"), &[0.0; 1], &mut out, &mut scratch).map(drop), "totals has length 1"),
+        (
+            probe.run(&block("w"), &[0.0; 2], &mut out, &mut scratch[..3]).map(drop),
+            "scratch of 4 floats, got 3",
+        ),
         (probe.run_mask(&block("w"), &[0.0; 2], &mut [], &mut scratch), "gives values, not masks"),
         (probe.observe(&block("w"), 1, &[0.0; 2], &mut [], &mut scratch).map(drop), "no observe pass 1"),
         (probe.observe(&block("w"), 0, &[], &mut [0.0], &mut scratch).map(drop), "sums has length 1"),

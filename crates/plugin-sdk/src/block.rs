@@ -205,6 +205,15 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// Tells the host, in `run`, by which of its ways the method computes this tensor, such as `factored` or `dense`: the
+    /// report of a merge counts tensors by it. The last one counts.
+    pub fn path(&self, name: &str) {
+        if let Some(path) = self.host.path {
+            // SAFETY: the host's own callback and context, during the call.
+            unsafe { path(self.host.context, abi::Str::borrow(name)) }
+        }
+    }
+
     /// `Err(Stop::Cancelled)` when the user wants to stop: `block.check_cancelled()?` now and then in a long call.
     pub fn check_cancelled(&self) -> Result {
         // SAFETY: the host's own callback and context, during the call.

@@ -19,6 +19,7 @@ pub struct Trial {
     settings: Vec<(&'static str, Vec<f64>)>,
     seed: u64,
     block_len: usize,
+    key: &'static str,
 }
 
 #[derive(Default)]
@@ -26,6 +27,8 @@ struct TrialTensor {
     /// Empty: as many elements in one dimension.
     shape: Vec<u64>,
     experts: Vec<Vec<f32>>,
+    /// B, A and their rank, for experts that come as factors.
+    factors: Vec<Option<(Vec<f32>, Vec<f32>, usize)>>,
     base: Option<Vec<f32>>,
     merged: Option<Vec<f32>>,
 }
@@ -33,7 +36,14 @@ struct TrialTensor {
 impl Trial {
     /// A trial of one method.
     pub fn of<M: Exported>() -> Self {
-        Self { entry: M::entry(), tensors: Vec::new(), settings: Vec::new(), seed: 0, block_len: 1 << 14 }
+        Self {
+            entry: M::entry(),
+            tensors: Vec::new(),
+            settings: Vec::new(),
+            seed: 0,
+            block_len: 1 << 14,
+            key: "trial",
+        }
     }
 
     /// Adds a tensor: one slice an expert, all of one length.
@@ -52,6 +62,21 @@ impl Trial {
         let tensor = self.last();
         assert_eq!(shape.iter().product::<usize>(), tensor.len(), "the shape has another number of elements");
         tensor.shape = shape.iter().map(|&n| n as u64).collect();
+        self
+    }
+
+    /// Hands expert `k` of the tensor added last, a matrix, over as factors: B, m × rank, and A, rank × n. Its values
+    /// are not.
+    pub fn factors(mut self, k: usize, b: &[f32], a: &[f32], rank: usize) -> Self {
+        let tensor = self.last();
+        tensor.factors.resize(tensor.experts.len(), None);
+        tensor.factors[k] = Some((b.to_vec(), a.to_vec(), rank));
+        self
+    }
+
+    /// Name of all tensors; `trial` unless told otherwise.
+    pub fn key(mut self, key: &'static str) -> Self {
+        self.key = key;
         self
     }
 
@@ -104,23 +129,17 @@ impl Trial {
         self.try_merge_all().unwrap_or_else(|message| panic!("{message}"))
     }
 
+    /// The merged tensor, when there is one, and the way by which the method says that it computed it last.
+    pub fn merge_with_path(&self) -> (Vec<f32>, Option<String>) {
+        assert_eq!(self.tensors.len(), 1, "`merge_with_path` is for one tensor");
+        let session = Session::new(self);
+        let merged = session.merge_all().unwrap_or_else(|message| panic!("{message}")).remove(0);
+        (merged, session.heard.path.take())
+    }
+
     /// The merged tensors, or the message of the failure.
     pub fn try_merge_all(&self) -> Result<Vec<Vec<f32>>, String> {
-        let session = Session::new(self);
-        let plan = session.plan()?;
-        let totals = session.totals(&plan)?;
-        let merge = |(t, tensor): (usize, &TrialTensor)| {
-            let mut out = vec![0.0; tensor.len()];
-            session.for_each_block(t, &plan, &totals[t], |call| {
-                let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
-                (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
-                call.out = out[call.offset as usize..].as_mut_ptr();
-                // SAFETY: every pointer of the call is valid, and `out` has room from the offset on.
-                session.method.run.map(|run| unsafe { run(call) })
-            })?;
-            Ok(out)
-        };
-        self.tensors.iter().enumerate().map(merge).collect()
+        Session::new(self).merge_all()
     }
 
     /// The masks of the first tensor: one vector of flags an expert.
@@ -184,6 +203,11 @@ unsafe extern "C" fn note_settled(context: *mut c_void) {
     unsafe { (*context.cast::<Heard>()).settled.set(true) };
 }
 
+unsafe extern "C" fn keep_path(context: *mut c_void, name: abi::Str) {
+    // SAFETY: as above.
+    unsafe { (*context.cast::<Heard>()).path.replace(Some(raw::text(name).to_owned())) };
+}
+
 /// What a method said through the callbacks.
 #[derive(Default)]
 struct Heard {
@@ -191,6 +215,8 @@ struct Heard {
     message: RefCell<String>,
     /// The pass has nothing to add.
     settled: Cell<bool>,
+    /// How it computes.
+    path: RefCell<Option<String>>,
 }
 
 /// What the structs of one trial point to, alive while the method runs.
@@ -234,6 +260,7 @@ impl<'a> Session<'a> {
                 progress: None,
                 cancelled: None,
                 settled: Some(note_settled),
+                path: Some(keep_path),
             },
             heard,
             params: abi::Params {
@@ -246,6 +273,24 @@ impl<'a> Session<'a> {
             },
             _values: [global, per_expert],
         }
+    }
+
+    /// Every tensor merged.
+    fn merge_all(&self) -> Result<Vec<Vec<f32>>, String> {
+        let plan = self.plan()?;
+        let totals = self.totals(&plan)?;
+        let merge = |(t, tensor): (usize, &TrialTensor)| {
+            let mut out = vec![0.0; tensor.len()];
+            self.for_each_block(t, &plan, &totals[t], |call| {
+                let mut scratch = vec![f32::NAN; (call.len * plan.scratch_per_element) as usize];
+                (call.scratch, call.scratch_len) = (scratch.as_mut_ptr(), scratch.len() as u64);
+                call.out = out[call.offset as usize..].as_mut_ptr();
+                // SAFETY: every pointer of the call is valid, and `out` has room from the offset on.
+                self.method.run.map(|run| unsafe { run(call) })
+            })?;
+            Ok(out)
+        };
+        self.trial.tensors.iter().enumerate().map(merge).collect()
     }
 
     fn check(&self, status: Option<i32>) -> Result<(), String> {
@@ -322,18 +367,23 @@ impl<'a> Session<'a> {
             let row = if shape.len() > 1 { shape[1..].iter().product() } else { tensor.len() as u64 };
             block_len = block_len.next_multiple_of(8 * (row as usize).max(1));
         }
-        if plan.whole != 0 {
+        if plan.whole != 0 || self.method.flags & abi::flags::MATRIX != 0 {
             block_len = tensor.len().max(1);
         }
         // An empty tensor is one empty block.
         for offset in (0..tensor.len().max(1)).step_by(block_len) {
-            let dense = |expert: &Vec<f32>| abi::Tensor {
-                dense: expert[offset..].as_ptr(),
-                b: core::ptr::null(),
-                a: core::ptr::null(),
-                rank: 0,
+            let expert = |(k, expert): (usize, &Vec<f32>)| match tensor.factors.get(k) {
+                Some(Some((b, a, rank))) => {
+                    abi::Tensor { dense: core::ptr::null(), b: b.as_ptr(), a: a.as_ptr(), rank: *rank as u64 }
+                }
+                _ => abi::Tensor {
+                    dense: expert[offset..].as_ptr(),
+                    b: core::ptr::null(),
+                    a: core::ptr::null(),
+                    rank: 0,
+                },
             };
-            let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
+            let experts: Vec<abi::Tensor> = tensor.experts.iter().enumerate().map(expert).collect();
             let mut call = self.call(t, totals);
             (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, flat[0]);
             (call.offset, call.len) = (offset as u64, block_len.min(tensor.len() - offset) as u64);
@@ -351,7 +401,7 @@ impl<'a> Session<'a> {
             size: size_of::<abi::Call>() as u64,
             host: &self.host,
             params: &self.params,
-            key: abi::Str::new("trial"),
+            key: abi::Str::new(self.trial.key),
             shape: core::ptr::null(),
             ndim: 0,
             numel: 0,

@@ -179,6 +179,7 @@ fn structs_of_another_size_are_read() {
         progress: None,
         cancelled: None,
         settled: None,
+        path: None,
     };
     let host = NewerHost(host, [u64::MAX; 4]);
     let (weights, choice_global_scratch_whole, totals) = ([1.0, 10.0], [0.0; 4], [0.0, 1.0]);
@@ -254,6 +255,7 @@ fn a_plan_of_an_older_host_is_not_written_past_its_end() {
             progress: None,
             cancelled: None,
             settled: None,
+            path: None,
         };
         // SAFETY: the structs are valid, and `plan` is this call's to write.
         let status = unsafe { Centre::entry().method().plan.unwrap()(&host, &params, &mut plan) };

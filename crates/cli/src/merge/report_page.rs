@@ -28,7 +28,9 @@ pub(crate) fn page(
     let base = report.base.map(kept).unwrap_or_default();
     page.heading("Merged", format!("in {} into {out}", figures::duration(elapsed)));
     let device = report.device.as_ref().map(merged_where).unwrap_or_default();
-    page.facts([("pretrained weights", base.to_owned()), ("merged tensors", device)]);
+    let paths = report.paths.iter().map(|(path, count)| format!("{} {path}", figures::count(*count)));
+    let paths = paths.collect::<Vec<_>>().join(", ");
+    page.facts([("pretrained weights", base.to_owned()), ("merged tensors", device), ("computed", paths)]);
     page
 }
 

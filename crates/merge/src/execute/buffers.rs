@@ -12,6 +12,17 @@ pub(crate) struct Buffers {
     pub(crate) outputs: Outputs,
 }
 
+impl Buffers {
+    /// Gives back what is larger than `len` elements, as one huge matrix leaves it.
+    pub(crate) fn shrink(&mut self, len: usize) {
+        let Inputs { base, experts, products, rows, factors } = &mut self.inputs;
+        *factors = None;
+        let outputs = [&mut self.outputs.merged, &mut self.outputs.scratch];
+        let all = [base, rows].into_iter().chain(experts).chain(products).chain(outputs);
+        all.filter(|buffer| buffer.len() > len).for_each(|buffer| *buffer = Vec::new());
+    }
+}
+
 /// A block of all models, decoded.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {

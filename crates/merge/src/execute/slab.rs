@@ -181,26 +181,69 @@ impl Executor<'_> {
         let Some(work) = self.worked(index) else { return Ok(()) };
         let totals = self.totals_of(&work, threads)?;
         let mask_totals = self.mask_totals_of(&work, threads)?;
+        if work.merges_whole() {
+            return self.merge_whole(index, &work, &totals, &mask_totals);
+        }
         let units: Vec<_> = work.cut(self.cut()).slabs(index, work.tensor.numel(), work.whole()).collect();
         threads.for_each(
             units.len(),
             || self.pool.take(),
             |buffers, i| {
                 self.control.check()?;
-                self.merge_slab(index, &work, &units[i].range, buffers, (&totals, &mask_totals))?;
+                self.merge_slab(index, &work, &units[i].range, buffers, (Some(&*totals), &mask_totals))?;
                 (self.control.advance)(units[i].range.len() as u64);
                 Ok(())
             },
         )
     }
 
+    /// A matrix that its method takes in one piece; what comes after goes slab by slab, as with all others.
+    fn merge_whole(
+        &self,
+        index: usize,
+        work: &Worked<'_>,
+        totals: &[f64],
+        mask_totals: &[f64],
+    ) -> Result<(), MergeError> {
+        let numel = work.tensor.numel();
+        let _room = self.room.take(numel);
+        let mut buffers = self.pool.take();
+        self.control.check()?;
+        if let Some(path) = self.run_whole(work, &mut buffers, totals)? {
+            self.measures.add_path(index, path);
+        }
+        let rest = Worked { multiplied_out: true, ..*work };
+        for unit in work.cut(self.cut()).slabs(index, numel, work.masks_whole()) {
+            self.control.check()?;
+            self.merge_slab(index, &rest, &unit.range, &mut buffers, (None, mask_totals))?;
+            (self.control.advance)(unit.range.len() as u64);
+        }
+        buffers.shrink(self.cut().whole_room);
+        Ok(())
+    }
+
+    /// Merges a whole tensor into `outputs.merged`; the way by which the method says that it computed.
+    pub(super) fn run_whole(
+        &self,
+        work: &Worked<'_>,
+        buffers: &mut Buffers,
+        totals: &[f64],
+    ) -> Result<Option<String>, MergeError> {
+        let whole = 0..work.tensor.numel();
+        let Buffers { inputs, outputs } = buffers;
+        work.load_whole(&whole, inputs)?;
+        work.run(&whole, inputs, outputs, totals)
+    }
+
+    /// Merges, masks and writes one slab. `None` in place of the merge method's totals: `outputs.merged` holds the whole
+    /// tensor already.
     pub(super) fn merge_slab(
         &self,
         index: usize,
         work: &Worked<'_>,
         slab: &Range<usize>,
         buffers: &mut Buffers,
-        (totals, mask_totals): (&[f64], &[f64]),
+        (totals, mask_totals): (Option<&[f64]>, &[f64]),
     ) -> Result<(), MergeError> {
         let slots = self.outputs.slots(index);
         let Buffers { inputs, outputs } = buffers;
@@ -213,15 +256,32 @@ impl Executor<'_> {
             mask.clear();
             mask.resize(BitMask::byte_len(slab.len()), 0);
         }
-        work.load_slab(slab, inputs)?;
-        for block in work.cut(self.cut()).blocks(slab, work.whole()) {
-            work.load_block(slab, &block, inputs)?;
-            work.run(&block, inputs, outputs, totals)?;
-            if let Some(mask) = work.merge.mask.as_ref().filter(|_| tasks > 0) {
-                let place = byte_range(&block, slab.start, 1);
-                work.run_mask(mask, &block, inputs, outputs, mask_totals, &place)?;
+        let mask = work.merge.mask.as_ref().filter(|_| tasks > 0);
+        let sees_experts = totals.is_some() || mask.is_some();
+        if sees_experts {
+            work.load_slab(slab, inputs)?;
+        }
+        let whole = if totals.is_some() { work.whole() } else { work.masks_whole() };
+        for block in work.cut(self.cut()).blocks(slab, whole) {
+            if sees_experts {
+                work.load_block(slab, &block, inputs)?;
+            } else {
+                work.load_base(&block, inputs)?;
             }
-            let merged = &mut outputs.merged[..block.len()];
+            let first = match totals {
+                Some(totals) => {
+                    if let Some(path) = work.run(&block, inputs, outputs, totals)? {
+                        self.measures.add_path(index, path);
+                    }
+                    0
+                }
+                None => block.start,
+            };
+            if let Some(mask) = mask {
+                let place = byte_range(&block, slab.start, 1);
+                work.run_mask(mask, (&block, first), inputs, outputs, mask_totals, &place)?;
+            }
+            let merged = &mut outputs.merged[first..first + block.len()];
             if work.merge.on_task_vectors() && !self.plan.masked {
                 add(merged, &inputs.base[..block.len()]);
             }

@@ -24,6 +24,7 @@ pub(super) const SMALL: Cut = Cut {
     block: 1024,
     slab: 8 * 1024,
     shared_from: 16 * 1024,
+    whole_room: 8 * 1024,
     device_slab: 8 * 1024,
     device_from: 1,
     max_shard_bytes: 300_000,

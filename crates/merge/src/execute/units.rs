@@ -15,6 +15,8 @@ pub(crate) struct Cut {
     pub(crate) slab: usize,
     /// Tensors of more elements are worked on by all threads together, smaller ones by one thread each.
     pub(crate) shared_from: usize,
+    /// Elements of whole matrices that are in the works at once, for each thread. A larger one is alone.
+    pub(crate) whole_room: usize,
     /// A slab's elements where a GPU merges it: what is on its way to and fro stays in the processor's caches. A multiple of
     /// 8 blocks as well.
     pub(crate) device_slab: usize,
@@ -30,6 +32,7 @@ impl Default for Cut {
             block: BLOCK,
             slab: SLAB,
             shared_from: 16 * SLAB,
+            whole_room: 8 * SLAB,
             device_slab: 16 * BLOCK,
             device_from: 4 * BLOCK,
             max_shard_bytes: MAX_SHARD_BYTES,

@@ -22,6 +22,8 @@ pub(crate) struct Worked<'a> {
     pub(crate) hooks: &'a HostHooks<'a>,
     /// `None`: blocks are seen in part only, so their bytes are hashed another time.
     pub(crate) hashes: Option<&'a HashBook>,
+    /// Adapters are multiplied out although the merge method takes factors: for what comes after it.
+    pub(crate) multiplied_out: bool,
 }
 
 /// NaN or infinity among the values of `model` from element `offset` of tensor `key` on.
@@ -35,8 +37,17 @@ pub(super) const BASE: &str = "the base model";
 impl Worked<'_> {
     /// A method wants the tensor in one piece.
     pub(crate) fn whole(&self) -> bool {
-        let whole = |bound: &Bound| bound.plan().whole;
-        whole(&self.merge.method) || self.merge.mask.as_ref().is_some_and(whole)
+        self.merges_whole() || self.masks_whole()
+    }
+
+    /// The merge method wants the tensor in one piece.
+    pub(crate) fn merges_whole(&self) -> bool {
+        self.merge.method.plan().whole
+    }
+
+    /// The mask method wants the tensor in one piece.
+    pub(crate) fn masks_whole(&self) -> bool {
+        self.merge.mask.as_ref().is_some_and(|mask| mask.plan().whole)
     }
 
     /// `cut`, or between rows where a method wants these whole.
@@ -47,6 +58,16 @@ impl Worked<'_> {
     fn wants(&self, flag: u64) -> bool {
         let wants = |bound: &Bound| bound.method().has(flag);
         wants(&self.merge.method) || self.merge.mask.as_ref().is_some_and(wants)
+    }
+
+    /// Loads the whole tensor as the merge method takes it: Θ₀ only where somebody looks at it.
+    pub(crate) fn load_whole(&self, whole: &Range<usize>, inputs: &mut Inputs) -> Result<(), MergeError> {
+        self.load_slab(whole, inputs)?;
+        let dense = self.merge.inputs.iter().any(|input| !self.passes_factors(&input.source));
+        if self.wants(flags::NEEDS_BASE) || (dense && self.merge.on_task_vectors()) {
+            self.load_base(whole, inputs)?;
+        }
+        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, whole, whole, inputs))
     }
 
     /// Decodes the adapters of a tensor and multiplies them out for one slab; comes before its blocks.
@@ -181,12 +202,14 @@ impl Worked<'_> {
         if self.allow_non_finite { Ok(()) } else { Err(non_finite(&self.tensor.key, model, values, offset)) }
     }
 
-    /// This expert goes to the plugins as factors: an adapter on the base itself, and all of them accept low rank.
+    /// This expert goes to the plugins as factors: an adapter on the base itself, and all that see it so accept low rank. The
+    /// mask method sees what a method on whole matrices merged block by block, multiplied out.
     pub(crate) fn passes_factors(&self, source: &Source<'_>) -> bool {
         let accepts = |bound: &Bound| bound.method().has(flags::LOW_RANK);
         source.is_adapted()
+            && !self.multiplied_out
             && accepts(&self.merge.method)
-            && self.merge.mask.as_ref().is_none_or(accepts)
+            && (self.merges_whole() || self.merge.mask.as_ref().is_none_or(accepts))
             && self.merge.on_task_vectors()
             && source.is_on(self.merge.base.as_ref())
     }
@@ -213,7 +236,11 @@ impl Worked<'_> {
             offset: block.start,
             len: block.len(),
             experts: &experts.collect::<Vec<_>>(),
-            base: self.merge.base.map(|_| &inputs.base[..block.len()]),
+            base: self
+                .merge
+                .base
+                .filter(|_| self.wants(flags::NEEDS_BASE))
+                .map(|_| &inputs.base[..block.len()]),
             merged,
             seed: self.merge.seed,
             hooks: self.hooks,
@@ -234,42 +261,43 @@ impl Worked<'_> {
         Ok(self.with_block(block, inputs, None, |call| bound.observe(call, pass, totals, sums, scratch))?)
     }
 
-    /// Merges a loaded block into `outputs.merged`: τ, or Θ for methods on weights.
+    /// Merges a loaded block into `outputs.merged`: τ, or Θ for methods on weights. The way by which the method says that it
+    /// computed.
     pub(crate) fn run(
         &self,
         block: &Range<usize>,
         inputs: &Inputs,
         outputs: &mut Outputs,
         totals: &[f64],
-    ) -> Result<(), MergeError> {
+    ) -> Result<Option<String>, MergeError> {
         let bound = &self.merge.method;
         let scratch = sized(&mut outputs.scratch, bound.plan().scratch_per_element * block.len());
         let merged = sized(&mut outputs.merged, block.len());
         Ok(self.with_block(block, inputs, None, |call| bound.run(call, totals, merged, scratch))?)
     }
 
-    /// Adds a block that has just been merged to the sums of one pass of the mask method; `Break` as for
-    /// [`observe`](Self::observe).
+    /// Adds a block that has just been merged, from element `first` of `outputs.merged` on, to the sums of one pass of the mask
+    /// method; `Break` as for [`observe`](Self::observe).
     pub(crate) fn observe_mask(
         &self,
         mask: &Bound,
-        block: &Range<usize>,
+        (block, first): (&Range<usize>, usize),
         inputs: &Inputs,
         outputs: &mut Outputs,
         (pass, totals): (usize, &[f64]),
         sums: &mut [f64],
     ) -> Result<ControlFlow<()>, MergeError> {
         let scratch = sized(&mut outputs.scratch, mask.plan().scratch_per_element * block.len());
-        let merged = Some(&outputs.merged[..block.len()]);
+        let merged = Some(&outputs.merged[first..first + block.len()]);
         Ok(self.with_block(block, inputs, merged, |call| mask.observe(call, pass, totals, sums, scratch))?)
     }
 
-    /// Makes the masks of a block that has just been merged, each at `place` (bytes) of its task's of `outputs.masks`.
+    /// Makes the masks of a block that has just been merged, from element `first` of `outputs.merged` on, each at `place` (bytes) of its task's of `outputs.masks`.
     /// Those of other tasks stay as they are.
     pub(crate) fn run_mask(
         &self,
         mask: &Bound,
-        block: &Range<usize>,
+        (block, first): (&Range<usize>, usize),
         inputs: &Inputs,
         outputs: &mut Outputs,
         totals: &[f64],
@@ -280,7 +308,7 @@ impl Worked<'_> {
         let mut places: Vec<_> = masks.iter_mut().map(|mask| Some(&mut mask[place.clone()])).collect();
         let tasks = self.merge.inputs.iter().filter_map(|input| input.task);
         let mut bits: Vec<&mut [u8]> = tasks.filter_map(|task| places[task].take()).collect();
-        let merged = Some(&merged[..block.len()]);
+        let merged = Some(&merged[first..first + block.len()]);
         Ok(self.with_block(block, inputs, merged, |call| mask.run_mask(call, totals, &mut bits, scratch))?)
     }
 }

@@ -246,7 +246,7 @@ impl Executor<'_> {
             }
             self.measures.count_masks(*index, slab.len(), &masks[..slots.masks.len()]);
         } else {
-            self.merge_slab(*index, work, slab, buffers, (totals, mask_totals))?;
+            self.merge_slab(*index, work, slab, buffers, (Some(&**totals), mask_totals))?;
         }
         (self.control.advance)(slab.len() as u64);
         Ok(again)

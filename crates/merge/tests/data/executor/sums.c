@@ -31,6 +31,10 @@ static int32_t sum(const skw_call *call) {
 
 static int32_t sum_whole(const skw_call *call) {
     if (call->offset != 0 || call->len != call->numel) return fail(call, "not the whole tensor");
+    skw_str factored = SKW_STR("factored"), dense = SKW_STR("dense");
+    uint64_t factors = 0;
+    for (uint64_t k = 0; k < call->expert_count; k++) factors += !skw_expert(call, k)->dense;
+    call->host->path(call->host->context, factors == call->expert_count ? factored : dense);
     return sum(call);
 }
 
