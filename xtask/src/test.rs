@@ -20,6 +20,17 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
     }
+    if !setup::has_chromium() {
+        announce("the browser that pages are tested in");
+        // On CI the test fails without it; elsewhere it is left out.
+        if std::env::var_os("CI").is_some()
+            && let Err(error) = setup::install_chromium()
+        {
+            println!("{error:#}");
+        } else if !setup::has_chromium() {
+            println!("skipped: Chromium is not installed (`cargo xtask setup chromium` installs it)");
+        }
+    }
     announce("all tests of the crates");
     run_command(cargo().args(["test", "--workspace"]))?;
     python::test(&plugins::profile_dir(false).join("skillweld"))

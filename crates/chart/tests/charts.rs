@@ -1,5 +1,7 @@
 //! What stands in the SVG: every value once, nothing that needs a network, the same bytes each time.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
 use proptest::prelude::*;
 use skillweld_chart::{Chart, ChartError, number, style};
 

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-plugin-host", &["plugin-abi", "spelling", "tensor"]),
     ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "spelling", "tensor"]),
     ("skillweld-merged", &["simd", "spelling", "tensor", "linalg", "store"]),
+    ("skillweld-report", &["simd", "tensor", "linalg", "store", "merged", "chart"]),
     (
         "skillweld-merge",
         &[
@@ -48,6 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "merged",
             "router",
             "policy",
+            "report",
             "serve",
             "gpu",
         ],
