@@ -152,6 +152,14 @@ impl Plane {
         self.frame.draw(&names, standalone, |area| self.draw(area, ranges))
     }
 
+    /// True when most of what stands at the right lies above `value`.
+    fn is_below(&self, value: f64, x: (f64, f64)) -> bool {
+        let right = x.0 + 0.7 * (x.1 - x.0);
+        let points = self.series.iter().flat_map(|series| self.runs(series)).flatten();
+        let sides = points.filter(|point| point.0 >= right).map(|point| if point.1 > value { 1 } else { -1 });
+        sides.sum::<i64>() > 0
+    }
+
     fn draw(&self, area: &Area<'_>, [x, y]: [(f64, f64); 2]) -> Drawn<Vec<String>> {
         let mut chart = ChartBuilder::on(area)
             .margin_right(px(10))
@@ -162,7 +170,8 @@ impl Plane {
         // Numbers of layers have nothing between them.
         let whole = self.series.iter().flat_map(|series| &series.points).all(|(x, _)| x.fract() == 0.0);
         let x_tick = |x: &f64| if whole && x.fract() != 0.0 { String::new() } else { significant(*x, 4) };
-        let y_tick = |y: &f64| significant(if self.y_logarithmic { 10f64.powf(*y) } else { *y }, 3);
+        let y_tick =
+            |y: &f64| if self.y_logarithmic { significant(10f64.powf(*y), 2) } else { significant(*y, 3) };
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -189,8 +198,11 @@ impl Plane {
             );
             chart.draw_series(line)?;
             let place = area_relative(area, chart.backend_coord(&(x.1, value)));
-            let style = anchored(&text(11, Role::Faint), HPos::Right, VPos::Bottom);
-            area.draw_text(name, &style, (place.0 - px(2), place.1 - px(3)))?;
+            // On the side of the line on which there is less of the data.
+            let below = self.is_below(value, x);
+            let (side, gap) = if below { (VPos::Top, px(3)) } else { (VPos::Bottom, -px(3)) };
+            let style = anchored(&text(11, Role::Faint), HPos::Right, side);
+            area.draw_text(name, &style, (place.0 - px(2), place.1 + gap))?;
         }
         for (index, series) in self.series.iter().enumerate() {
             let bounds = self.bounds(series);

@@ -22,6 +22,9 @@ pub struct Input {
     pub path: String,
     /// Hash of its weights when it was merged.
     pub weights_blake3: String,
+    /// Hash of the adapter on them, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_blake3: Option<String>,
     /// Whether it is still there.
     pub state: InputState,
 }
@@ -179,6 +182,7 @@ fn list(document: &Value) -> Vec<Input> {
         role: text(&input["role"]),
         path: text(&input["path"]),
         weights_blake3: text(&input["weights_blake3"]),
+        adapter_blake3: input["adapter_blake3"].as_str().map(str::to_owned),
         state: InputState::NotSought,
     };
     document["inputs"].as_array().into_iter().flatten().map(input).collect()

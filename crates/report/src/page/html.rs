@@ -7,9 +7,9 @@ pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// `0.7512` → `75.1 %`.
+/// `0.7512` → `75.1 %`, in one piece.
 pub(crate) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "–".to_owned() }
+    if share.is_finite() { format!("{:.1}\u{202f}%", share * 100.0) } else { "–".to_owned() }
 }
 
 /// `1234567` → `1 234 567`, with narrow spaces that do not break.
@@ -33,9 +33,13 @@ pub(crate) fn scaled(value: f64, units: [&str; 5]) -> String {
     format!("{value} {}", units[place]).trim_end().to_owned()
 }
 
-/// A plot with what there is to see in it.
+/// A plot with what there is to see in it; without a word where the plot before says it.
 pub(crate) fn figure(svg: &str, caption: &str) -> String {
-    format!("<figure>\n{svg}<figcaption>{caption}</figcaption></figure>\n")
+    let caption = match caption {
+        "" => String::new(),
+        caption => format!("<figcaption>{caption}</figcaption>"),
+    };
+    format!("<figure>\n{svg}{caption}</figure>\n")
 }
 
 /// A table; headings that begin with `#` stand over numbers. Cells are HTML.
@@ -81,7 +85,7 @@ mod tests {
     fn numbers_are_readable() {
         const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
-        assert_eq!(percent(0.7512), "75.1 %");
+        assert_eq!(percent(0.7512), "75.1\u{202f}%");
         assert_eq!(
             [0.0, 999.0, 1500.0, 2.5e9].map(|x| scaled(x, UNITS)),
             ["0 B", "999 B", "1.5 kB", "2.5 GB"]

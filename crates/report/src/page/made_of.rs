@@ -53,6 +53,10 @@ pub(crate) fn provenance(report: &Report) -> Section {
         .iter()
         .map(|input| {
             let hash = code(&input.weights_blake3);
+            let hash = match &input.adapter_blake3 {
+                Some(adapter) => format!("{hash}<br>adapter {}", code(adapter)),
+                None => hash,
+            };
             vec![
                 escaped(&input.name),
                 input.role.clone(),

@@ -91,7 +91,10 @@ impl Report {
                 format!("{} task{plural}, {},", tasks.len(), names.join(", "))
             }
         };
-        let family = self.family.as_deref().map(|family| format!(" {} model", escaped(family)));
+        let family = self.family.as_deref().map(|family| match family.ends_with("model") {
+            true => format!(" {}", escaped(family)),
+            false => format!(" {} model", escaped(family)),
+        });
         let form = match (self.official, self.masked) {
             (true, _) => "in the published MergeVLA code's layout",
             (false, true) => "with one mask a task over a shared task vector",

@@ -82,23 +82,30 @@ pub(super) fn masks(report: &Report) -> Built {
             "Jaccard: of the entries that either task keeps, the share that both keep. Pale squares off the diagonal mean that tasks \
              live in different parameters, which is what lets one policy hold them all.",
         ));
-        for (stack, layers) in stacks(&masks.layers) {
-            let selfish = Chart::lines(&format!("Selfish ratio by layer: {stack}"), "layer", "kept by exactly one task")
-                .series("selfish ratio", layers.iter().map(|(x, layer)| (*x, layer.selfish_ratio)))
+        let stacks = stacks(&masks.layers);
+        if !stacks.is_empty() {
+            let mut selfish = Chart::lines("Selfish ratio by layer", "layer", "kept by exactly one task")
                 .reference("0.75: the paper's at four tasks", 0.75)
                 .y_range(0.0, 1.0)
-                .size(760, 260)
-                .description("Share of parameters that exactly one task keeps, layer by layer")
-                .to_inline_svg()?;
-            let mut kept = Chart::lines(&format!("Kept by layer: {stack}"), "layer", "share of τ")
-                .y_range(0.0, 1.0)
                 .size(760, 280)
+                .description("Share of parameters that exactly one task keeps, layer by layer");
+            for (stack, layers) in &stacks {
+                selfish = selfish.series(stack, layers.iter().map(|(x, layer)| (*x, layer.selfish_ratio)));
+            }
+            html.push_str(&figure(
+                &selfish.to_inline_svg()?,
+                "Where a line is high, almost every entry belongs to one task alone.",
+            ));
+        }
+        let mut caption = "Lines that part are layers in which one task outweighs the others. The axis need not begin at zero.";
+        for (stack, layers) in stacks {
+            let mut kept = Chart::lines(&format!("Kept by layer: {stack}"), "layer", "share of τ")
+                .size(760, 260)
                 .description("Share of τ that each task keeps, layer by layer");
             for (task, name) in report.tasks.iter().enumerate() {
                 kept = kept.series(name, layers.iter().map(|(x, layer)| (*x, layer.kept[task])));
             }
-            html.push_str(&figure(&selfish, "Where the line is high, almost every entry belongs to one task alone."));
-            html.push_str(&figure(&kept.to_inline_svg()?, "Lines that part are layers in which one task outweighs the others."));
+            html.push_str(&figure(&kept.to_inline_svg()?, std::mem::take(&mut caption)));
         }
         let rows: Vec<Vec<String>> = masks
             .layers
@@ -142,7 +149,7 @@ pub(super) fn vectors(report: &Report) -> Built {
                 &of_tasks("Cosine between tasks", &report.tasks, &vectors.cosines, Some((0.0, 1.0)))?,
                 "Cosine between two tasks' M<sub>k</sub> ⊙ τ. They share τ, so it is never negative: it is the weight of the entries that both keep.",
             ));
-            let mut cosines = Chart::lines("Cosine between tasks by layer", "layer", "mean cosine").y_range(0.0, 1.0).size(760, 280);
+            let mut cosines = Chart::lines("Cosine between tasks by layer", "layer", "mean cosine").size(760, 280);
             for (stack, layers) in &stacks {
                 let points = layers.iter().map(|(x, layer)| (*x, layer.mean_cosine.unwrap_or(f64::NAN)));
                 cosines = cosines.series(stack, points);
@@ -183,15 +190,16 @@ pub(super) fn experts(report: &Report) -> Built {
                 "Cosine between τ<sub>i</sub> and τ<sub>j</sub>. Experts of one base are nearly orthogonal as a rule; the closer to zero, the less they disturb one another.",
             ));
         }
+        let mut caption = "Cosine between τ<sub>k</sub> and what task k has of the merge. One would be the expert itself; a layer where it \
+                           falls is where the merge cost this task most. The axis need not begin at zero.";
         for (stack, layers) in stacks(&experts.layers) {
-            let mut kept = Chart::lines(&format!("What is left of each expert: {stack}"), "layer", "cosine").y_range(0.0, 1.0);
+            let mut kept = Chart::lines(&format!("What is left of each expert: {stack}"), "layer", "cosine")
+                .size(760, 260)
+                .description("Cosine between each expert's task vector and what its task has of the merge, layer by layer");
             for (task, name) in report.tasks.iter().enumerate() {
                 kept = kept.series(name, layers.iter().map(|(x, layer)| (*x, layer.kept_cosines[task])));
             }
-            html.push_str(&figure(
-                &kept.to_inline_svg()?,
-                "Cosine between τ<sub>k</sub> and what task k has of the merge. One would be the expert itself; a layer where it falls is where the merge cost this task most.",
-            ));
+            html.push_str(&figure(&kept.to_inline_svg()?, std::mem::take(&mut caption)));
         }
         Ok(html)
     })
@@ -263,7 +271,7 @@ pub(super) fn router(report: &Report) -> Built {
             html.push_str(&figure(
                 &angles.to_inline_svg()?,
                 "Cosines of the principal angles of each pair. A curve that starts at 1 has a direction in common; the sooner it falls, the \
-                 better the pair is told apart. The paper’s router succeeds in 89.7 % with values, in 53.6 % with keys.",
+                 better the pair is told apart. In the paper tasks succeed in 89.7 % when routed by values, in 53.6 % by keys.",
             ));
         }
         Ok(html)

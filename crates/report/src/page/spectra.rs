@@ -17,7 +17,7 @@ pub(super) fn section(report: &Report) -> Result<Section, ReportError> {
         for spectrum in &report.spectra {
             groups.entry((&spectrum.stack, &spectrum.matrix)).or_default().push(spectrum);
         }
-        for ((stack, matrix), spectra) in groups {
+        for (group, ((stack, matrix), spectra)) in groups.into_iter().enumerate() {
             let title = format!("{stack}.*.{matrix}");
             let mut chart = Chart::lines(&title, "singular value", "σ / σ₁").y_logarithmic().size(760, 300);
             for spectrum in spectra {
@@ -27,10 +27,12 @@ pub(super) fn section(report: &Report) -> Result<Section, ReportError> {
                 chart = chart.series(&format!("layer {}", spectrum.index), points);
             }
             let chart = chart.description("Singular values relative to the largest, on a logarithmic scale");
-            html.push_str(&figure(
-                &chart.to_inline_svg()?,
-                "A line that falls steeply, or ends, is a τ of few directions, which factored methods handle cheaply; a flat one uses the whole space.",
-            ));
+            let caption = match group {
+                0 => "A line that falls steeply, or ends, is a τ of few directions, which factored methods handle cheaply; a flat one uses \
+                      the whole space.",
+                _ => "",
+            };
+            html.push_str(&figure(&chart.to_inline_svg()?, caption));
         }
         let rows: Vec<Vec<String>> = report
             .spectra
