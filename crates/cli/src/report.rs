@@ -115,11 +115,7 @@ fn figures_of(report: &Report, page: &mut Page) {
     });
     let spectra = report.spectra.iter().map(|spectrum| spectrum.effective_rank);
     let (least, most) = figures::extremes(&spectra.collect::<Vec<_>>());
-    let ranks = if report.spectra.is_empty() {
-        String::new()
-    } else {
-        format!("{} to {}", number(least), number(most))
-    };
+    let ranks = if report.spectra.is_empty() { String::new() } else { format!("{least:.1} to {most:.1}") };
     page.facts([
         ("selfish ratio", selfish),
         ("kept", kept),

@@ -28,7 +28,7 @@ pub struct Comparison {
     pub keys: u64,
     /// Keys that are the same in both.
     pub equal_keys: u64,
-    /// All others: those in one alone first, then other shapes, then by relative distance, the largest first.
+    /// All others: other shapes first, then by relative distance, the largest first, then those in one alone.
     pub differences: Vec<KeyDifference>,
     /// Sums by modality: vision, language, action, other.
     pub by_modality: BTreeMap<String, Group>,
@@ -258,12 +258,13 @@ impl Difference {
     /// What comes first is worst.
     fn rank(&self) -> f64 {
         match self {
-            Self::OnlyInA { .. } => f64::INFINITY,
-            Self::OnlyInB { .. } => f64::MAX,
-            Self::Shape { .. } => f64::MAX / 2.0,
-            Self::Bytes { .. } => f64::MAX / 4.0,
-            Self::Values { relative_l2, .. } if relative_l2.is_nan() => f64::MAX / 8.0,
+            Self::Shape { .. } => f64::INFINITY,
+            Self::Bytes { .. } => f64::MAX,
+            Self::Values { relative_l2, .. } if relative_l2.is_nan() => f64::MAX / 2.0,
             Self::Values { relative_l2, .. } => *relative_l2,
+            // There may be many, and no number to rank them by.
+            Self::OnlyInA { .. } => -1.0,
+            Self::OnlyInB { .. } => -2.0,
         }
     }
 }
