@@ -342,6 +342,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Of two vectors, with the bits of three masks.
+    type Element = (f32, f32, [bool; 3]);
+
     proptest! {
         #[test]
         fn sums_equal_those_by_element(
@@ -351,15 +354,15 @@ mod tests {
             let masks: Vec<Vec<u8>> = (0..3)
                 .map(|k| BitMask::from_bools(&elements.iter().map(|e| e.2[k]).collect::<Vec<_>>()).as_bytes().to_vec())
                 .collect();
-            let sum = |f: &dyn Fn(&(f32, f32, [bool; 3])) -> f64| elements.iter().map(f).sum::<f64>();
+            let sum = |f: &dyn Fn(&Element) -> f64| elements.iter().map(f).sum::<f64>();
             // f64 sums in another order: each of at most 100 additions rounds by 2⁻⁵³ of at most Σ|terms| ≤ 900.
             let near = |a: f64, b: f64| (a - b).abs() <= 100.0 * 900.0 * f64::EPSILON;
             let keep = |kept: bool, value: f64| if kept { value } else { 0.0 };
             prop_assert!(near(product_of(&x, &y), sum(&|e| f64::from(e.0) * f64::from(e.1))));
-            for k in 0..3 {
-                prop_assert!(near(masked_squares(&x, &masks[k]), sum(&|e| keep(e.2[k], f64::from(e.0).powi(2)))));
+            for (k, mask) in masks.iter().enumerate() {
+                prop_assert!(near(masked_squares(&x, mask), sum(&|e| keep(e.2[k], f64::from(e.0).powi(2)))));
                 let expected = sum(&|e| keep(e.2[k], f64::from(e.0) * f64::from(e.1)));
-                prop_assert!(near(masked_product(&x, &y, &masks[k]), expected));
+                prop_assert!(near(masked_product(&x, &y, mask), expected));
             }
             let counts = Counts::of(elements.len(), &masks);
             let count = |f: &dyn Fn(&[bool; 3]) -> bool| elements.iter().filter(|e| f(&e.2)).count() as u64;

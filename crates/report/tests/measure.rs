@@ -72,9 +72,9 @@ proptest! {
         prop_assert_eq!(masks.elements, elements.len() as u64);
         prop_assert_eq!(masks.selfish_ratio, share(elements.iter().filter(|e| keepers(e) == 1).count()));
         prop_assert_eq!(masks.kept_by_none, share(elements.iter().filter(|e| keepers(e) == 0).count()));
-        for i in 0..3 {
+        for (i, rescaler) in RESCALERS.into_iter().enumerate() {
             prop_assert_eq!(masks.kept[i], share(elements.iter().filter(|e| made.masks[i][e.0][e.1]).count()));
-            prop_assert!(near(vectors.norms[i], f64::from(RESCALERS[i]) * dot(&masked(&made, i, &ALL), &masked(&made, i, &ALL)).sqrt()));
+            prop_assert!(near(vectors.norms[i], f64::from(rescaler) * dot(&masked(&made, i, &ALL), &masked(&made, i, &ALL)).sqrt()));
             prop_assert!(near(experts.norms[i], dot(&own(&made, i, &ALL), &own(&made, i, &ALL)).sqrt()));
             prop_assert!(near(experts.kept_cosines[i], cosine(&masked(&made, i, &ALL), &own(&made, i, &ALL))));
             for j in 0..3 {
