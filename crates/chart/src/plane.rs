@@ -123,7 +123,7 @@ impl Plane {
         ys.retain(|y| y.is_finite());
         let x = spread(extremes(&xs), if self.joined { 0.01 } else { 0.05 });
         let (low, high) = extremes(&ys);
-        let (padded_low, padded_high) = spread((low, high), 0.06);
+        let (padded_low, padded_high) = spread(unhurried((low, high), self.y_logarithmic), 0.06);
         // Zero is where values begin, if they come near it at all.
         let from_zero = !self.y_logarithmic && low >= 0.0 && low < 0.4 * high;
         let given = |y: f64| self.y_range.is_some_and(|(a, b)| y == self.drawn_y(a) || y == self.drawn_y(b));
@@ -170,8 +170,11 @@ impl Plane {
         // Numbers of layers have nothing between them.
         let whole = self.series.iter().flat_map(|series| &series.points).all(|(x, _)| x.fract() == 0.0);
         let x_tick = |x: &f64| if whole && x.fract() != 0.0 { String::new() } else { significant(*x, 4) };
-        let y_tick =
-            |y: &f64| if self.y_logarithmic { significant(10f64.powf(*y), 2) } else { significant(*y, 3) };
+        // So many that two ticks are not the same.
+        let digits = 2 + (y.0.abs().max(y.1.abs()) / (y.1 - y.0)).log10().ceil().clamp(1.0, 10.0) as usize;
+        let y_tick = |y: &f64| {
+            if self.y_logarithmic { significant(10f64.powf(*y), 2) } else { significant(*y, digits) }
+        };
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -250,6 +253,13 @@ impl Plane {
 fn area_relative(area: &Area<'_>, place: (i32, i32)) -> (i32, i32) {
     let (x, y) = area.get_base_pixel();
     (place.0 - x, place.1 - y)
+}
+
+/// What varies by less than a tenth of itself gets room around it: noise should not look like a mountain range.
+fn unhurried((low, high): (f64, f64), logarithmic: bool) -> (f64, f64) {
+    let least = if logarithmic { 0.5 } else { 0.1 * low.abs().max(high.abs()) };
+    let room = ((least - (high - low)) / 2.0).max(0.0);
+    (low - room, high + room)
 }
 
 /// Least and greatest.

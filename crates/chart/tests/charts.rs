@@ -28,6 +28,34 @@ fn long_series_are_lines_without_points() {
 }
 
 #[test]
+fn little_variation_looks_little_and_ticks_are_told_apart() {
+    let ticks = |svg: &str| {
+        let lines: Vec<&str> = svg.lines().collect();
+        let texts = lines
+            .windows(2)
+            .filter(|pair| pair[0].starts_with("<text") && pair[0].contains("text-anchor=\"end\""));
+        texts.map(|pair| pair[1].to_owned()).collect::<Vec<_>>()
+    };
+    for (low, high) in [(0.1230, 0.1231), (1e-9, 1.001e-9), (1000.0, 1000.01), (-5.0, 5.0), (0.0, 0.3)] {
+        let chart = Chart::lines("t", "x", "y").series("s", [(0.0, low), (1.0, high)]);
+        let svg = chart.to_inline_svg().unwrap();
+        let mut seen = ticks(&svg);
+        let count = seen.len();
+        assert!(count >= 2, "{svg}");
+        seen.dedup();
+        assert_eq!(seen.len(), count, "{low} to {high}: {seen:?}");
+        let places = circles(&svg);
+        // The plot is 240 pixels high, a tenth of the value more than all of it.
+        let apart = (places[0].1 - places[1].1) / 4.0;
+        assert_eq!(
+            apart < 30.0,
+            (high - low) / high.abs() < 0.01,
+            "{low} to {high} are {apart} pixels apart"
+        );
+    }
+}
+
+#[test]
 fn bands_stand_behind_the_lines() {
     let line = [(0.0, 1.0), (1.0, 2.0)];
     let svg = Chart::lines("t", "x", "y").series("s", line).band(line.map(|(x, y)| (x, y - 0.5, y + 0.5)));
