@@ -18,7 +18,7 @@ Examples:
   # the headline figures
   skillweld report merged
   # every number
-  skillweld report merged --json | jq .masks.selfish_ratio
+  skillweld report merged --json | jq .report.masks.selfish_ratio
   # the recipe's relative paths start elsewhere: compare with the experts there
   skillweld report merged --html report.html --inputs ~/experiments";
 
