@@ -50,6 +50,9 @@ pub(crate) fn run() -> Result<()> {
     run_command(command(&skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     announce("what came out");
     run_command(command(&skillweld).arg("inspect").arg(&merged))?;
+    let report = dir.join("report.html");
+    announce("what the merge did, as a page");
+    run_command(command(&skillweld).arg("report").arg(&merged).arg("--html").arg(&report))?;
     announce("one task as a plain checkpoint");
     run_command(command(&skillweld).arg("materialize").arg(&merged).args(["--task", "goal"]).arg(&task))?;
 
@@ -71,6 +74,7 @@ pub(crate) fn run() -> Result<()> {
 
     announce("done");
     println!("merged checkpoint  {}", merged.display());
+    println!("its report         {}", report.display());
     println!("its task `goal`    {}", task.display());
     println!("actions            {}", actions.display());
     println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());

@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Install what optional parts need: OpenBLAS for the `lapack` feature, mergekit for the peer bench, what the Python
-    /// examples are tested in.
+    /// examples are tested in, the browser that pages are tested in.
     Setup(setup::Args),
     /// Build the release binary and all plugins into target/release.
     Build,

@@ -26,6 +26,8 @@ enum Part {
     Peer,
     /// What the Python examples are tested in, through pip into target/examples-venv and target/openpi-venv.
     Python,
+    /// Chromium, through apt: the pages of `skillweld report` are tested in it.
+    Chromium,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Part::Lapack => install_openblas()?,
             Part::Peer => drop(install_mergekit()?),
             Part::Python => python::install()?,
+            Part::Chromium => install_chromium()?,
         }
     }
     announce("optional parts");
@@ -41,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
     println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()));
+    println!("chromium: {}", state(has_chromium()));
     Ok(())
 }
 
@@ -56,6 +60,19 @@ pub(crate) fn install_openblas() -> Result<()> {
     }
     announce("OpenBLAS, through apt");
     install_packages(&["libopenblas-dev", "pkg-config"])
+}
+
+/// Whether pages can be looked at.
+pub(crate) fn has_chromium() -> bool {
+    output(command("chromium").arg("--version")).is_ok()
+}
+
+pub(crate) fn install_chromium() -> Result<()> {
+    if has_chromium() {
+        return Ok(());
+    }
+    announce("Chromium, through apt");
+    install_packages(&["chromium"])
 }
 
 /// Installs packages of the system, through apt.

@@ -20,6 +20,12 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
     }
+    // Without it the test of pages is left out, and says so; on CI it fails.
+    if let Err(error) = setup::install_chromium() {
+        println!(
+            "skipped: no Chromium to look at pages with ({error}); `cargo xtask setup chromium` tries again"
+        );
+    }
     announce("all tests of the crates");
     run_command(cargo().args(["test", "--workspace"]))?;
     docs::write(true)?;

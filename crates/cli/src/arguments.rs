@@ -8,7 +8,9 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
 use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
+use crate::{
+    completions, diff, inspect, materialize, merge, plugins, predict, preprocess, report, route, serve,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +18,8 @@ Examples:
   skillweld merge recipe.yaml merged             merge
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
+  skillweld report merged --html report.html     what a merge did, as a page
+  skillweld diff base finetuned                  two checkpoints, key by key
   skillweld predict merged --inputs observation.safetensors --output actions.safetensors
                                                  actions for one observation
   skillweld route merged --inputs observation.safetensors
@@ -26,7 +30,7 @@ Examples:
   skillweld plugins list                         the merge methods at hand
 
 Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage;
-130 interrupted.";
+130 interrupted. Of diff: 0 equal; 1 different; 2 failed, or wrong usage.";
 
 /// Merge expert checkpoints of one base model into one.
 #[derive(Parser)]
@@ -93,6 +97,8 @@ pub(crate) enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
+    Report(report::Args),
+    Diff(diff::Args),
     Predict(predict::Args),
     Route(route::Args),
     Serve(serve::Args),
@@ -100,6 +106,16 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Plugins(plugins::Command),
     Completions(completions::Args),
+}
+
+impl Command {
+    /// What the process exits with when the command fails. Whoever compares has to tell that from a difference.
+    pub(crate) const fn exit_code_of_failures(&self) -> u8 {
+        match self {
+            Self::Diff(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 const STYLES: Styles = Styles::styled()

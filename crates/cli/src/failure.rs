@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use crate::console::{Console, Tone, paint};
 use crate::interrupt;
 
-/// Prints the error on one line, causes included, and says what the process exits with.
-pub(crate) fn report(error: &anyhow::Error, console: Console) -> ExitCode {
+/// Prints the error on one line, causes included, and says what the process exits with: `code` unless it was interrupted.
+pub(crate) fn report(error: &anyhow::Error, console: Console, code: u8) -> ExitCode {
     if interrupt::requested() {
         eprintln!("{}", paint(console.error_colour, Tone::Warning, "stopped; nothing was written"));
         return ExitCode::from(interrupt::EXIT_CODE);
     }
     eprintln!("{} {}", paint(console.error_colour, Tone::Bad, "error:"), sentence(error));
-    ExitCode::FAILURE
+    ExitCode::from(code)
 }
 
 /// The messages of the error and its causes; a cause that its consequence already quotes is not said twice.

@@ -6,6 +6,7 @@
 mod arguments;
 mod completions;
 mod console;
+mod diff;
 mod failure;
 mod figures;
 mod inspect;
@@ -14,11 +15,13 @@ mod keys;
 mod materialize;
 mod merge;
 mod observation_file;
+mod output_file;
 mod plugins;
 mod policy;
 mod predict;
 mod preprocess;
 mod progress;
+mod report;
 mod route;
 mod serve;
 mod tensor_file;
@@ -35,7 +38,7 @@ use console::Console;
 pub(crate) enum Outcome {
     /// As wished.
     Done,
-    /// It did its work and found something that must not be: a refused tensor, a broken law.
+    /// It did its work and found something that must not be: a refused tensor, a broken law, a difference.
     Bad,
 }
 
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
     match run(&arguments.command, console) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::FAILURE,
-        Err(error) => failure::report(&error, console),
+        Err(error) => failure::report(&error, console, arguments.command.exit_code_of_failures()),
     }
 }
 
@@ -58,6 +61,8 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Merge(args) => merge::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
+        Command::Report(args) => report::run(args, console),
+        Command::Diff(args) => diff::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),
         Command::Predict(args) => predict::run(args, console),
         Command::Route(args) => route::run(args, console),

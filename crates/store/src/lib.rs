@@ -4,7 +4,7 @@
 //! - [`TorchFile`]: PyTorch's zip files through a reader that knows only tensors and plain containers.
 //! - [`Adapter`]: a PEFT LoRA adapter, kept as factors.
 //! - [`ExpertFiles`]: the action head and other parts beside an expert's weights, and the files to copy along.
-//! - [`Family`], [`Modality`]: what model a checkpoint is of, and what each key is for.
+//! - [`Family`], [`Modality`], [`LayerKey`]: what model a checkpoint is of, what each key is for, in which layer it is.
 //! - [`OutputDir`], [`SafetensorsWriter`]: a directory that appears complete or not at all.
 //! - [`TensorHasher`], [`content_hash`]: BLAKE3 of tensors and checkpoints, built block by block in any order.
 //!
@@ -18,6 +18,7 @@ mod error;
 mod expert;
 mod family;
 mod hash;
+mod layers;
 mod locate;
 mod mapped;
 mod output;
@@ -34,6 +35,7 @@ pub use error::{AdapterProblem, ArchiveProblem, HeaderProblem, IndexProblem, Pic
 pub use expert::ExpertFiles;
 pub use family::{Family, Modality, is_normalisation_buffer};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
+pub use layers::LayerKey;
 pub use output::OutputDir;
 pub use peft::{Adapter, AdapterDelta};
 pub use replace::replace_file;

@@ -5,6 +5,7 @@ use crate::packages::Package;
 /// Every crate with the crates of this workspace that it may be built with. Tests may use more.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-simd", &[]),
+    ("skillweld-chart", &[]),
     ("skillweld-tensor", &["simd"]),
     ("skillweld-linalg", &["simd", "tensor"]),
     ("skillweld-spelling", &[]),
@@ -14,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-plugin-host", &["plugin-abi", "spelling", "tensor"]),
     ("skillweld-plugin-check", &["plugin-abi", "plugin-host", "spelling", "tensor"]),
     ("skillweld-merged", &["simd", "spelling", "tensor", "linalg", "store"]),
+    ("skillweld-report", &["simd", "tensor", "linalg", "store", "merged", "chart"]),
     (
         "skillweld-merge",
         &[
@@ -47,6 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "merged",
             "router",
             "policy",
+            "report",
             "serve",
             "gpu",
         ],

@@ -86,10 +86,11 @@ pub use extensions::{
     ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections, RouterSpec,
     RouterSubspace,
 };
-pub use layers::{LayerKey, layer_fraction};
+pub use layers::layer_fraction;
 pub use lookup::{KnownParameter, Lookup};
 pub use models::Model;
 pub use parameters::{ParamValue, ParameterKind, Parameters, Rule, Setting};
+pub use skillweld_store::LayerKey;
 pub use slices::{Slice, Source};
 pub use tokenizer::Tokenizer;
 
