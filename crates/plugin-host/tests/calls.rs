@@ -125,7 +125,7 @@ fn hooks_are_called() {
 #[test]
 fn calls_that_do_not_fit_never_reach_the_plugin() {
     let probe = bound(&[], 2);
-    let matrix = bound(&["FLAGS=SKW_MATRIX"], 2);
+    let (matrix, whole) = (bound(&["FLAGS=SKW_MATRIX"], 2), bound(&["WHOLE=1"], 2));
     let rows = bound(&["FLAGS=SKW_ROWS"], 2);
     let based = bound(&["FLAGS=(SKW_ELEMENTWISE|SKW_NEEDS_BASE)"], 2);
     let low = LowRank::new(array![[1.0], [2.0]], array![[3.0, 5.0]]).unwrap();
@@ -142,6 +142,7 @@ fn calls_that_do_not_fit_never_reach_the_plugin() {
         (&matrix, BlockInputs { shape: &[4, 2], ..block("w") }, "wants whole tensors"),
         (&rows, BlockInputs { shape: &[2, 3], ..block("w") }, "wants whole rows of 3"),
         (&rows, BlockInputs { shape: &[16], offset: 8, ..block("w") }, "wants whole rows of 16"),
+        (&whole, BlockInputs { shape: &[4, 2], ..block("w") }, "wants whole tensors"),
         (&based, block("w"), "needs the base"),
         (&based, BlockInputs { base: Some(&A[..1]), ..block("w") }, "base has length 1"),
     ];

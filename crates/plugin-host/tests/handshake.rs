@@ -50,6 +50,7 @@ fn a_method_is_checked() {
     assert_refused(&["FLAGS=0"], "exactly one of the flags");
     assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_MATRIX)"], "exactly one of the flags");
     assert_refused(&["FLAGS=(SKW_ROWS|SKW_MATRIX)"], "exactly one of the flags");
+    assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_OPTIONAL_BASE)"], "OPTIONAL_BASE goes with TASK_VECTORS");
     assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_EMITS_MASKS)"], "must name its mask method");
     assert_refused(&["MASK=\"tall\""], "without the flag EMITS_MASKS");
     let rescaling = "FLAGS=(SKW_ELEMENTWISE|SKW_EMITS_MASKS)";

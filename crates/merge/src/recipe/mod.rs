@@ -35,7 +35,10 @@
 //! **Base.** In the `models` form a `base_model` that is not listed joins the models: methods without base (`linear`)
 //! then ask a weight of it too, `slerp` counts it as one of its two, `passthrough` has one too many. In the `slices`
 //! form it has to be among the sources for methods that need one, and is left out otherwise. Parameters on the base
-//! itself are ignored by methods that measure from it. The same model twice in one list is refused.
+//! itself are ignored by methods that measure from it. The same model twice in one list is refused. `nuslerp` and
+//! `multislerp` measure from a base if the recipe names one, and take the models as they are if not; to `karcher` a base
+//! is one more model, in the `models` form; `model_stock`, `nearswap` and `arcee_fusion` need one, and the last two exactly
+//! one model besides.
 //!
 //! **Model references.** One `+` parts model and adapter, more are refused; the mapping form
 //! `{model: {path: …}, lora: {path: …}}` takes paths literally, so it is the way to write a path with a `+`. A part

@@ -57,6 +57,9 @@
 #ifndef PASSES
 #define PASSES 1
 #endif
+#ifndef WHOLE
+#define WHOLE 0
+#endif
 #ifndef SAMPLE
 #define SAMPLE 0
 #endif
@@ -96,6 +99,7 @@ static int32_t plan(const skw_host *host, const skw_params *params, skw_plan *pl
     plan->sums_len[0] = 2;
     plan->scratch_per_element = SCRATCH;
     plan->sample[0] = SAMPLE;
+    plan->whole = WHOLE;
     return SKW_OK;
 }
 
