@@ -71,28 +71,55 @@ fn ties_rescales_to_the_norm_when_told() {
 }
 
 #[test]
+fn breadcrumbs_keep_the_middle() {
+    for name in ["breadcrumbs", "breadcrumbs_rescale", "breadcrumbs_ties"] {
+        assert_same(name);
+    }
+}
+
+#[test]
+fn sce_selects_calculates_and_erases() {
+    assert_same("sce");
+    assert_same("sce_select");
+}
+
+#[test]
+fn ram_tells_shared_changes_from_lone_ones() {
+    assert_same("ram");
+    assert_same("ramplus_tl");
+}
+
+#[test]
 fn one_rounding_to_bf16_is_at_most_one_step_off() {
-    let (merged, expected, _) = run("ties_rescale_bf16");
+    for name in ["ties_rescale_bf16", "breadcrumbs_ties_rescale_bf16", "sce_weight_bf16", "ramplus_tl_bf16"] {
+        assert_one_step(name);
+    }
+}
+
+#[track_caller]
+fn assert_one_step(name: &str) {
+    let (merged, expected, _) = run(name);
     for key in merged.keys() {
         let (a, b) = (merged.get(key).unwrap(), expected.get(key).unwrap());
         assert_eq!((a.dtype(), b.dtype()), (Dtype::BF16, Dtype::BF16));
         for (a, b) in a.bytes().chunks_exact(2).zip(b.bytes().chunks_exact(2)) {
             let [a, b] = [a, b].map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-            assert!(a >> 15 == b >> 15 && a.abs_diff(b) <= 1, "{key}: {a:04x} {b:04x}");
+            assert!(a >> 15 == b >> 15 && a.abs_diff(b) <= 1, "{name} {key}: {a:04x} {b:04x}");
         }
     }
 }
 
 #[test]
-fn dare_that_drops_all_or_nothing_is_not_random() {
-    assert_same("dare_linear_whole");
-    assert_same("dare_ties_whole");
+fn what_drops_all_or_nothing_is_not_random() {
+    for name in ["dare_linear_whole", "dare_ties_whole", "della_linear_whole", "della_whole"] {
+        assert_same(name);
+    }
 }
 
 #[test]
-fn dare_keeps_the_norm_of_every_tensor() {
+fn what_drops_at_random_keeps_the_norm_of_every_tensor() {
     let base = open(&data("mergekit").join("base"));
-    for name in ["dare_linear_norm", "dare_ties_norm"] {
+    for name in ["dare_linear_norm", "dare_ties_norm", "della_linear_norm", "della_norm"] {
         let (merged, expected, _) = run(name);
         for key in merged.keys() {
             let base = tensor(&base, key);
@@ -103,6 +130,13 @@ fn dare_keeps_the_norm_of_every_tensor() {
             assert!((ours / theirs - 1.0).abs() < 1e-5, "{name} {key}: {ours}, mergekit {theirs}");
         }
     }
+}
+
+#[test]
+fn weights_have_no_effect_on_sce() {
+    let (.., warnings) = run("sce_weight_bf16");
+    let [weight] = &warnings[..] else { panic!("one warning expected: {warnings:?}") };
+    assert!(weight.contains("`weight` has no effect on `sce`"), "{weight}");
 }
 
 #[test]

@@ -9,13 +9,20 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 9] = [
+const MERGE_METHODS: [&str; 16] = [
+    "breadcrumbs",
+    "breadcrumbs_ties",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_linear",
     "emr",
     "linear",
     "magmax",
     "passthrough",
+    "ram",
+    "ramplus_tl",
+    "sce",
     "slerp",
     "task_arithmetic",
     "ties",
