@@ -28,8 +28,8 @@ pub(crate) struct Args {
     /// How often everything runs, the contestants taking turns.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, mergevla) or, against FusionBench, methods,
-    /// without keeping the results.
+    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, della, breadcrumbs, sce, mergevla) or, against
+    /// FusionBench, methods, without keeping the results.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Passed on to criterion: a filter, --quick, …

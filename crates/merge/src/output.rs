@@ -167,7 +167,7 @@ impl Outputs {
         &self.slots[index]
     }
 
-    /// Writes whole blocks of a tensor and hashes them.
+    /// Writes a part of a tensor and hashes it.
     pub(crate) fn write(&self, slot: Slot, offset_bytes: usize, bytes: &[u8]) -> Result<(), MergeError> {
         let file = &self.files[slot.file];
         file.hashes[slot.tensor].fill(offset_bytes, bytes);

@@ -88,8 +88,33 @@ fn other_methods_are_mergekits() {
 }
 
 #[test]
+fn breadcrumbs_keep_the_middle() {
+    for name in ["breadcrumbs", "breadcrumbs_rescale", "breadcrumbs_ties"] {
+        assert_same(name);
+    }
+}
+
+#[test]
+fn sce_selects_calculates_and_erases() {
+    assert_same("sce");
+    assert_same("sce_select");
+}
+
+#[test]
+fn ram_tells_shared_changes_from_lone_ones() {
+    assert_same("ram");
+    assert_same("ramplus_tl");
+}
+
+#[test]
 fn one_rounding_to_bf16_is_at_most_one_step_off() {
-    for name in ["ties_rescale_bf16", "nuslerp_base"] {
+    for name in [
+        "ties_rescale_bf16",
+        "nuslerp_base",
+        "breadcrumbs_ties_rescale_bf16",
+        "sce_weight_bf16",
+        "ramplus_tl_bf16",
+    ] {
         assert_one_step_off(name);
     }
 }
@@ -108,15 +133,16 @@ fn assert_one_step_off(name: &str) {
 }
 
 #[test]
-fn dare_that_drops_all_or_nothing_is_not_random() {
-    assert_same("dare_linear_whole");
-    assert_same("dare_ties_whole");
+fn what_drops_all_or_nothing_is_not_random() {
+    for name in ["dare_linear_whole", "dare_ties_whole", "della_linear_whole", "della_whole"] {
+        assert_same(name);
+    }
 }
 
 #[test]
-fn dare_keeps_the_norm_of_every_tensor() {
+fn what_drops_at_random_keeps_the_norm_of_every_tensor() {
     let base = open(&data("mergekit").join("base"));
-    for name in ["dare_linear_norm", "dare_ties_norm"] {
+    for name in ["dare_linear_norm", "dare_ties_norm", "della_linear_norm", "della_norm"] {
         let (merged, expected, _) = run(name);
         for key in merged.keys() {
             let base = tensor(&base, key);
@@ -127,6 +153,13 @@ fn dare_keeps_the_norm_of_every_tensor() {
             assert!((ours / theirs - 1.0).abs() < 1e-5, "{name} {key}: {ours}, mergekit {theirs}");
         }
     }
+}
+
+#[test]
+fn weights_have_no_effect_on_sce() {
+    let (.., warnings) = run("sce_weight_bf16");
+    let [weight] = &warnings[..] else { panic!("one warning expected: {warnings:?}") };
+    assert!(weight.contains("`weight` has no effect on `sce`"), "{weight}");
 }
 
 #[test]

@@ -122,6 +122,9 @@ fn seeds() {
 #[test]
 fn block_splitting() {
     assert_breaks("block_splitting", "whole [", &["BREAK_BLOCKS"]);
+    let rows = "FLAGS=(SKW_ROWS|SKW_DETERMINISTIC)";
+    assert_breaks("block_splitting", "whole [", &["BREAK_BLOCKS", rows]);
+    assert_keeps(&["block_splitting"], &[rows]);
     assert_breaks("block_splitting", "total 0 is", &["BREAK_TOTALS"]);
     assert_breaks("block_splitting", "total 0 is", &["BREAK_TOTALS_OVERWRITTEN"]);
 }

@@ -11,8 +11,8 @@ use crate::rescale;
 /// of largest magnitude. Where fewer would be left the largest ones make room, so that no more is dropped than the density
 /// asks for; density 1 keeps everything.
 ///
-/// The parameters mean what they mean in mergekit, whose `gamma` is the paper's β. Of entries that equal a threshold as many are kept as there is room for, chosen at random by their place, as in
-/// [`Ties`](crate::Ties).
+/// The parameters mean what they mean in mergekit, whose `gamma` is the paper's β. Of entries that equal a threshold as many
+/// are kept as there is room for, chosen at random by their place, as in [`Ties`](crate::Ties).
 pub struct Breadcrumbs;
 
 /// Consensus of the task vectors' middles, as in [`Breadcrumbs`]; where they cancel the sign is +.

@@ -8,10 +8,10 @@ use crate::rescale;
 /// Consensus of task vectors thinned by magnitude; where they cancel the sign is +.
 ///
 /// An entry of a row of n is kept with the chance p = density − ε + 2ε · r / (n − 1), r being its rank by magnitude in the
-/// row, from 0 for the smallest; equal entries share their mean rank. (The paper calls 2ε what is ε here, as in mergekit.) No row is
-/// sorted for it: r / (n − 1) is the chance that another entry of the row, taken at random, is smaller, or as large and
-/// loses the toss; so one random number either settles the matter (below density − ε, above density + ε) or names the entry
-/// to compare with.
+/// row, from 0 for the smallest; equal entries share their mean rank. (ε is mergekit's; the paper's is twice that, the width
+/// of the range.) No row is sorted for it: r / (n − 1) is the chance that another entry of the row, taken at random, is
+/// smaller, or as large and loses the toss; so one random number either settles the matter (below density − ε, above
+/// density + ε) or names the entry to compare with.
 ///
 /// A row is what lies under one index of the first axis; a vector is one row. (mergekit ranks tensors of more axes along the
 /// second axis alone, and fails on rows of one entry, which here are kept with the chance `density`.)

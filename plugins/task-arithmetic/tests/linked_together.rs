@@ -4,6 +4,8 @@ use skillweld_plugin_emr as _;
 use skillweld_plugin_fusion as _;
 use skillweld_plugin_linear as _;
 use skillweld_plugin_model_stock as _;
+use skillweld_plugin_ram as _;
+use skillweld_plugin_sce as _;
 use skillweld_plugin_slerp as _;
 use skillweld_plugin_tall as _;
 use skillweld_plugin_task_arithmetic as _;
@@ -12,7 +14,7 @@ use skillweld_plugin_task_arithmetic as _;
 #[test]
 fn every_library_lies_beside_this_test_and_exports_the_symbol() {
     let test = std::env::current_exe().unwrap();
-    for name in ["emr", "fusion", "linear", "model_stock", "slerp", "tall", "task_arithmetic"] {
+    for name in ["emr", "fusion", "linear", "model_stock", "ram", "sce", "slerp", "tall", "task_arithmetic"] {
         let file = format!(
             "{}skillweld_plugin_{name}{}",
             std::env::consts::DLL_PREFIX,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 pub(crate) enum Agreement {
     /// Every value within one step of the output dtype, but for cancellation.
     OneStep,
-    /// The method draws random numbers: shares and sizes agree, values do not.
+    /// The method draws random numbers, or chooses among equals: shares and sizes agree, values do not.
     Statistics,
 }
 
@@ -70,6 +70,30 @@ pub(crate) const PEER: &[Recipe] = &[
         trims: false,
         head: "merge_method: dare_ties\nbase_model: base",
         per_model: "weight: 0.4, density: 0.5",
+    },
+    Recipe {
+        name: "della",
+        models: WITH_BASE,
+        agreement: Agreement::Statistics,
+        trims: false,
+        head: "merge_method: della\nbase_model: base",
+        per_model: "weight: 0.4, density: 0.5",
+    },
+    Recipe {
+        name: "breadcrumbs",
+        models: WITH_BASE,
+        agreement: Agreement::Statistics,
+        trims: false,
+        head: "merge_method: breadcrumbs\nbase_model: base",
+        per_model: "weight: 0.4, density: 0.5, gamma: 0.05",
+    },
+    Recipe {
+        name: "sce",
+        models: WITH_BASE,
+        agreement: Agreement::Statistics,
+        trims: false,
+        head: "merge_method: sce\nbase_model: base\nparameters: { select_topk: 0.5 }",
+        per_model: "",
     },
 ];
 

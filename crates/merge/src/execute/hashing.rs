@@ -62,9 +62,12 @@ impl HashBook {
 #[derive(Debug)]
 pub(crate) struct BlockHashes {
     hasher: TensorHasher,
+    len_bytes: usize,
     block_bytes: usize,
     /// `None` until that block was hashed.
     values: Mutex<Vec<Option<ChainingValue>>>,
+    /// Blocks of which parts are there, and how many bytes are not.
+    parts: Mutex<HashMap<usize, (Vec<u8>, usize)>>,
 }
 
 impl BlockHashes {
@@ -73,7 +76,8 @@ impl BlockHashes {
         // Packed dtypes take less than a byte an element; a byte is the least that a block can be counted in.
         let block_bytes = block * (dtype.bits() / 8).max(1);
         let hasher = TensorHasher::new(len_bytes as u64, block_bytes);
-        Self { hasher, block_bytes, values: Mutex::new(vec![None; hasher.blocks()]) }
+        let values = Mutex::new(vec![None; hasher.blocks()]);
+        Self { hasher, len_bytes, block_bytes, values, parts: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<ChainingValue>>> {
@@ -90,13 +94,34 @@ impl BlockHashes {
         }
     }
 
-    /// Hashes whole blocks from `offset_bytes` on, a multiple of the block; only the tensor's last may be shorter.
+    /// Hashes the blocks that `bytes`, which stand at `offset_bytes`, make whole. Each byte comes once.
     pub(crate) fn fill(&self, offset_bytes: usize, bytes: &[u8]) {
-        let first = offset_bytes / self.block_bytes;
-        for (i, block) in bytes.chunks(self.block_bytes).enumerate() {
-            let value = self.hasher.hash_block(first + i, block);
-            self.lock()[first + i] = Some(value);
+        let (mut start, mut rest) = (offset_bytes, bytes);
+        while !rest.is_empty() {
+            let (block, place) = (start / self.block_bytes, start % self.block_bytes);
+            let (part, more) = rest.split_at(rest.len().min(self.block_bytes - place));
+            let whole = self.block_bytes.min(self.len_bytes - block * self.block_bytes);
+            if part.len() == whole {
+                self.fill_block(block, part);
+            } else if let Some(bytes) = self.collect(block, place, part, whole) {
+                self.fill_block(block, &bytes);
+            }
+            (start, rest) = (start + part.len(), more);
         }
+    }
+
+    fn fill_block(&self, block: usize, bytes: &[u8]) {
+        let value = self.hasher.hash_block(block, bytes);
+        self.lock()[block] = Some(value);
+    }
+
+    /// Puts a part at its place in a block of `whole` bytes; gives the block when it was the last.
+    fn collect(&self, block: usize, place: usize, part: &[u8], whole: usize) -> Option<Vec<u8>> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, missing) = parts.entry(block).or_insert_with(|| (vec![0; whole], whole));
+        bytes[place..place + part.len()].copy_from_slice(part);
+        *missing -= part.len();
+        if *missing == 0 { parts.remove(&block).map(|(bytes, _)| bytes) } else { None }
     }
 
     /// The hash, once every block is filled.
@@ -120,6 +145,17 @@ mod tests {
         book.offer(&view, block, 3 * block);
         book.offer(&view, 2 * block, 3 * block);
         assert_eq!(book.finish(&view), blake3::hash(&bytes));
+    }
+
+    #[test]
+    fn parts_of_blocks_in_any_order_give_the_plain_hash() {
+        let bytes: Vec<u8> = (0..5 * 2048 + 7).map(|i| (i * 7 % 251) as u8).collect();
+        let hashes = BlockHashes::new(Dtype::U8, bytes.len(), 2048);
+        for range in [700..4000, 8000..bytes.len(), 4000..4100, 0..700, 4100..8000] {
+            hashes.fill(range.start, &bytes[range.clone()]);
+        }
+        assert_eq!(hashes.finish(), blake3::hash(&bytes));
+        assert!(hashes.parts.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -126,6 +126,13 @@ fn ties_is_exact_however_it_is_cut() {
 }
 
 #[test]
+fn rows_are_whole_however_they_are_cut() {
+    let parameters = "{density: 0.5, epsilon: 0.3, rescale_by: density}";
+    let [usual, small] = cut_both_ways(&format!("merge_method: della\nparameters: {parameters}\n"));
+    assert_eq!(usual, small);
+}
+
+#[test]
 fn masks_are_exact_however_they_are_cut() {
     let [usual, small] = cut_both_ways("merge_method: task_arithmetic\nmask: {method: tall, lambda: 0.6}\n");
     assert_eq!(usual, small);
