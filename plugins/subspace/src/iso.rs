@@ -8,7 +8,7 @@ use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, laws};
 
 use crate::rank::{Basis, Rank, Triplets, above, beside, leading, spectrum};
 use crate::stack::{Coefficients, Experts, Stack};
-use crate::{keeps_null_space, null_space, rank, scale, spec, tsv};
+use crate::{null_space, rank, scale, spec, tsv};
 
 /// Iso-C. Σ τ_k = U S Vᵀ becomes s̄ · U Vᵀ, s̄ being the mean of the singular values: over the numerical rank, or with
 /// `null_space: keep` over min(m, n) of them, as published.
@@ -27,15 +27,14 @@ impl MergeMethod for IsoC {
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
         let Some(shape) = matrix_shape(block) else { return mean(block, out) };
         let rank = rank(block, shape);
-        let flat = match (Experts::of(block, shape, keeps_null_space(block))?, rank) {
-            (Experts::Factored(stack), Rank::Numerical(tolerance)) => {
+        let flat = match Experts::of(block, shape, rank)? {
+            Experts::Factored(stack, tolerance) => {
                 let Coefficients { left, s, right } =
                     stack.triplets_in(&stack.basis()?, &(0..stack.len()), tolerance, usize::MAX)?;
                 stack.write(&left.view(), &right.view(), out)?;
                 average(&s)
             }
-            (Experts::Factored(_), Rank::Full) => return Err("factors have no null space".into()),
-            (Experts::Dense(experts), _) => {
+            Experts::Dense(experts) => {
                 let sum = sum(&experts, shape);
                 block.check_cancelled()?;
                 let Triplets { u, s, vt } = Triplets::of(&sum.view(), rank, usize::MAX, None)?;
@@ -78,12 +77,11 @@ impl MergeMethod for IsoCts {
         let (common, each) =
             sizes(shape.0.min(shape.1), block.experts(), block.number("common_space_fraction"));
         let rank = rank(block, shape);
-        match (Experts::of(block, shape, keeps_null_space(block))?, rank) {
-            (Experts::Factored(stack), Rank::Numerical(tolerance)) => {
+        match Experts::of(block, shape, rank)? {
+            Experts::Factored(stack, tolerance) => {
                 factored(&stack, (common, each), tolerance, out)?;
             }
-            (Experts::Factored(_), Rank::Full) => return Err("factors have no null space".into()),
-            (Experts::Dense(experts), _) => dense(block, &experts, (common, each), rank, shape, out)?,
+            Experts::Dense(experts) => dense(block, &experts, (common, each), rank, shape, out)?,
         }
         scale(out, block.number("lambda"));
         Ok(())

@@ -31,8 +31,8 @@ impl MergeMethod for Knots {
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
         let Some(shape) = matrix_shape(block) else { return mean(block, out) };
-        match Experts::of(block, shape, false)? {
-            Experts::Factored(stack) => factored(block, &stack, shape, out)?,
+        match Experts::of(block, shape, Rank::numerical(shape))? {
+            Experts::Factored(stack, _) => factored(block, &stack, shape, out)?,
             Experts::Dense(experts) => dense(block, &experts, shape, out)?,
         }
         scale(out, block.number("lambda"));

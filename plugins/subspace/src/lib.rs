@@ -42,13 +42,9 @@ fn null_space() -> Param {
     )
 }
 
-fn keeps_null_space(params: &Params<'_>) -> bool {
-    params.choice("null_space") == "keep"
-}
-
 /// What counts of a spectrum of an m × n matrix.
 fn rank(params: &Params<'_>, shape: (usize, usize)) -> Rank {
-    if keeps_null_space(params) { Rank::Full } else { Rank::numerical(shape) }
+    if params.choice("null_space") == "keep" { Rank::Full } else { Rank::numerical(shape) }
 }
 
 /// out *= factor.

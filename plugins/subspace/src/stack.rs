@@ -11,28 +11,28 @@ use skillweld_plugin_sdk::linalg::ndarray::{CowArray, Ix2};
 use skillweld_plugin_sdk::linalg::{dense_expert, factor_matrices, gram, matrix_mut, multiply, multiply_f64};
 use skillweld_plugin_sdk::{Block, Result};
 
-use crate::rank::{Basis, above, beside, leading, spectrum};
+use crate::rank::{Basis, Rank, above, beside, leading, spectrum};
 
 /// The experts of a matrix as they come.
 pub(crate) enum Experts<'a> {
-    /// All as factors.
-    Factored(Stack),
+    /// All as factors, whose singular values count above so much of the largest.
+    Factored(Stack, f64),
     /// Multiplied out where they came as factors.
     Dense(Vec<CowArray<'a, f32, Ix2>>),
 }
 
 impl<'a> Experts<'a> {
-    /// As factors where all come so and `dense` does not forbid it.
-    pub(crate) fn of(block: &Block<'a>, shape: (usize, usize), dense: bool) -> Result<Self> {
+    /// As factors where all come so: factors have no null space, so [`Rank::Full`] is for matrices.
+    pub(crate) fn of(block: &Block<'a>, shape: (usize, usize), rank: Rank) -> Result<Self> {
         let factors: Option<Vec<_>> = (0..block.experts()).map(|k| block.low_rank(k)).collect();
-        match factors.filter(|_| !dense) {
-            Some(factors) => {
+        match (factors, rank) {
+            (Some(factors), Rank::Numerical(tolerance)) => {
                 block.path("factored");
                 let factors = factors.into_iter().map(|factors| factor_matrices(factors, shape));
                 let factors = factors.collect::<Result<Vec<_>>>()?;
-                Ok(Self::Factored(Stack::new(&factors, shape)))
+                Ok(Self::Factored(Stack::new(&factors, shape), tolerance))
             }
-            None => {
+            _ => {
                 block.path("dense");
                 let experts = (0..block.experts()).map(|k| dense_expert(block, k, shape));
                 experts.collect::<Result<_>>().map(Self::Dense)

@@ -6,7 +6,7 @@ use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec, laws};
 
 use crate::rank::{Rank, Triplets, above, beside, inverse_root, polar};
 use crate::stack::{Experts, Stack};
-use crate::{keeps_null_space, null_space, rank, scale, spec};
+use crate::{null_space, rank, scale, spec};
 
 /// TSV-Merge. Of every expert τ_k = U_k S_k V_kᵀ the first ⌊min(m, n) / N⌋ singular triplets (`rank: top`) or all of them
 /// (`rank: lossless`) are taken; the stacks U = [U_1 … U_N] and V are replaced by the nearest matrices with orthonormal
@@ -35,8 +35,8 @@ impl MergeMethod for Tsv {
             _ => usize::MAX,
         };
         let rank = rank(block, shape);
-        match (Experts::of(block, shape, keeps_null_space(block))?, rank) {
-            (Experts::Factored(stack), Rank::Numerical(tolerance)) => {
+        match Experts::of(block, shape, rank)? {
+            Experts::Factored(stack, tolerance) => {
                 let experts = stack.experts().iter().map(|part| stack.triplets(part, tolerance, most));
                 let experts = experts.collect::<Result<Vec<_>>>()?;
                 let left: Vec<_> = experts.iter().map(|expert| expert.left.view()).collect();
@@ -45,8 +45,7 @@ impl MergeMethod for Tsv {
                 let s = experts.iter().flat_map(|expert| expert.s.iter().copied()).collect();
                 orthogonal(&stack, (&left, &right), &s, tolerance, out)?;
             }
-            (Experts::Factored(_), Rank::Full) => return Err("factors have no null space".into()),
-            (Experts::Dense(experts), _) => {
+            Experts::Dense(experts) => {
                 let mut triplets = Vec::with_capacity(experts.len());
                 for (k, expert) in experts.iter().enumerate() {
                     block.check_cancelled()?;
