@@ -1,13 +1,20 @@
-//! Spherical linear interpolation of two models, tensor by tensor.
+//! Interpolation between two models: [`Lerp`] along a straight line, [`Slerp`] along the great circle, tensor by tensor,
+//! [`DareSlerp`] towards a thinned second model.
 //!
-//! With cos θ = ⟨a, b⟩ / (‖a‖ ‖b‖) over the whole tensor: Θ = (sin((1−t)θ) a + sin(tθ) b) / sin θ, and
+//! Slerp: with cos θ = ⟨a, b⟩ / (‖a‖ ‖b‖) over the whole tensor: Θ = (sin((1−t)θ) a + sin(tθ) b) / sin θ, and
 //! (1−t) a + t b where |cos θ| > 0.9995. A vector shorter than 1e-8 is not normalised.
 
 use skillweld_plugin_sdk::{
     Block, MergeMethod, Param, Params, Plan, Result, Spec, export_methods, laws, vectorize,
 };
 
-export_methods!(merge: [Slerp]);
+mod lerp;
+mod thinned;
+
+pub use lerp::Lerp;
+pub use thinned::DareSlerp;
+
+export_methods!(merge: [Slerp, Lerp, DareSlerp]);
 
 /// Above this |cos θ| the two are taken for parallel: sin θ is too small to divide by.
 const PARALLEL: f64 = 0.9995;
@@ -39,9 +46,19 @@ impl MergeMethod for Slerp {
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
         let [dot, first, second] = *block.totals() else { return Err("slerp needs three totals".into()) };
-        let (a, b) = factors(dot, first, second, block.number("t"));
-        combine(out, block.expert(0), a as f32, block.expert(1), b as f32);
+        let t = block.number("t");
+        combine(out, block.expert(0), block.expert(1), t, factors(dot, first, second, t));
         Ok(())
+    }
+}
+
+/// by_a · a + by_b · b. Where that is a straight line, as between parallel tensors and at the ends, it is [`Lerp`] to the
+/// bit.
+fn combine(out: &mut [f32], a: &[f32], b: &[f32], t: f64, (by_a, by_b): (f64, f64)) {
+    if (by_a, by_b) == (1.0 - t, t) {
+        lerp::interpolate(out, a, b, t);
+    } else {
+        add_scaled(out, a, by_a as f32, b, by_b as f32);
     }
 }
 
@@ -74,7 +91,7 @@ vectorize! {
         sums.map(|lanes| lanes.iter().sum())
     }
 
-    fn combine(out: &mut [f32], a: &[f32], by_a: f32, b: &[f32], by_b: f32) {
+    fn add_scaled(out: &mut [f32], a: &[f32], by_a: f32, b: &[f32], by_b: f32) {
         for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
             *out = by_a * a + by_b * b;
         }
