@@ -19,6 +19,7 @@ mod policy;
 mod predict;
 mod preprocess;
 mod progress;
+mod retain;
 mod route;
 mod serve;
 mod tensor_file;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
     match command {
         Command::Merge(args) => merge::run(args, console),
+        Command::Retain(args) => retain::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),

@@ -43,4 +43,4 @@ pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;
 pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
-pub use run::RunOptions;
+pub use run::{RunOptions, Written};

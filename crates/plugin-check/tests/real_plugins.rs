@@ -9,10 +9,12 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 9] = [
+const MERGE_METHODS: [&str; 11] = [
     "dare_linear",
+    "dare_slerp",
     "dare_ties",
     "emr",
+    "lerp",
     "linear",
     "magmax",
     "passthrough",

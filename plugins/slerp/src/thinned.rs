@@ -47,7 +47,9 @@ impl MergeMethod for DareSlerp {
     }
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        let [dot, first, second] = *block.totals() else { return Err("dare_slerp needs three totals".into()) };
+        let [dot, first, second] = *block.totals() else {
+            return Err("dare_slerp needs three totals".into());
+        };
         let t = block.number("t");
         let by = factors(dot, first, second, t);
         let thinning = Thinning::new(block);
