@@ -49,10 +49,16 @@ const CONFIG: &str = "config.json";
 const IN_CONFIG: &str = "norm_stats";
 
 /// One value, so that it can be compared and shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Entry {
     exact: String,
     shown: String,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.exact == other.exact
+    }
 }
 
 /// All statistics of a policy.

@@ -47,7 +47,7 @@ fn every_family_keeps_the_statistics_that_were_asked_for() {
         fails(retain(&base, &finetuned, &linear(0.5), &out("x")), &[field, "--statistics base"]);
         assert!(!out("x").exists());
         for (whose, policy) in [(Keep::Base, &base), (Keep::Finetuned, &finetuned)] {
-            let path = out(whose.name());
+            let path = out(&format!("keep-{}", whose.name()));
             let done = retain(&base, &finetuned, &keep(whose), &path).unwrap();
             assert!(!of(policy).is_empty() && of(&path) == of(policy), "{family:?}: {:?}", of(&path).keys());
             assert_eq!(done.statistics, Some(whose));
@@ -99,8 +99,8 @@ fn buffers_in_the_weights_are_never_interpolated() {
     with(&finetuned, &[0.25, 1.0]);
     fails(retain(&base, &finetuned, &linear(0.5), &out("x")), &[MEAN, "[0.25, 0.5]", "[0.25, 1]"]);
     for (whose, policy) in [(Keep::Base, &base), (Keep::Finetuned, &finetuned)] {
-        retain(&base, &finetuned, &keep(whose), &out(whose.name())).unwrap();
-        assert!(tensors(&out(whose.name()))[MEAN] == tensors(policy)[MEAN]);
+        retain(&base, &finetuned, &keep(whose), &out(&format!("keep-{}", whose.name()))).unwrap();
+        assert!(tensors(&out(&format!("keep-{}", whose.name())))[MEAN] == tensors(policy)[MEAN]);
     }
     // Another robot's state: other sizes are no obstacle.
     with(&finetuned, &[0.25, 1.0, 2.0]);
