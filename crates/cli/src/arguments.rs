@@ -93,7 +93,7 @@ impl OpeningDevice {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Merge(merge::Args),
-    Retain(retain::Args),
+    Retain(Box<retain::Args>),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
     Predict(predict::Args),

@@ -60,7 +60,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     Init(init::Args),
-    Add(add::Args),
+    Add(Box<add::Args>),
     Log(log::Args),
     Replay(replay::Args),
     Undo(undo::Args),

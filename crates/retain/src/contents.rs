@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 use skillweld_store::{Adapter, Checkpoint, ExpertFiles, Hash, StoreError};
 
-use crate::RetainError;
 use crate::statistics::Statistics;
+use crate::{Change, RetainError};
 
 /// BLAKE3 (hexadecimal) of each part of a policy that is there: `weights`, or `adapter` for one that is nothing but an
 /// adapter; `action_head`, `proprio_projector`, `noisy_action_projector`; `statistics`. Of tensors it is
@@ -67,11 +67,11 @@ pub(crate) fn add_statistics(contents: &mut Contents, statistics: &Statistics) {
     }
 }
 
-/// The first part in which two differ, with both hashes; what is not there has none.
-pub(crate) fn first_difference(expected: &Contents, found: &Contents) -> Option<[String; 3]> {
+/// The first part in which two differ.
+pub(crate) fn first_difference(expected: &Contents, found: &Contents) -> Option<Box<Change>> {
     let hash =
         |contents: &Contents, part: &str| contents.get(part).map_or("nothing", String::as_str).to_owned();
     let mut parts = expected.keys().chain(found.keys());
     let part = parts.find(|part| expected.get(*part) != found.get(*part))?;
-    Some([part.clone(), hash(expected, part), hash(found, part)])
+    Some(Box::new(Change { part: part.clone(), expected: hash(expected, part), found: hash(found, part) }))
 }

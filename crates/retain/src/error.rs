@@ -115,36 +115,34 @@ pub enum RetainError {
     },
     /// An input of a chain is no longer what it was.
     #[error(
-        "{what} of {whose} ({}) has changed since it was used: the ledger has {expected:.12}…, there is {found:.12}…. \
-         Put the original back; nothing was written",
-        path.display()
+        "{} of {whose} ({}) has changed since it was used: the ledger has {:.12}…, there is {:.12}…. Put the original back; \
+         nothing was written",
+        change.part,
+        path.display(),
+        change.expected,
+        change.found
     )]
     InputChanged {
         /// The base or a skill.
         whose: String,
         /// Where it lies.
         path: PathBuf,
-        /// Weights, action head, statistics, ….
-        what: String,
-        /// BLAKE3 in the ledger.
-        expected: String,
-        /// BLAKE3 now.
-        found: String,
+        /// In what it differs.
+        change: Box<Change>,
     },
     /// A step gives something else than it gave.
     #[error(
-        "{what} after skill {skill} came out as {found:.12}…, not {expected:.12}… as the ledger has it, from unchanged inputs: \
-         another version of Skillweld or of its plugins made it"
+        "{} after skill {skill} came out as {:.12}…, not {:.12}… as the ledger has it, from unchanged inputs: another version \
+         of Skillweld or of its plugins made it",
+        change.part,
+        change.found,
+        change.expected
     )]
     ResultChanged {
         /// The skill.
         skill: String,
-        /// Weights, action head, statistics, ….
-        what: String,
-        /// BLAKE3 in the ledger.
-        expected: String,
-        /// BLAKE3 now.
-        found: String,
+        /// In what it differs.
+        change: Box<Change>,
     },
     /// A step of a chain failed.
     #[error("skill {skill}: {source}")]
@@ -154,6 +152,17 @@ pub enum RetainError {
         /// What went wrong.
         source: Box<RetainError>,
     },
+}
+
+/// A part of a policy that is not what the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Weights, action head, statistics, …: a key of [`Contents`](crate::Contents).
+    pub part: String,
+    /// BLAKE3 in the ledger; `nothing` where it has none.
+    pub expected: String,
+    /// BLAKE3 now.
+    pub found: String,
 }
 
 impl From<RecipeError> for RetainError {

@@ -17,6 +17,7 @@
 
 mod contents;
 mod error;
+mod folder;
 mod interpolation;
 mod ledger;
 mod pair;
@@ -28,7 +29,7 @@ mod statistics;
 mod step;
 
 pub use contents::Contents;
-pub use error::RetainError;
+pub use error::{Change, RetainError};
 pub use interpolation::{Alphas, Interpolation, Method};
 pub use ledger::{Ledger, Policy, Skill};
 pub use pair::Pair;

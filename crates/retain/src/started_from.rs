@@ -11,6 +11,14 @@ use skillweld_tensor::TensorView;
 
 use crate::{Contents, RetainError};
 
+/// Another policy of the chain, from which it may have been finetuned instead.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// Such as `the policy of skill stove`.
+    pub(crate) what: String,
+    pub(crate) path: PathBuf,
+}
+
 /// What can be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,14 +64,14 @@ impl StartedFrom {
     pub(crate) fn find(
         finetuned: &Path,
         start: (&Path, &Contents),
-        pretrained: Option<&Path>,
+        others: &[Known],
     ) -> Result<Self, RetainError> {
         if let Some(found) = by_provenance(finetuned, start.1) {
             return Ok(found);
         }
         match Checkpoint::open(finetuned) {
-            Ok(weights) => by_distance(&weights, start.0, pretrained),
-            Err(_) => by_adapter(finetuned, start.0, pretrained),
+            Ok(weights) => by_distance(&weights, start.0, others),
+            Err(_) => by_adapter(finetuned, start.0, others),
         }
     }
 }
@@ -85,7 +93,7 @@ fn by_provenance(finetuned: &Path, expected: &Contents) -> Option<StartedFrom> {
     })
 }
 
-fn by_adapter(finetuned: &Path, start: &Path, pretrained: Option<&Path>) -> Result<StartedFrom, RetainError> {
+fn by_adapter(finetuned: &Path, start: &Path, others: &[Known]) -> Result<StartedFrom, RetainError> {
     let nested = finetuned.join("lora_adapter");
     let adapter = Adapter::open(if nested.is_dir() { &nested } else { finetuned })?;
     let named = adapter.base_model().unwrap_or_default();
@@ -94,8 +102,8 @@ fn by_adapter(finetuned: &Path, start: &Path, pretrained: Option<&Path>) -> Resu
     let is = |path: &Path| place.is_some() && place == real(path);
     Ok(if is(start) {
         StartedFrom::new(Verdict::Confirmed, "its adapter names the policy before it as its base")
-    } else if pretrained.is_some_and(is) {
-        StartedFrom::new(Verdict::Contradicted, "its adapter names the pretrained policy as its base")
+    } else if let Some(other) = others.iter().find(|other| is(&other.path)) {
+        StartedFrom::new(Verdict::Contradicted, format!("its adapter names {} as its base", other.what))
     } else if named.is_empty() {
         StartedFrom::new(Verdict::Unknown, "its adapter names no base")
     } else {
@@ -103,23 +111,24 @@ fn by_adapter(finetuned: &Path, start: &Path, pretrained: Option<&Path>) -> Resu
     })
 }
 
-/// Finetuning moves weights by less than the steps before moved them: whatever the weights are nearest to is where they
-/// started.
-fn by_distance(
-    finetuned: &Checkpoint,
-    start: &Path,
-    pretrained: Option<&Path>,
-) -> Result<StartedFrom, RetainError> {
+/// Finetuning moves weights by less than the steps before moved them: of all policies that the chain knows, the one that
+/// the weights are nearest to is the one that they started from, or are.
+fn by_distance(finetuned: &Checkpoint, start: &Path, others: &[Known]) -> Result<StartedFrom, RetainError> {
     let start = Checkpoint::open(start)?;
-    let pretrained = pretrained.map(Checkpoint::open).transpose()?;
-    let (mut to_start, mut to_pretrained, mut own) = (0.0, 0.0, 0.0);
+    // One that is gone, or is an adapter, cannot be compared.
+    let others = others.iter().filter_map(|other| Some((&other.what, Checkpoint::open(&other.path).ok()?)));
+    let others: Vec<(&String, Checkpoint)> = others.collect();
+    let (mut to_start, mut own) = (0.0, 0.0);
+    let mut to_others = vec![0.0; others.len()];
     for key in finetuned.keys() {
         let (Some(view), Some(from)) = (finetuned.get(key), start.get(key)) else { continue };
         let Some([distance, norm]) = squares(&view, &from) else { continue };
         to_start += distance;
         own += norm;
-        let first = pretrained.as_ref().and_then(|pretrained| pretrained.get(key));
-        to_pretrained += first.and_then(|first| squares(&view, &first)).map_or(0.0, |[distance, _]| distance);
+        for (sum, (_, other)) in to_others.iter_mut().zip(&others) {
+            let distance = other.get(key).and_then(|other| squares(&view, &other));
+            *sum += distance.map_or(norm, |[distance, _]| distance);
+        }
     }
     if own == 0.0 {
         return Ok(StartedFrom::new(
@@ -136,16 +145,17 @@ fn by_distance(
         );
         return Ok(StartedFrom::new(Verdict::Contradicted, text));
     }
-    if pretrained.is_none() {
-        let text = format!("relative distance to the pretrained policy {}", relative(to_start));
+    let nearest = to_others.iter().zip(&others).min_by(|(a, _), (b, _)| a.total_cmp(b));
+    let Some((to_nearest, (what, _))) = nearest else {
+        let text = format!("relative distance {} to the pretrained policy", relative(to_start));
         return Ok(StartedFrom::new(Verdict::Unknown, text));
-    }
+    };
     let distances = format!(
-        "relative distance {} to the policy before it, {} to the pretrained one",
+        "relative distance {} to the policy before it, {} to {what}",
         relative(to_start),
-        relative(to_pretrained)
+        relative(*to_nearest)
     );
-    let verdict = if to_start < to_pretrained { Verdict::Confirmed } else { Verdict::Contradicted };
+    let verdict = if to_start < *to_nearest { Verdict::Confirmed } else { Verdict::Contradicted };
     Ok(StartedFrom::new(verdict, distances))
 }
 
@@ -160,9 +170,4 @@ fn squares(a: &TensorView<'_>, b: &TensorView<'_>) -> Option<[f64; 2]> {
     let square = |x: f64| x * x;
     let distance = x.iter().zip(&y).map(|(x, y)| square(f64::from(*x) - f64::from(*y))).sum();
     Some([distance, x.iter().map(|x| square(f64::from(*x))).sum()])
-}
-
-/// Where the pretrained policy lies, if it is another than the one before the skill.
-pub(crate) fn pretrained_apart(skills: usize, base: &Path) -> Option<PathBuf> {
-    (skills > 0).then(|| base.to_owned())
 }

@@ -9,17 +9,17 @@
 //! The whole folder changes in one step: what comes next is written beside it and changes places with it when it is
 //! complete. Killed at any instant, a chain is before the step or after it.
 
-use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use skillweld_merge::Control;
 use skillweld_plugin_host::Registry;
-use skillweld_store::{OutputDir, StoreError, link_file};
+use skillweld_store::{OutputDir, StoreError};
 
 use crate::contents::{first_difference, of_policy};
+use crate::folder::{keep_apart, link_tree, lock};
 use crate::pair::real;
-use crate::started_from::pretrained_apart;
+use crate::started_from::Known;
 use crate::step::check_cancelled;
 use crate::{Contents, Interpolation, Ledger, Pair, Policy, RetainError, Skill, StartedFrom, Step};
 
@@ -152,16 +152,15 @@ impl State {
     ///
     /// # Errors
     /// As [`Pair::open`]; a name that is taken or no name; a finetuned policy inside the state.
-    pub fn add(self, skill: NewSkill) -> Result<Addition, RetainError> {
+    pub fn prepare(self, skill: NewSkill) -> Result<Addition, RetainError> {
         let finetuned = real(&skill.finetuned)?;
         self.keep_apart(&finetuned)?;
         let name = self.name_of(skill.name, &finetuned)?;
         let start = self.current();
         let pair = Pair::open(&start, &finetuned, &skill.interpolation)?;
         let count = self.ledger.skills.len();
-        let pretrained = pretrained_apart(count, &self.ledger.base.path).filter(|base| base.exists());
         let expected = self.ledger.contents_after(count);
-        let started_from = StartedFrom::find(&finetuned, (&start, expected), pretrained.as_deref())?;
+        let started_from = StartedFrom::find(&finetuned, (&start, expected), &self.known())?;
         Ok(Addition { state: self, name, keep_previous: skill.keep_previous, started_from, pair })
     }
 
@@ -247,7 +246,7 @@ impl State {
         let problem = |(whose, path, expected): (String, &PathBuf, &Contents)| {
             let problem = match of_policy(path) {
                 Ok(found) => first_difference(expected, &found)
-                    .map(|[what, ..]| format!("{what} of {whose} has changed")),
+                    .map(|change| format!("{} of {whose} has changed", change.part)),
                 Err(error) => Some(format!("{whose}: {error}")),
             };
             problem.map(|problem| format!("{problem} ({})", path.display()))
@@ -261,6 +260,17 @@ impl State {
             true => self.ledger.base.path.clone(),
             false => self.dir.join(CHECKPOINT),
         }
+    }
+
+    /// Every policy of the chain but the current one.
+    fn known(&self) -> Vec<Known> {
+        let known = |what: String, policy: &Policy| Known { what, path: policy.path.clone() };
+        let skills = &self.ledger.skills;
+        // Before the first skill it is the current one.
+        let base = (!skills.is_empty()).then(|| known("the pretrained policy".to_owned(), &self.ledger.base));
+        let skills =
+            skills.iter().map(|skill| known(format!("the policy of skill {}", skill.name), &skill.finetuned));
+        base.into_iter().chain(skills).collect()
     }
 
     /// Where the state after the next step is written.
@@ -389,8 +399,8 @@ fn replay(
         }
         let policy = &skill.finetuned;
         unchanged((&format!("skill {}", skill.name), &policy.path), &policy.blake3, &done.finetuned)?;
-        if let Some([what, expected, found]) = first_difference(&skill.result_blake3, &done.result) {
-            return Err(RetainError::ResultChanged { skill: skill.name.clone(), what, expected, found });
+        if let Some(change) = first_difference(&skill.result_blake3, &done.result) {
+            return Err(RetainError::ResultChanged { skill: skill.name.clone(), change });
         }
         if index > 0 {
             fs::remove_dir_all(&start).map_err(StoreError::io("remove", &start))?;
@@ -419,68 +429,8 @@ fn chain_paths<'p>(ledger: &'p Ledger, index: usize, finetuned: &'p Path) -> [Op
 fn unchanged((whose, path): (&str, &Path), expected: &Contents, found: &Contents) -> Result<(), RetainError> {
     match first_difference(expected, found) {
         None => Ok(()),
-        Some([what, expected, found]) => {
-            let (whose, path) = (whose.to_owned(), path.to_owned());
-            Err(RetainError::InputChanged { whose, path, what, expected, found })
+        Some(change) => {
+            Err(RetainError::InputChanged { whose: whose.to_owned(), path: path.to_owned(), change })
         }
     }
-}
-
-/// A folder that is replaced must not hold what is read, nor become a part of it.
-fn keep_apart(dir: &Path, policy: &Path) -> Result<(), RetainError> {
-    let unfit = |problem: String| Err(RetainError::Unfit { path: policy.to_owned(), problem });
-    let folder = match (dir.canonicalize(), dir.parent(), dir.file_name()) {
-        (Ok(real), ..) => real,
-        (Err(_), Some(parent), Some(name)) => {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            parent.canonicalize().unwrap_or_else(|_| parent.to_owned()).join(name)
-        }
-        (Err(_), ..) => dir.to_owned(),
-    };
-    if policy.starts_with(&folder) {
-        return unfit(format!(
-            "lies inside {}, which is replaced as a whole; move it elsewhere",
-            dir.display()
-        ));
-    }
-    if folder.starts_with(policy) && policy.is_dir() {
-        return unfit(format!(
-            "would have {} inside it, as a part of that policy; name a folder elsewhere",
-            dir.display()
-        ));
-    }
-    Ok(())
-}
-
-/// Links every file of `from` into the new folder `to`.
-fn link_tree(from: &Path, to: &Path) -> Result<(), RetainError> {
-    fs::create_dir(to).map_err(StoreError::io("create", to))?;
-    for entry in fs::read_dir(from).map_err(StoreError::io("read", from))? {
-        let entry = entry.map_err(StoreError::io("read", from))?;
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            link_tree(&path, &target)?;
-        } else {
-            link_file(&path, &target)?;
-        }
-    }
-    Ok(())
-}
-
-/// Locks the folder of a state. When a state changes, another folder takes its place: one locked before is then no longer
-/// the state.
-fn lock(dir: &Path) -> Result<File, RetainError> {
-    let busy = || RetainError::Busy { path: dir.to_owned() };
-    let file = File::open(dir).map_err(StoreError::io("open", dir))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(busy()),
-        // Without locks two processes at once are the user's affair.
-        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", dir)(error).into()),
-    }
-    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let locked = file.metadata().map(place).map_err(StoreError::io("inspect", dir))?;
-    let current = fs::metadata(dir).map(place).map_err(StoreError::io("inspect", dir))?;
-    if locked == current { Ok(file) } else { Err(busy()) }
 }

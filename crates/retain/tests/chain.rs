@@ -212,6 +212,15 @@ fn it_is_seen_where_a_skill_started() {
         assert_eq!(tuned.started_from.evidence.contains("skillweld_retain.json"), provenance);
         bench.undo().unwrap();
     }
+    // The same skill again lies near the checkpoint that it is a part of, but is not finetuned from it.
+    let again = add(&bench.state(), None, &bench.at("stove"), linear(0.8), false).unwrap();
+    assert_eq!(again.started_from.verdict, Verdict::Contradicted);
+    assert!(
+        again.started_from.evidence.contains("0.000 to the policy of skill stove"),
+        "{}",
+        again.started_from.evidence
+    );
+    bench.undo().unwrap();
     // Trained from an earlier checkpoint of the chain, whose provenance came along.
     copy(true);
     add(&bench.state(), None, &bench.at("cups"), linear(0.5), false).unwrap();

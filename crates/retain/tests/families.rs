@@ -75,7 +75,8 @@ fn modalities_have_an_alpha_each() {
         let summary = step.summary();
         let mut planned: Vec<_> = summary.tensors.iter().map(|line| line.key.clone()).collect();
         let mut keys = spec.keys();
-        (planned.sort(), keys.sort());
+        planned.sort();
+        keys.sort();
         assert_eq!(planned, keys, "{family:?}");
         for line in &summary.tensors {
             assert_eq!(line.modality, modality(&line.key), "{family:?}: {}", line.key);
@@ -302,8 +303,8 @@ fn bad_inputs_are_named() {
         );
         bad(
             &|all| {
-                all.get_mut("action_out_proj.bias").unwrap().2[..2]
-                    .copy_from_slice(&half::bf16::NAN.to_le_bytes())
+                let nan = half::bf16::NAN.to_le_bytes();
+                all.get_mut("action_out_proj.bias").unwrap().2[..2].copy_from_slice(&nan);
             },
             &["action_out_proj.bias", "NaN", "finetuned"],
         );

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
             Some(base) => State::begin(&args.state, base)?,
             None => State::open(&args.state)?,
         };
-        let addition = state.add(NewSkill {
+        let addition = state.prepare(NewSkill {
             name: args.name.clone(),
             finetuned: args.finetuned.clone(),
             interpolation: interpolation.clone(),

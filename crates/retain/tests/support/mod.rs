@@ -12,16 +12,16 @@ use skillweld_retain::{Alphas, Done, Interpolation, NewSkill, Pair, RetainError,
 use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
 use skillweld_tensor::{Dtype, convert};
 
-pub fn control(threads: usize) -> Control<'static> {
+pub(crate) fn control(threads: usize) -> Control<'static> {
     Control { threads: Threads::new(NonZeroUsize::new(threads).unwrap()), ..Control::SILENT }
 }
 
-pub fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     Registry::discover(&[]).unwrap()
 }
 
 /// Interpolates; gives what came of it.
-pub fn retain(
+pub(crate) fn retain(
     base: &Path,
     finetuned: &Path,
     interpolation: &Interpolation,
@@ -33,12 +33,12 @@ pub fn retain(
     step.run(out, false, &control)
 }
 
-pub fn linear(alpha: f64) -> Interpolation {
+pub(crate) fn linear(alpha: f64) -> Interpolation {
     Interpolation::linear(Alphas::all(alpha))
 }
 
 /// Adds a skill to a state, a new one with `base`.
-pub fn add(
+pub(crate) fn add(
     state: &Path,
     base: Option<&Path>,
     finetuned: &Path,
@@ -51,15 +51,15 @@ pub fn add(
         None => State::open(state)?,
     };
     let new = NewSkill { name: None, finetuned: finetuned.to_owned(), interpolation, keep_previous };
-    let addition = state.add(new)?;
+    let addition = state.prepare(new)?;
     let step = addition.plan(&registry, &control)?;
     addition.run(&step, &control)
 }
 
 /// Key → dtype, shape, bytes.
-pub type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-pub fn tensors(path: &Path) -> Tensors {
+pub(crate) fn tensors(path: &Path) -> Tensors {
     let checkpoint = Checkpoint::open(path).unwrap();
     let own = |key: &str| {
         let view = checkpoint.get(key).unwrap();
@@ -68,7 +68,7 @@ pub fn tensors(path: &Path) -> Tensors {
     checkpoint.keys().map(own).collect()
 }
 
-pub fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
+pub(crate) fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
     let checkpoint = Checkpoint::open(path).unwrap();
     let own =
         |key: &str| (key.to_owned(), checkpoint.get(key).unwrap().to_f32().unwrap().into_iter().collect());
@@ -76,7 +76,7 @@ pub fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
 }
 
 /// Writes `model.safetensors` anew with other tensors.
-pub fn rewrite(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
+pub(crate) fn rewrite(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
     let mut all = tensors(dir);
     edit(&mut all);
     let file = dir.join("model.safetensors");
@@ -96,14 +96,14 @@ pub fn rewrite(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
 }
 
 /// An f32 tensor.
-pub fn f32_tensor(values: &[f32]) -> (Dtype, Vec<usize>, Vec<u8>) {
+pub(crate) fn f32_tensor(values: &[f32]) -> (Dtype, Vec<usize>, Vec<u8>) {
     let mut bytes = vec![0; values.len() * 4];
     convert::encode(Dtype::F32, values, &mut bytes).unwrap();
     (Dtype::F32, vec![values.len()], bytes)
 }
 
 /// Every file below a folder with its bytes, by relative path; links are followed.
-pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -121,7 +121,7 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Fails with all of these words.
 #[track_caller]
-pub fn fails<T>(result: Result<T, RetainError>, words: &[&str]) -> RetainError {
+pub(crate) fn fails<T>(result: Result<T, RetainError>, words: &[&str]) -> RetainError {
     let Err(error) = result else { panic!("it did not fail") };
     let text = error.to_string();
     for word in words {
