@@ -49,13 +49,13 @@ impl Bench {
         let (registry, control) = (registry(), control(2));
         let ledger = Ledger::read(&self.state())?;
         let out = self.at(name);
-        State::replay(&ledger, &out, false, &registry, (&control, &|_, _, _, _| {}))?;
+        State::replay(&ledger, &out, false, registry, (&control, &|_, _, _, _| {}))?;
         Ok(out)
     }
 
     fn undo(&self) -> Result<Undo, RetainError> {
         let (registry, control) = (registry(), control(2));
-        State::open(&self.state())?.undo(&registry, (&control, &|_, _, _, _| {}))
+        State::open(&self.state())?.undo(registry, (&control, &|_, _, _, _| {}))
     }
 
     fn names(&self) -> Vec<String> {

@@ -71,7 +71,7 @@ fn modalities_have_an_alpha_each() {
         let interpolation = Interpolation::linear(alpha);
         let pair = skillweld_retain::Pair::open(&base, &finetuned, &interpolation).unwrap();
         let (registry, control) = (registry(), control(1));
-        let step = pair.plan(&registry, &control).unwrap();
+        let step = pair.plan(registry, &control).unwrap();
         let summary = step.summary();
         let mut planned: Vec<_> = summary.tensors.iter().map(|line| line.key.clone()).collect();
         let mut keys = spec.keys();
@@ -151,7 +151,7 @@ fn the_same_bytes_for_any_number_of_threads() {
             let (registry, control) = (registry(), control(threads));
             let pair = skillweld_retain::Pair::open(&base, &finetuned, &interpolation).unwrap();
             let out = dir.path().join(format!("{}{threads}", method.name()));
-            pair.plan(&registry, &control).unwrap().run(&out, false, &control).unwrap();
+            pair.plan(registry, &control).unwrap().run(&out, false, &control).unwrap();
             files(&out)
         });
         assert!(made[0].len() > 3 && made[0] == made[1], "{method:?}");

@@ -67,7 +67,7 @@ fn what_the_base_does_not_have_is_the_finetuned_policys() {
         let interpolation = keeping(Keep::Finetuned, Alphas::all(0.5));
         let (registry, control) = (registry(), support::control(2));
         let pair = skillweld_retain::Pair::open(&base, &finetuned, &interpolation).unwrap();
-        let step = pair.plan(&registry, &control).unwrap();
+        let step = pair.plan(registry, &control).unwrap();
         let notes = step.summary().notes;
         assert!(notes.iter().any(|note| note.contains("the base does not")), "{notes:?}");
         step.run(&out, false, &control).unwrap();

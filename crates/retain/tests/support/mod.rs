@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use skillweld_linalg::Threads;
 use skillweld_merge::Control;
@@ -16,8 +17,10 @@ pub(crate) fn control(threads: usize) -> Control<'static> {
     Control { threads: Threads::new(NonZeroUsize::new(threads).unwrap()), ..Control::SILENT }
 }
 
-pub(crate) fn registry() -> Registry {
-    Registry::discover(&[]).unwrap()
+/// The plugins beside the tests, loaded once.
+pub(crate) fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::discover(&[]).unwrap());
+    &REGISTRY
 }
 
 /// Interpolates; gives what came of it.
@@ -29,7 +32,7 @@ pub(crate) fn retain(
 ) -> Result<Done, RetainError> {
     let (registry, control) = (registry(), control(2));
     let pair = Pair::open(base, finetuned, interpolation)?;
-    let step = pair.plan(&registry, &control)?;
+    let step = pair.plan(registry, &control)?;
     step.run(out, false, &control)
 }
 
@@ -52,7 +55,7 @@ pub(crate) fn add(
     };
     let new = NewSkill { name: None, finetuned: finetuned.to_owned(), interpolation, keep_previous };
     let addition = state.prepare(new)?;
-    let step = addition.plan(&registry, &control)?;
+    let step = addition.plan(registry, &control)?;
     addition.run(&step, &control)
 }
 
