@@ -9,13 +9,16 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    completions, diff, inspect, materialize, merge, plugins, predict, preprocess, report, route, serve,
+    completions, diff, inspect, materialize, merge, plugins, predict, preprocess, report, retain, route,
+    serve,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   skillweld merge recipe.yaml merged --dry-run   what would happen
   skillweld merge recipe.yaml merged             merge
+  skillweld retain --base pretrained --finetuned skill --alpha 0.8 retained
+                                                 a fine-tune that keeps what the policy could
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
   skillweld report merged --html report.html     what a merge did, as a page
@@ -95,6 +98,7 @@ impl OpeningDevice {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Merge(merge::Args),
+    Retain(Box<retain::Args>),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
     Report(report::Args),

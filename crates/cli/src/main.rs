@@ -22,6 +22,7 @@ mod predict;
 mod preprocess;
 mod progress;
 mod report;
+mod retain;
 mod route;
 mod serve;
 mod tensor_file;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
     match command {
         Command::Merge(args) => merge::run(args, console),
+        Command::Retain(args) => retain::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Report(args) => report::run(args, console),

@@ -1,6 +1,6 @@
 //! `skillweld merge`.
 
-mod plan_page;
+pub(crate) mod plan_page;
 mod report_page;
 mod staged;
 

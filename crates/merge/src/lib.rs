@@ -44,5 +44,5 @@ pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;
 pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
-pub use run::RunOptions;
+pub use run::{RunOptions, Written};
 pub use stages::{Check, StageState, Stages};

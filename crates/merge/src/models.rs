@@ -7,8 +7,10 @@ use std::sync::Arc;
 use skillweld_merged::MergedCheckpoint;
 use skillweld_merged::layout::STATISTICS;
 use skillweld_store::{Adapter, AdapterDelta, Checkpoint, ExpertFiles, Family, StoreError};
+use skillweld_tensor::TensorView;
 
 use crate::MergeError;
+use crate::plan::Part;
 use crate::recipe::{Place, Recipe, RecipeError};
 use crate::source::Source;
 
@@ -94,6 +96,33 @@ impl SideFiles {
             ("noisy action projector", "noisy_action_projector.", &self.noisy_action_projector),
         ];
         parts.into_iter().filter_map(|(name, prefix, part)| Some((name, prefix, part.as_ref()?)))
+    }
+
+    /// Every key of all parts, as the output has it.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = String> {
+        self.parts().flat_map(|(_, prefix, part)| part.keys().map(move |key| format!("{prefix}{key}")))
+    }
+
+    /// The tensor that the output has as `key`.
+    pub(crate) fn get(&self, key: &str) -> Option<TensorView<'_>> {
+        let (part, name) = self.part_of(key);
+        part?.get(name)
+    }
+
+    /// The part to which the output's `key` belongs is there.
+    pub(crate) fn has_part_of(&self, key: &str) -> bool {
+        self.part_of(key).0.is_some()
+    }
+
+    /// The part to which the output's `key` belongs, and its name there.
+    fn part_of<'k>(&self, key: &'k str) -> (Option<&Checkpoint>, &'k str) {
+        let projectors = [
+            ("proprio_projector.", &self.proprio_projector),
+            ("noisy_action_projector.", &self.noisy_action_projector),
+        ];
+        let own = projectors.into_iter().find_map(|(prefix, part)| Some((part, key.strip_prefix(prefix)?)));
+        let (part, name) = own.unwrap_or((&self.action_head, key));
+        (part.as_ref(), name)
     }
 
     /// A model that is one file has no others: what lies beside it may belong to anyone.
@@ -256,7 +285,10 @@ fn has_weights(dir: &Path) -> bool {
     std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        (name.ends_with(".safetensors") && !name.starts_with("adapter_")) || name.starts_with("pytorch_model")
+        // LeRobot's processors keep their statistics beside either.
+        let beside = ["adapter_", "policy_preprocessor", "policy_postprocessor"];
+        let is_beside = beside.iter().any(|prefix| name.starts_with(prefix));
+        (name.ends_with(".safetensors") && !is_beside) || name.starts_with("pytorch_model")
     })
 }
 
@@ -282,6 +314,14 @@ impl Model {
                 self.name
             )
         })
+    }
+
+    /// As [`source`](Self::source), of either part of the output.
+    pub(crate) fn source_in(&self, part: Part, key: &str) -> Result<Option<Source<'_>>, MergeError> {
+        match part {
+            Part::Model => self.source(key),
+            Part::ActionExpert => Ok(self.files.get(key).map(Source::Stored)),
+        }
     }
 
     /// Where the values of `key` come from, also under the other name of a tied weight.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use skillweld_merged::layout::{PROVENANCE, TASK_PROVENANCE};
+use skillweld_merged::layout::PROVENANCE_FILES;
 use skillweld_store::Checkpoint;
 
 use crate::MergeError;
@@ -52,10 +52,11 @@ pub(crate) fn guard_output(out: &Path, force: bool, inputs: &Inputs) -> Result<(
         ));
     }
     let holds_something = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    let is_ours = || [PROVENANCE, TASK_PROVENANCE].iter().any(|name| out.join(name).is_file());
+    let is_ours = || PROVENANCE_FILES.iter().any(|name| out.join(name).is_file());
     if force && holds_something && !is_ours() {
         return refuse(format!(
-            "is no output of Skillweld (it holds neither {PROVENANCE} nor {TASK_PROVENANCE}), so --force does not replace it; remove the folder yourself, or name another output"
+            "is no output of Skillweld (it holds none of {}), so --force does not replace it; remove the folder yourself, or name another output",
+            PROVENANCE_FILES.join(", ")
         ));
     }
     Ok(())

@@ -20,6 +20,7 @@ use crate::measure::Measures;
 use crate::output::Outputs;
 use crate::output_guard::guard_output;
 use crate::plan::{Action, Plan};
+use crate::recipe::ActionExpertChoice;
 use crate::report::Report;
 use crate::router::{Subspace, subspaces};
 use crate::{MergeError, side_files};
@@ -35,6 +36,15 @@ pub struct RunOptions {
     pub force: bool,
     /// How a merge with masks keeps Θ₀.
     pub base: BaseMode,
+}
+
+/// What [`Plan::write`] wrote.
+#[derive(Debug)]
+pub struct Written {
+    /// What the merge did.
+    pub report: Report,
+    /// What `skillweld.json` would say.
+    pub provenance: Value,
 }
 
 impl Plan<'_> {
@@ -82,14 +92,41 @@ impl Plan<'_> {
         self.check_base(options.base)?;
         guard_output(out, options.force, &self.inputs())?;
         let dir = OutputDir::create(out, options.force)?;
+        let Written { report, provenance } = self.write_with(dir.path(), options.base, control, fork)?;
+        if let Some(statistics) = &self.statistics {
+            side_files::write_statistics(dir.path(), statistics)?;
+        }
+        side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
+        control.check()?;
+        dir.commit()?;
+        Ok(report)
+    }
+
+    /// Writes weights, configuration and tokenizer into the folder `dir`, for whoever makes more of them than a merged
+    /// checkpoint and sees to it that they appear at once; no statistics and no provenance.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run). What was written up to then stays: use it inside an [`OutputDir`].
+    pub fn write(&self, dir: &Path, control: &Control<'_>) -> Result<Written, MergeError> {
+        self.check()?;
+        self.write_with::<Device>(dir, BaseMode::Copy, control, None)
+    }
+
+    fn write_with<F: Fork>(
+        &self,
+        dir: &Path,
+        base_mode: BaseMode,
+        control: &Control<'_>,
+        fork: Option<&F>,
+    ) -> Result<Written, MergeError> {
         let subspaces = match &self.expert {
             Some(expert) => subspaces(self, expert, control.threads)?,
             None => Vec::new(),
         };
         let hashes = self.hash_book();
         let measures = Measures::new(self.tensors.len());
-        let base = self.place_base(dir.path(), options.base)?;
-        let (outputs, rescaler_slots) = Outputs::create(dir.path(), self, &base)?;
+        let base = self.place_base(dir, base_mode)?;
+        let (outputs, rescaler_slots) = Outputs::create(dir, self, &base)?;
         let Executed { rescalers, device } = execute(self, &outputs, control, &hashes, &measures, fork)?;
         for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
             outputs.write(*slot, 0, &rescaler.to_le_bytes())?;
@@ -104,14 +141,11 @@ impl Plan<'_> {
             let _ = std::thread::Builder::new().spawn_scoped(scope, release);
             outputs.finish(&in_base)
         })?;
-        self.write_base_index(dir.path(), &base)?;
+        self.write_base_index(dir, &base)?;
         if !subspaces.is_empty() {
-            output_hashes.insert(stem::ROUTER, write_router(dir.path(), &subspaces)?);
+            output_hashes.insert(stem::ROUTER, write_router(dir, &subspaces)?);
         }
-        side_files::copy(self, dir.path())?;
-        if let Some(statistics) = &self.statistics {
-            side_files::write_statistics(dir.path(), statistics)?;
-        }
+        side_files::copy(self, dir)?;
         let distances = block_distances(self, &measures, control.threads)?;
         let mut report = Report::new(self, &measures, rescalers.as_deref(), distances);
         report.base = self.masked.then_some(base.kept);
@@ -120,10 +154,7 @@ impl Plan<'_> {
         if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {
             provenance["base"] = base;
         }
-        side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
-        control.check()?;
-        dir.commit()?;
-        Ok(report)
+        Ok(Written { report, provenance })
     }
 
     /// Accounts for every input tensor.
@@ -164,7 +195,9 @@ impl Plan<'_> {
             ];
             let parts = parts.into_iter().filter_map(|(what, part)| Some(((index, what), part?)));
             // What the plan leaves out is no input.
-            all.extend(parts.filter(|((_, what), _)| *what == "adapter" || self.expert.is_some()));
+            let merges_parts =
+                self.expert.is_some() || self.recipe.action_expert == ActionExpertChoice::Merge;
+            all.extend(parts.filter(|((_, what), _)| *what == "adapter" || merges_parts));
         }
         all
     }

@@ -30,6 +30,13 @@ pub(crate) fn of_tasks(
 }
 
 fn gather(recipe: &Recipe, models: &Models) -> Result<Option<Map<String, Value>>, MergeError> {
+    if let Some(chosen) = recipe.statistics.map(|index| &models.all[index]) {
+        // As they stand there, and the same for every task.
+        let Some(path) = &chosen.files.dataset_statistics else { return Ok(None) };
+        let datasets = read_object(path)?;
+        let of_task = |index: usize| (models.all[index].name.clone(), Value::Object(datasets.clone()));
+        return Ok(Some(recipe.tasks().map(of_task).collect()));
+    }
     let mut all = Map::new();
     let mut missing = Vec::new();
     for model in recipe.tasks().map(|index| &models.all[index]) {

@@ -120,7 +120,7 @@ fn mergevla_example() {
     assert_eq!(mask.method, "tall");
     recipe.check_mask_parameters(&[LAMBDA]).unwrap();
     assert_eq!(recipe.mask_parameter(&LAMBDA, None, "x", 0.0).unwrap(), Some(ParamValue::Number(0.6)));
-    assert_eq!(recipe.action_expert.unwrap().head_blocks, 1);
+    assert_eq!(recipe.action_expert.spec().unwrap().head_blocks, 1);
     let router = recipe.router.spec().unwrap();
     assert_eq!((router.rank, router.subspace), (8, RouterSubspace::PerTask));
     assert_eq!(router.projections, RouterProjections::Values);

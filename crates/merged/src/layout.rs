@@ -9,6 +9,12 @@ pub const PROVENANCE: &str = "skillweld.json";
 /// Name of the provenance file in one task's checkpoint.
 pub const TASK_PROVENANCE: &str = "skillweld_task.json";
 
+/// Name of the provenance file in a checkpoint between a pretrained and a finetuned policy.
+pub const RETAIN_PROVENANCE: &str = "skillweld_retain.json";
+
+/// All of them: what lies in every output of Skillweld.
+pub const PROVENANCE_FILES: [&str; 3] = [PROVENANCE, TASK_PROVENANCE, RETAIN_PROVENANCE];
+
 /// Normalisation statistics, by task or by data set.
 pub const STATISTICS: &str = "dataset_statistics.json";
 
@@ -48,7 +54,7 @@ pub const PROJECTIONS: [[&str; 2]; 2] = [["v_adapter", "v_task"], ["k_adapter", 
 
 /// True for the files that describe one output and mean nothing in another.
 pub fn is_provenance(name: &str) -> bool {
-    [PROVENANCE, TASK_PROVENANCE].contains(&name)
+    PROVENANCE_FILES.contains(&name)
 }
 
 /// What the published names of an action expert's blocks begin with; the block's number from 0 follows.

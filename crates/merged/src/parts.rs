@@ -35,7 +35,7 @@ impl ExpertPart {
     }
 
     /// Splits a name of `action_expert.safetensors`: projectors have their part's name in front.
-    pub(crate) fn of(name: &str) -> (Self, &str) {
+    pub fn of(name: &str) -> (Self, &str) {
         let projectors = [Self::ProprioProjector, Self::NoisyActionProjector];
         let own = |part: Self| Some((part, name.strip_prefix(part.name())?.strip_prefix('.')?));
         projectors.into_iter().find_map(own).unwrap_or((Self::ActionHead, name))

@@ -94,6 +94,12 @@ pub fn is_normalisation_buffer(key: &str) -> bool {
         .any(|part| matches!(part, "normalize_inputs" | "normalize_targets" | "unnormalize_outputs"))
 }
 
+/// True for a tensor that checkpoints hold and no forward reads: the output head of π0's action expert, which nobody ever
+/// trains. Some checkpoints leave it out, and what others have there may be anything.
+pub fn is_unused(key: &str) -> bool {
+    optional(key, "model.") == "paligemma_with_expert.gemma_expert.lm_head.weight"
+}
+
 fn prismatic(key: &str) -> Modality {
     const VISION: [&str; 5] = [
         "vision_backbone.featurizer.",
@@ -325,6 +331,14 @@ mod tests {
         ] {
             assert_eq!(Family::detect(keys.iter().copied()), family, "{keys:?}");
         }
+    }
+
+    #[test]
+    fn the_heads_that_nobody_reads_are_known() {
+        assert!(is_unused("paligemma_with_expert.gemma_expert.lm_head.weight"));
+        assert!(is_unused("model.paligemma_with_expert.gemma_expert.lm_head.weight"));
+        assert!(!is_unused("paligemma_with_expert.paligemma.lm_head.weight"));
+        assert!(!is_unused("lm_head.weight"));
     }
 
     #[test]

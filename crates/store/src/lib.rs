@@ -33,7 +33,7 @@ pub use checkpoint::Checkpoint;
 pub use copy::{Link, copy_file, link_file, reflink_file};
 pub use error::{AdapterProblem, ArchiveProblem, HeaderProblem, IndexProblem, PickleProblem, StoreError};
 pub use expert::ExpertFiles;
-pub use family::{Family, Modality, is_normalisation_buffer};
+pub use family::{Family, Modality, is_normalisation_buffer, is_unused};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
 pub use layers::LayerKey;
 pub use output::OutputDir;

@@ -24,9 +24,18 @@ const USUAL: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// Files of a training run that hold tensors but no model.
-const NOT_WEIGHTS: [&str; 7] =
-    ["adapter_model", "training_args", "optimizer", "scheduler", "rng_state", "tall_masks", "task2idx"];
+/// Files that hold tensors but no model: a training run's, and the statistics of LeRobot's processors.
+const NOT_WEIGHTS: [&str; 9] = [
+    "adapter_model",
+    "training_args",
+    "optimizer",
+    "scheduler",
+    "rng_state",
+    "tall_masks",
+    "task2idx",
+    "policy_preprocessor",
+    "policy_postprocessor",
+];
 
 /// Finds the weights at `path`: a file of a kind that we read, or the one in a directory.
 pub(crate) fn locate(path: &Path) -> Result<Weights, StoreError> {

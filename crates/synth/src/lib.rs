@@ -3,6 +3,7 @@
 //!
 //! - [`PrismaticSpec`]: a vision-language-action base and its experts, as MergeVLA's authors publish them.
 //! - [`write_observation`]: what a robot's cameras and joints say at one moment.
+//! - [`PolicySpec`]: flow-matching policies (π0, π0.5, SmolVLA, GR00T) by their published names.
 //! - [`Qwen2Spec`]: a plain language model and its fine-tunes, at any size up to gigabytes.
 //!
 //! Values come from a counter-based generator ([`Noise`]): the same spec gives the same bytes on every machine, any part
@@ -15,6 +16,7 @@ mod metadata;
 mod noise;
 mod observation;
 mod param;
+mod policy_spec;
 mod prismatic;
 mod qwen2;
 mod safetensors_file;
@@ -22,5 +24,6 @@ mod safetensors_file;
 pub use expert::{ExpertForm, Written};
 pub use noise::Noise;
 pub use observation::write_observation;
+pub use policy_spec::{PolicyFamily, PolicySpec};
 pub use prismatic::{PrismaticSpec, VitSpec};
 pub use qwen2::{LanguageModel, Qwen2Spec};

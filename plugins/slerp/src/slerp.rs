@@ -3,7 +3,7 @@
 use skillweld_plugin_sdk::gram::{Gram, weighted_sum};
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Params, Plan, Result, Spec, laws};
 
-use crate::arc;
+use crate::{arc, lerp};
 
 /// Above this |cos θ| the two are taken for parallel: sin θ is too small to divide by.
 const PARALLEL: f64 = 0.9995;
@@ -36,12 +36,27 @@ impl MergeMethod for Slerp {
     }
 
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
-        let gram = Gram::new(2, block.totals());
-        let length = |k| if gram.length(k) > SHORTEST { gram.length(k) } else { 1.0 };
-        let cosine = gram.dot(0, 1) / (length(0) * length(1));
-        let (a, b) = arc::factors(cosine, block.number("t"), cosine.abs() > PARALLEL);
-        weighted_sum(out, &block.all_experts(), &[a, b]);
+        let t = block.number("t");
+        combine(out, block.expert(0), block.expert(1), t, factors(block.totals(), t));
         Ok(())
+    }
+}
+
+/// What the two tensors are multiplied by, from the totals of their inner products.
+pub(crate) fn factors(totals: &[f64], t: f64) -> (f64, f64) {
+    let gram = Gram::new(2, totals);
+    let length = |k| if gram.length(k) > SHORTEST { gram.length(k) } else { 1.0 };
+    let cosine = gram.dot(0, 1) / (length(0) * length(1));
+    arc::factors(cosine, t, cosine.abs() > PARALLEL)
+}
+
+/// by_a · a + by_b · b. Where that is a straight line, as between parallel tensors and at the ends, it is
+/// [`Lerp`](crate::Lerp) to the bit.
+pub(crate) fn combine(out: &mut [f32], a: &[f32], b: &[f32], t: f64, (by_a, by_b): (f64, f64)) {
+    if (by_a, by_b) == (1.0 - t, t) {
+        lerp::interpolate(out, a, b, t);
+    } else {
+        weighted_sum(out, &[a, b], &[by_a, by_b]);
     }
 }
 

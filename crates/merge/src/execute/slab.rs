@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use skillweld_linalg::Threads;
 use skillweld_simd::vectorize;
+use skillweld_store::is_unused;
 use skillweld_tensor::{BitMask, TensorView, convert};
 
 use super::Executor;
@@ -84,7 +85,8 @@ impl Executor<'_> {
         slab: &Range<usize>,
         buffers: &mut Buffers,
     ) -> Result<(), MergeError> {
-        if self.plan.recipe.allow_non_finite || !view.dtype().is_computable() {
+        let may_be_anything = self.plan.recipe.allow_non_finite || is_unused(&tensor.key);
+        if may_be_anything || !view.dtype().is_computable() {
             return Ok(());
         }
         let model = match (self.plan.recipe.base, self.plan.recipe.models.first()) {

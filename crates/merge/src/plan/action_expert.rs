@@ -14,7 +14,7 @@ use super::check::{Named, agree_in_shape, identical, subject};
 use super::{Action, Part, Plan, PlannedTensor, router};
 use crate::MergeError;
 use crate::models::Model;
-use crate::recipe::RouterSpec;
+use crate::recipe::{ActionExpertChoice, RouterSpec};
 use crate::source::Source;
 
 /// How the action experts are merged.
@@ -61,7 +61,17 @@ pub(super) fn plan<'a>(
     notes: &mut Vec<String>,
 ) -> Result<Option<ExpertPlan>, MergeError> {
     let experts: Vec<&'a Model> = context.experts().into_iter().map(|i| &context.models.all[i]).collect();
-    let spec = context.recipe.action_expert;
+    if context.recipe.action_expert == ActionExpertChoice::Merge {
+        let conflict = match (masked, context.recipe.router.spec()) {
+            (true, _) => "masks need action experts with one head a task",
+            (false, Some(_)) => "`router` needs action experts with one head a task",
+            (false, None) => return Ok(None),
+        };
+        return Err(MergeError::Expert(format!(
+            "{conflict}, and `action_expert: merge` makes one expert of all; write `action_expert: {{head_blocks: 1}}`"
+        )));
+    }
+    let spec = context.recipe.action_expert.spec();
     if !masked && !context.recipe.merges_action_experts() {
         return Ok(None);
     }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use skillweld_plugin_host::{Bound, HostHooks, Level, Method, ParamKind, ParamSpec, Registry};
+use skillweld_store::Modality;
 
 use super::keys::OutputKey;
-use super::{Plan, PlannedTensor, action_expert, left_out, mixed};
+use super::{Part, Plan, PlannedTensor, action_expert, left_out, mixed};
 use crate::models::{Model, Models};
 use crate::recipe::{self, KnownParameter, Lookup, MaskChoice, ParamValue, ParameterKind, Place, Recipe};
 use crate::{Control, MergeError, statistics};
@@ -144,7 +145,7 @@ impl<'a> Context<'a> {
     /// The merge method with its parameters for `experts`, given as sources of the key's slice.
     pub(super) fn bind(&self, output: &OutputKey<'a>, experts: &[usize]) -> Result<Bound, MergeError> {
         let OutputKey { slice, layer_fraction, .. } = *output;
-        let modality = recipe::Modality::from_store(self.models.family.modality(&output.key));
+        let modality = recipe::Modality::from_store(self.modality_of(output));
         let bound = self.method.bind(experts.len(), &self.hooks, |spec, expert| {
             let source = expert.map(|k| experts[k]);
             let key = source.map_or(output.key.as_str(), |i| output.source_keys[i].as_str());
@@ -155,6 +156,14 @@ impl<'a> Context<'a> {
         bound.map_err(|error: MergeError| {
             error.of_model(|k| self.models.all[output.sources.sources[experts[k]].model].name.clone())
         })
+    }
+
+    /// What a key is for.
+    pub(super) fn modality_of(&self, output: &OutputKey<'a>) -> Modality {
+        match output.part {
+            Part::Model => self.models.family.modality(&output.key),
+            Part::ActionExpert => Modality::Action,
+        }
     }
 
     /// The mask method with its parameters for so many experts.

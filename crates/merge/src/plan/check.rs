@@ -1,9 +1,10 @@
 //! What must hold before tensors can be merged.
 
+use skillweld_merged::layout::BLOCK;
 use skillweld_plugin_host::flags;
 
 use super::build::Context;
-use super::{Action, Plan, PlannedTensor};
+use super::{Action, Part, Plan, PlannedTensor};
 use crate::MergeError;
 use crate::models::Model;
 use crate::source::{Source, same_bytes};
@@ -79,20 +80,32 @@ impl Context<'_> {
             let more = if keys.len() > 1 { format!(" and {} more", keys.len() - 1) } else { String::new() };
             keys.first().map(|first| format!("{what}: {first}{more}"))
         };
+        let of_base = |tensor: &PlannedTensor<'_>| match tensor.part {
+            Part::Model => in_base(&tensor.key),
+            Part::ActionExpert => base.files.get(&tensor.key).is_some(),
+        };
         let averaged = one_sided("averaged, because the base has no such tensor", &|tensor| {
-            matches!(tensor.action, Action::Average(_)) && !in_base(&tensor.key)
+            matches!(tensor.action, Action::Average(_)) && !of_base(tensor)
+        });
+        let of = subject(
+            &experts.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
+            "alone has",
+            "have",
+        );
+        let taken = one_sided(&format!("copied, because {of} it and the base does not"), &|tensor| {
+            matches!(tensor.action, Action::Copy(_)) && !of_base(tensor)
         });
         let no_matrix = one_sided(
             &format!("averaged, because `{}` merges matrices alone", self.method.id()),
             &|tensor| {
-                let averaged = matches!(tensor.action, Action::Average(_)) && in_base(&tensor.key);
+                let averaged = matches!(tensor.action, Action::Average(_)) && of_base(tensor);
                 averaged && self.method.has(flags::MATRIX) && tensor.shape.len() != 2
             },
         );
         let copied = one_sided("copied from the base, because no expert has it", &|tensor| {
             matches!(tensor.action, Action::Copy(_)) && in_base(&tensor.key) && !in_experts(&tensor.key)
         });
-        Ok([averaged, no_matrix, copied].into_iter().flatten().collect())
+        Ok([averaged, taken, no_matrix, copied].into_iter().flatten().collect())
     }
 }
 
@@ -123,6 +136,16 @@ pub(super) fn subject(names: &[&str], one: &str, several: &str) -> String {
         [first @ .., last] => format!("{} and {last} {several}", first.join(", ")),
         [] => String::new(),
     }
+}
+
+/// No NaN and no infinity among the values, as far as they can be decoded.
+pub(super) fn is_finite(source: &Source<'_>) -> bool {
+    let view = source.stored();
+    let mut values = vec![0.0; BLOCK.min(view.numel())];
+    (0..view.numel()).step_by(BLOCK).all(|start| {
+        let values = &mut values[..BLOCK.min(view.numel() - start)];
+        view.decode_block(start, values).unwrap_or(false)
+    })
 }
 
 /// True when every source holds the same bits. Stops at the first difference, so it costs little unless true.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Part;
 use super::build::Context;
 use crate::MergeError;
-use crate::recipe::{self, LayerKey, Slice, layer_fraction};
+use crate::recipe::{self, ActionExpertChoice, LayerKey, Slice, layer_fraction};
 
 /// One key of the output and where it comes from.
 pub(super) struct OutputKey<'a> {
@@ -19,6 +20,7 @@ pub(super) struct OutputKey<'a> {
     pub(super) sources: &'a Slice,
     /// The first name of the weights, where this is a second one.
     pub(super) tied_to: Option<String>,
+    pub(super) part: Part,
 }
 
 impl<'a> Context<'a> {
@@ -62,8 +64,18 @@ impl<'a> Context<'a> {
             layer_fraction: fraction(key),
             sources: slice,
             tied_to: self.alias_of(slice, key),
+            part: Part::Model,
         };
-        union.iter().map(output).collect()
+        let mut keys: Vec<OutputKey<'a>> = union.iter().map(output).collect();
+        if self.recipe.action_expert == ActionExpertChoice::Merge {
+            let parts = slice.sources.iter().flat_map(|source| self.models.all[source.model].files.keys());
+            let parts: BTreeSet<String> = parts.collect();
+            keys.extend(parts.iter().map(|key| OutputKey {
+                part: Part::ActionExpert,
+                ..OutputKey::outside_layers(key, index, slice)
+            }));
+        }
+        keys
     }
 
     /// The first name of `key`, where that is nothing but a second name, in every model that stores it, of a weight that
@@ -126,6 +138,7 @@ impl<'a> Context<'a> {
                     layer_fraction: layer_fraction(in_slice, range.len()),
                     sources: slice,
                     tied_to: None,
+                    part: Part::Model,
                 });
             }
             let fail = |problem: String| {
@@ -163,6 +176,7 @@ pub(crate) fn is_vocabulary(key: &str) -> bool {
 impl<'a> OutputKey<'a> {
     fn outside_layers(key: &str, slice: usize, sources: &'a Slice) -> Self {
         let source_keys = vec![key.to_owned(); sources.sources.len()];
-        Self { key: key.to_owned(), slice, source_keys, layer_fraction: 0.0, sources, tied_to: None }
+        let (key, part) = (key.to_owned(), Part::Model);
+        Self { key, slice, source_keys, layer_fraction: 0.0, sources, tied_to: None, part }
     }
 }

@@ -8,6 +8,7 @@ use super::build::Context;
 use super::check::subject;
 use super::{Action, Part, PlannedTensor};
 use crate::models::Model;
+use crate::recipe::ActionExpertChoice;
 
 /// Accounts for every tensor of the experts' action heads and projectors that nothing is planned for, once for all
 /// experts; notes say the same in one line, and name what could not even be looked at.
@@ -55,7 +56,8 @@ pub(super) fn plan<'a>(context: &Context<'a>, tensors: &mut Vec<PlannedTensor<'a
     tensors.extend(left.into_values());
     for model in &context.models.all {
         let is_expert = experts.iter().any(|expert| expert.name == model.name);
-        let unread = model.files.parts().map(|(name, ..)| name).filter(|_| !is_expert);
+        let is_read = is_expert || context.recipe.action_expert == ActionExpertChoice::Merge;
+        let unread = model.files.parts().map(|(name, ..)| name).filter(|_| !is_read);
         let unread: Vec<&str> = unread.collect();
         if !unread.is_empty() {
             let unread = subject(&unread, "is", "are");

@@ -1,11 +1,11 @@
 //! Which rule applies to one key.
 
 use skillweld_plugin_host::flags;
-use skillweld_store::{Family, is_normalisation_buffer};
+use skillweld_store::{Family, is_normalisation_buffer, is_unused};
 use skillweld_tensor::{Dtype, TensorView};
 
 use super::build::{Context, tensor_seed};
-use super::check::{Named, agree_in_shape, identical, subject};
+use super::check::{Named, agree_in_shape, identical, is_finite, subject};
 use super::keys::{OutputKey, is_vocabulary};
 use super::{Action, Input, Merge, Part, PlannedTensor};
 use crate::MergeError;
@@ -15,7 +15,8 @@ impl<'a> Context<'a> {
     /// Decides what happens to one key. Reads its values only where the models may have the same.
     pub(super) fn plan_key(&self, output: &OutputKey<'a>) -> Result<PlannedTensor<'a>, MergeError> {
         let OutputKey { key, source_keys, sources: slice, .. } = output;
-        let found = |i: usize| self.models.all[slice.sources[i].model].source(&source_keys[i]);
+        let found =
+            |i: usize| self.models.all[slice.sources[i].model].source_in(output.part, &source_keys[i]);
         let name = |i: usize| self.models.all[slice.sources[i].model].name.as_str();
         let base = slice.base.map(found).transpose()?.flatten();
         // Methods on task vectors measure from the base; others merge it like any model, first.
@@ -32,16 +33,18 @@ impl<'a> Context<'a> {
         let sources: Vec<(usize, Option<Source<'a>>)> = sources.collect::<Result<_, MergeError>>()?;
         let present: Vec<Named<'a, 'a>> =
             sources.iter().filter_map(|(i, source)| Some((name(*i), (*source)?))).collect();
-        let absent = sources.iter().filter(|(_, source)| source.is_none()).map(|(i, _)| name(*i));
-        let absent: Vec<&str> = absent.collect();
+        let no_pretrained_value = base.is_none() && self.has_no_pretrained_value(output);
+        let absent = sources.iter().filter(|(_, source)| source.is_none()).map(|(i, _)| *i);
+        let absent = absent.filter(|i| !(no_pretrained_value && Some(*i) == slice.base));
+        let absent: Vec<&str> = absent.map(name).collect();
 
         let any = present.first().map(|(_, source)| source).or(base.as_ref());
         let planned = |dtype, shape: &'a [usize], action| PlannedTensor {
             key: key.clone(),
             shape,
             dtype,
-            modality: self.models.family.modality(key),
-            part: Part::Model,
+            modality: self.modality_of(output),
+            part: output.part,
             action,
             copies: Vec::new(),
         };
@@ -58,6 +61,22 @@ impl<'a> Context<'a> {
             _ => stored_dtype,
         };
         let refuse = |reason: String| Ok(planned(stored_dtype, shape, Action::Refuse(reason)));
+        if is_normalisation_buffer(key)
+            && let Some(chosen) = self.recipe.statistics
+        {
+            let own = slice.sources.iter().position(|source| source.model == chosen);
+            return Ok(match own.map(found).transpose()?.flatten().map(|source| source.stored()) {
+                Some(own) => planned(own.dtype(), own.shape(), Action::Copy(own)),
+                None => {
+                    let chosen = &self.models.all[chosen].name;
+                    planned(stored_dtype, shape, Action::LeaveOut(format!("`statistics: {chosen}` has none")))
+                }
+            });
+        }
+        let is_usable = |(_, source): &(usize, Option<Source<'a>>)| source.as_ref().is_some_and(is_finite);
+        if is_unused(key) && !sources.iter().all(is_usable) {
+            return Ok(planned(stored_dtype, shape, Action::Copy(stored)));
+        }
 
         // A masked merge keeps Θ₀ as it is; `out_dtype` is then τ's.
         let copy_dtype = if self.mask.is_some() { stored_dtype } else { dtype };
@@ -103,7 +122,7 @@ impl<'a> Context<'a> {
         let is_mean = self.models.family == Family::Prismatic
             && key.starts_with("action_queries.")
             && (self.mask.is_some() || self.recipe.merges_action_experts());
-        if on_task_vectors && (base.is_none() || is_mean) {
+        if no_pretrained_value || (on_task_vectors && (base.is_none() || is_mean)) {
             // No pretrained value to measure a task vector from.
             return match identical(&present) {
                 true => copied(copy_dtype, any.stored(), &present),
@@ -135,6 +154,22 @@ impl<'a> Context<'a> {
             seed: tensor_seed(self.recipe.seed, key),
         };
         Ok(planned(dtype, shape, Action::Merge(Box::new(merge))))
+    }
+}
+
+impl Context<'_> {
+    /// Base models may lack this tensor, because policies train it from scratch.
+    fn has_no_pretrained_value(&self, output: &OutputKey<'_>) -> bool {
+        let Some(base) = output.sources.base.map(|i| &self.models.all[output.sources.sources[i].model])
+        else {
+            return false;
+        };
+        match output.part {
+            Part::Model => {
+                self.models.family == Family::Prismatic && output.key.starts_with("action_queries.")
+            }
+            Part::ActionExpert => !base.files.has_part_of(&output.key),
+        }
     }
 }
 

@@ -88,7 +88,49 @@ impl MaskChoice {
     }
 }
 
-/// `action_expert:`: how action experts are merged.
+/// What a recipe says about action experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ActionExpertChoice {
+    /// Nothing: a merge with masks or a router shares all but the last block.
+    #[default]
+    Implied,
+    /// `action_expert: merge`: the merge method joins their tensors, as those of the model; one expert comes out.
+    Merge,
+    /// Some blocks are shared, and the others stay one copy per task.
+    Heads(ActionExpertSpec),
+}
+
+impl ActionExpertChoice {
+    /// How many blocks stay per task, where the recipe says it.
+    pub fn spec(self) -> Option<ActionExpertSpec> {
+        match self {
+            ActionExpertChoice::Heads(spec) => Some(spec),
+            ActionExpertChoice::Implied | ActionExpertChoice::Merge => None,
+        }
+    }
+
+    pub(crate) fn parse(node: &Node, path: &str) -> Result<Self, RecipeError> {
+        match &node.value {
+            Yaml::Text(text) if text == "merge" => Ok(ActionExpertChoice::Merge),
+            Yaml::Text(_) => Err(RecipeError::OutOfRange {
+                place: node.place(path),
+                expected: "`merge`, or a mapping such as `{head_blocks: 1}`".to_owned(),
+                found: node.describe(),
+            }),
+            _ => ActionExpertSpec::parse(node, path).map(ActionExpertChoice::Heads),
+        }
+    }
+
+    pub(crate) fn to_value(self) -> Option<Value> {
+        match self {
+            ActionExpertChoice::Implied => None,
+            ActionExpertChoice::Merge => Some(json!("merge")),
+            ActionExpertChoice::Heads(spec) => Some(spec.to_value()),
+        }
+    }
+}
+
+/// `action_expert:`: how action experts are shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionExpertSpec {
     /// n: the last n blocks stay one copy per task, with `layer_norm2` and `fc2`. Default 1.

@@ -86,8 +86,8 @@ use skillweld_tensor::Dtype;
 pub use documents::{Documents, Stage};
 pub use error::{Allowed, Place, RecipeError};
 pub use extensions::{
-    ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections, RouterSpec,
-    RouterSubspace,
+    ActionExpertChoice, ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections,
+    RouterSpec, RouterSubspace,
 };
 pub use layers::layer_fraction;
 pub use lookup::{KnownParameter, Lookup};
@@ -117,6 +117,7 @@ const FIELDS: &[&str] = &[
     "mask",
     "action_expert",
     "router",
+    "statistics",
     "groups",
     "seed",
     "allow_non_finite",
@@ -145,10 +146,13 @@ pub struct Recipe {
     pub tokenizer: Option<Tokenizer>,
     /// Task masks.
     pub mask: MaskChoice,
-    /// How action experts are merged, if the recipe says.
-    pub action_expert: Option<ActionExpertSpec>,
+    /// How action experts are merged.
+    pub action_expert: ActionExpertChoice,
     /// The router's subspaces.
     pub router: RouterChoice,
+    /// Whose normalisation statistics the output has, as an index into `models`; `None`: every task's own, and buffers in the
+    /// weights only if all models have the same.
+    pub statistics: Option<usize>,
     /// Seed of every random number of the merge.
     pub seed: u64,
     /// Merge NaN and infinite weights instead of refusing them. What becomes of one is the method's affair: a sum keeps
@@ -199,9 +203,11 @@ impl Recipe {
             let problem = "masks select entries of task vectors, so they need a `base_model`".to_owned();
             return Err(RecipeError::Conflict { place: mask.place.clone(), problem });
         }
+        let models = models.finish(base);
+        let statistics = parse_statistics(&top, &models)?;
         Ok(Recipe {
             method,
-            models: models.finish(base),
+            models,
             base,
             slices: layout.slices,
             parameters,
@@ -214,9 +220,11 @@ impl Recipe {
             mask,
             action_expert: top
                 .get("action_expert")
-                .map(|(node, path)| ActionExpertSpec::parse(node, &path))
-                .transpose()?,
+                .map(|(node, path)| ActionExpertChoice::parse(node, &path))
+                .transpose()?
+                .unwrap_or_default(),
             router: RouterChoice::parse(&top, "router")?,
+            statistics,
             seed: top.get("seed").map_or(Ok(0), |(node, path)| node.integer(&path, 0, u64::MAX))?,
             allow_non_finite: top
                 .get("allow_non_finite")
@@ -234,9 +242,9 @@ impl Recipe {
         (0..self.models.len()).filter(move |&model| self.slices.iter().any(|slice| is_expert(slice, model)))
     }
 
-    /// The recipe asks for action experts to be merged, by `action_expert` or by `router`; masks ask for it too.
+    /// The recipe asks for action experts with one head a task, by `action_expert` or by `router`; masks ask for it too.
     pub(crate) fn merges_action_experts(&self) -> bool {
-        self.action_expert.is_some() || self.router.spec().is_some()
+        self.action_expert.spec().is_some() || self.router.spec().is_some()
     }
 
     /// Where a model's checkpoint and adapter lie. Relative paths are looked for in the recipe's folder, then in the
@@ -284,8 +292,9 @@ impl Recipe {
             ("out_dtype", self.out_dtype.map(|dtype| json!(dtype.name()))),
             ("tokenizer_source", self.tokenizer.as_ref().map(Tokenizer::to_value)),
             ("mask", self.mask.to_value()),
-            ("action_expert", self.action_expert.map(ActionExpertSpec::to_value)),
+            ("action_expert", self.action_expert.to_value()),
             ("router", self.router.to_value()),
+            ("statistics", self.statistics.map(|model| json!(self.models[model].name))),
         ];
         map.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         map.insert("seed".to_owned(), json!(self.seed));
@@ -299,6 +308,20 @@ fn read_text(path: &Path) -> Result<String, RecipeError> {
     String::from_utf8(bytes).map_err(|error| RecipeError::NotUtf8 {
         path: path.to_owned(),
         offset: error.utf8_error().valid_up_to(),
+    })
+}
+
+/// `statistics:` names a model.
+fn parse_statistics(top: &Fields<'_>, models: &[Model]) -> Result<Option<usize>, RecipeError> {
+    let Some((node, path)) = top.get("statistics") else { return Ok(None) };
+    let name = node.text(&path)?;
+    models.iter().position(|model| model.name == name).map(Some).ok_or_else(|| {
+        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        RecipeError::OutOfRange {
+            place: node.place(&path),
+            expected: format!("the name of a model: {}", names.join(", ")),
+            found: node.describe(),
+        }
     })
 }
 
