@@ -20,7 +20,7 @@ const MERGE_METHODS: [&str; 9] = [
     "task_arithmetic",
     "ties",
 ];
-const MASK_METHODS: [&str; 2] = ["emr", "tall"];
+const MASK_METHODS: [&str; 4] = ["consensus", "emr", "magnitude", "tall"];
 
 /// The Rust plugins stand next to this test's own binary; the C one is compiled as its first lines say.
 fn registry() -> Registry {
