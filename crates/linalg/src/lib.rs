@@ -1,6 +1,6 @@
 //! Linear algebra on ndarray matrices, and the one place that decides about threads.
 //!
-//! - [`thin_svd`], [`qr`], [`eigh`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
+//! - [`thin_svd`], [`qr`], [`eigh`], [`solve_positive_definite`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
 //! - [`Product`]: what a transformer's forward is made of, x · Wᵀ + bias and attention's tiles, in f32 or with weights in
 //!   bf16 ([`PackedWeight`]), by the [`Kernel`] that suits the processor.
@@ -16,6 +16,7 @@ mod backend;
 #[cfg(feature = "lapack")]
 #[path = "backend_lapack.rs"]
 mod backend;
+mod cholesky;
 mod decompose;
 mod error;
 mod gemm;
@@ -26,6 +27,7 @@ mod product;
 mod threads;
 
 pub use backend::NAME as BACKEND;
+pub use cholesky::solve_positive_definite;
 pub use decompose::{Eigh, Qr, Scalar, Svd, eigh, qr, thin_svd};
 pub use error::LinalgError;
 pub use gemm::gemm;

@@ -9,7 +9,7 @@
 
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
-use skillweld_linalg::{LinalgError, eigh, gemm, qr, thin_svd};
+use skillweld_linalg::{LinalgError, eigh, gemm, qr, solve_positive_definite, thin_svd};
 
 fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
     (1..max, 1..max).prop_flat_map(|(m, n)| {
@@ -71,6 +71,15 @@ proptest! {
     }
 
     #[test]
+    fn a_solution_multiplies_back(a in matrix(16), columns in 0..5usize) {
+        // Never singular: eigenvalues from 1 on.
+        let positive = a.t().dot(&a) + Array2::<f64>::eye(a.ncols());
+        let b = Array2::from_shape_fn((a.ncols(), columns), |(i, j)| ((i * 7 + j * 3) % 5) as f64 - 2.0);
+        let x = solve_positive_definite(&positive.view(), &b.view()).unwrap();
+        prop_assert!(max_abs((positive.dot(&x) - &b).view()) <= 10.0 * tolerance(positive.view()));
+    }
+
+    #[test]
     fn gemm_equals_the_triple_loop(a in matrix(24), n in 1..24usize, scale in -2.0..2.0f32) {
         let (m, k) = a.dim();
         let a: Vec<f32> = a.iter().map(|&x| x as f32).collect();
@@ -104,4 +113,18 @@ fn bad_input_is_an_error() {
     assert!(matches!(eigh(&Array2::<f32>::zeros((3, 2)).view()), Err(LinalgError::NotSquare { .. })));
     let empty = thin_svd(&Array2::<f32>::zeros((0, 4)).view()).unwrap();
     assert_eq!((empty.u.dim(), empty.s.len(), empty.vt.dim()), ((0, 0), 0, (0, 4)));
+}
+
+#[test]
+fn what_is_not_positive_definite_has_no_solution() {
+    let b = Array2::<f64>::ones((2, 1));
+    let solve = |a: [[f64; 2]; 2]| solve_positive_definite(&ndarray::arr2(&a).view(), &b.view());
+    for singular in [[[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]], [[f64::NAN, 0.0], [0.0, 1.0]]] {
+        assert_eq!(solve(singular), Err(LinalgError::NotPositiveDefinite { rows: 2 }));
+    }
+    assert_eq!(solve([[4.0, 0.0], [0.0, 0.5]]).unwrap(), ndarray::arr2(&[[0.25], [2.0]]));
+    let wide = Array2::<f64>::ones((2, 3));
+    assert!(matches!(solve_positive_definite(&wide.view(), &b.view()), Err(LinalgError::NotSquare { .. })));
+    let square = Array2::<f64>::eye(3);
+    assert!(matches!(solve_positive_definite(&square.view(), &b.view()), Err(LinalgError::Shapes { .. })));
 }

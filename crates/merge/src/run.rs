@@ -158,13 +158,15 @@ impl Plan<'_> {
             let files = &model.files;
             let parts = [
                 ("adapter", model.adapter.as_ref().map(|adapter| adapter.adapter.tensors())),
+                ("statistics", self.statistics_of(model)),
                 ("action_head", files.action_head.as_ref()),
                 ("proprio_projector", files.proprio_projector.as_ref()),
                 ("noisy_action_projector", files.noisy_action_projector.as_ref()),
             ];
             let parts = parts.into_iter().filter_map(|(what, part)| Some(((index, what), part?)));
             // What the plan leaves out is no input.
-            all.extend(parts.filter(|((_, what), _)| *what == "adapter" || self.expert.is_some()));
+            let of_model = |what: &str| ["adapter", "statistics"].contains(&what);
+            all.extend(parts.filter(|((_, what), _)| of_model(what) || self.expert.is_some()));
         }
         all
     }

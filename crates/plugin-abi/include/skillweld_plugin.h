@@ -1,4 +1,4 @@
-/* Skillweld plugin boundary, version 1.2. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
+/* Skillweld plugin boundary, version 1.3. See crates/plugin-abi/src/lib.rs for the rules; the two are kept equal by
  * crates/plugin-abi/tests/header.rs. C99 or C++. A plugin is a shared library that exports
  *
  *     const skw_plugin skillweld_plugin_v1 = { SKW_MAGIC, sizeof(skw_plugin), SKW_ABI_MINOR, SKW_LAYOUT_HASH, ... };
@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define SKW_MAGIC 0x444C574C4C494B53ull /* "SKILLWLD", little-endian */
-#define SKW_ABI_MINOR 2u
+#define SKW_ABI_MINOR 3u
 #define SKW_LAYOUT_HASH 0xd3890e536668d4b5ull
 #define SKW_MAX_PASSES 8
 
@@ -33,6 +33,8 @@ extern "C" {
 #define SKW_DETERMINISTIC (1ull << 5)         /* does not use skw_call.seed */
 #define SKW_EMITS_MASKS (1ull << 6)           /* merge: belongs to skw_method.mask; mask: has rescalers */
 #define SKW_PROPAGATES_NON_FINITE (1ull << 7) /* NaN and infinity in, NaN or infinity out */
+#define SKW_NEEDS_STATISTICS (1ull << 10)     /* 1.3: merge: reads skw_tensor.statistics */
+#define SKW_ANY_SHAPE (1ull << 11)            /* 1.3: with SKW_MATRIX: tensors of other than two dimensions too */
 
 /* skw_method.laws: what skillweld plugins check may hold the method to */
 #define SKW_LAW_IDENTITY (1ull << 0)       /* identical experts give that expert */
@@ -95,6 +97,8 @@ typedef struct skw_tensor { /* one expert in a block: dense, or factors with SKW
     const float *b; /* m x rank */
     const float *a; /* rank x n */
     uint64_t rank;
+    const float *statistics; /* 1.3: SKW_NEEDS_STATISTICS: len values, or n x n with SKW_MATRIX and a tensor of m x n */
+    uint64_t statistics_len;
 } skw_tensor;
 
 typedef struct skw_call {

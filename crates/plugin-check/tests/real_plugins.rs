@@ -9,13 +9,17 @@ use skillweld_plugin_check::{CheckOptions, Report, check};
 use skillweld_plugin_host::{Method, Plugin, Registry};
 use tempfile::TempDir;
 
-const MERGE_METHODS: [&str; 9] = [
+const MERGE_METHODS: [&str; 13] = [
     "dare_linear",
     "dare_ties",
     "emr",
+    "fisher",
     "linear",
     "magmax",
+    "opcm",
     "passthrough",
+    "pcb",
+    "regmean",
     "slerp",
     "task_arithmetic",
     "ties",

@@ -2,4 +2,6 @@
 //! side by side.
 
 pub use ndarray;
-pub use skillweld_linalg::{Eigh, LinalgError, Qr, Scalar, Svd, eigh, gemm, qr, thin_svd};
+pub use skillweld_linalg::{
+    Eigh, LinalgError, Qr, Scalar, Svd, eigh, gemm, qr, solve_positive_definite, thin_svd,
+};

@@ -24,6 +24,10 @@ pub struct Trial {
 #[derive(Default)]
 struct TrialTensor {
     experts: Vec<Vec<f32>>,
+    /// Empty: as many elements in one dimension.
+    shape: Vec<u64>,
+    /// One an expert, or none.
+    statistics: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,
     merged: Option<Vec<f32>>,
 }
@@ -42,6 +46,21 @@ impl Trial {
             "experts of different lengths"
         );
         self.tensors.push(TrialTensor { experts, ..TrialTensor::default() });
+        self
+    }
+
+    /// Gives the tensor added last its shape; without it, it has one dimension.
+    pub fn shape(mut self, shape: &[usize]) -> Self {
+        let tensor = self.last();
+        assert_eq!(shape.iter().product::<usize>(), tensor.len(), "the shape has another number of elements");
+        tensor.shape = shape.iter().map(|&n| n as u64).collect();
+        self
+    }
+
+    /// Gives the tensor added last its statistics, one slice an expert: of its length, or for a matrix method the square
+    /// of its last dimension.
+    pub fn statistics(mut self, statistics: &[&[f32]]) -> Self {
+        self.last().statistics = statistics.iter().map(|values| values.to_vec()).collect();
         self
     }
 
@@ -301,18 +320,30 @@ impl<'a> Session<'a> {
             values.as_ref().map_or(core::ptr::null(), |values| values[offset..].as_ptr())
         };
         // An empty tensor is one empty block.
-        for offset in (0..tensor.len().max(1)).step_by(self.trial.block_len) {
-            let dense = |expert: &Vec<f32>| abi::Tensor {
-                dense: expert[offset..].as_ptr(),
-                b: core::ptr::null(),
-                a: core::ptr::null(),
-                rank: 0,
+        let flat = [tensor.len() as u64];
+        let shape = if tensor.shape.is_empty() { &flat[..] } else { &tensor.shape };
+        let matrix = self.method.flags & abi::flags::MATRIX != 0;
+        let block_len = if matrix { tensor.len().max(1) } else { self.trial.block_len };
+        for offset in (0..tensor.len().max(1)).step_by(block_len) {
+            let len = block_len.min(tensor.len() - offset);
+            let dense = |(k, expert): (usize, &Vec<f32>)| {
+                let statistics = tensor
+                    .statistics
+                    .get(k)
+                    .map(|values| if matrix { values } else { &values[offset..][..len] });
+                abi::Tensor {
+                    dense: expert[offset..].as_ptr(),
+                    b: core::ptr::null(),
+                    a: core::ptr::null(),
+                    rank: 0,
+                    statistics: statistics.map_or(core::ptr::null(), <[f32]>::as_ptr),
+                    statistics_len: statistics.map_or(0, |values| values.len() as u64),
+                }
             };
-            let experts: Vec<abi::Tensor> = tensor.experts.iter().map(dense).collect();
-            let shape = [tensor.len() as u64];
+            let experts: Vec<abi::Tensor> = tensor.experts.iter().enumerate().map(dense).collect();
             let mut call = self.call(t, totals);
-            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), 1, shape[0]);
-            (call.offset, call.len) = (offset as u64, self.trial.block_len.min(tensor.len() - offset) as u64);
+            (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, flat[0]);
+            (call.offset, call.len) = (offset as u64, len as u64);
             call.experts = experts.as_ptr();
             call.base = from(&tensor.base, offset);
             call.merged = from(&tensor.merged, offset);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skillweld_plugin_host::{Method, flags, laws};
 
-const FLAGS: [(u64, &str); 8] = [
+const FLAGS: [(u64, &str); 10] = [
     (flags::TASK_VECTORS, "task_vectors"),
     (flags::NEEDS_BASE, "needs_base"),
     (flags::ELEMENTWISE, "elementwise"),
@@ -12,6 +12,8 @@ const FLAGS: [(u64, &str); 8] = [
     (flags::DETERMINISTIC, "deterministic"),
     (flags::EMITS_MASKS, "emits_masks"),
     (flags::PROPAGATES_NON_FINITE, "propagates_non_finite"),
+    (flags::NEEDS_STATISTICS, "needs_statistics"),
+    (flags::ANY_SHAPE, "any_shape"),
 ];
 
 const LAWS: [(u64, &str); 8] = [

@@ -19,6 +19,8 @@ pub(crate) struct Inputs {
     pub(crate) base: Vec<f32>,
     /// One buffer an expert: task vectors or weights of the block.
     pub(crate) experts: Vec<Vec<f32>>,
+    /// One buffer an expert: its statistics for the block, or for a whole matrix all of them.
+    pub(crate) statistics: Vec<Vec<f32>>,
     /// One buffer an adapter: its product over the slab.
     pub(crate) products: Vec<Vec<f32>>,
     /// Whole rows of a product, before they are cut.
