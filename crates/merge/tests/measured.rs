@@ -17,8 +17,11 @@ use tempfile::TempDir;
 const SHAPE: &[usize] = &[2, 2];
 const FISHER: &str = "merge_method: fisher\nparameters: {normalize: false, floor: 0}\n";
 
+/// Name, shape and values.
+type Tensor<'a> = (&'a str, &'a [usize], &'a [f32]);
+
 /// Base and two experts of a matrix `w`, a vector `b`, and a matrix `u` that nobody measured; statistics of both.
-fn world(statistics: [&[(&str, &[usize], &[f32])]; 2]) -> TempDir {
+fn world(statistics: [&[Tensor<'_>]; 2]) -> TempDir {
     let root = TempDir::new().unwrap();
     let model = |name, w: &[f32], b: &[f32], u: &[f32]| {
         checkpoint(root.path(), name, &[("w", SHAPE, w), ("b", &[2], b), ("u", SHAPE, u)]);
@@ -61,8 +64,8 @@ fn flat(checkpoint: &Checkpoint, key: &str) -> Vec<f32> {
     tensor(checkpoint, key).into_iter().collect()
 }
 
-const PICK: &[(&str, &[usize], &[f32])] = &[("w", SHAPE, &[3.0, 1.0, 1.0, 0.0]), ("b", &[2], &[1.0, 1.0])];
-const PUSH: &[(&str, &[usize], &[f32])] = &[("w", SHAPE, &[1.0, 1.0, 1.0, 2.0]), ("b", &[2], &[3.0, 1.0])];
+const PICK: &[Tensor<'_>] = &[("w", SHAPE, &[3.0, 1.0, 1.0, 0.0]), ("b", &[2], &[1.0, 1.0])];
+const PUSH: &[Tensor<'_>] = &[("w", SHAPE, &[1.0, 1.0, 1.0, 2.0]), ("b", &[2], &[3.0, 1.0])];
 
 #[test]
 fn what_is_measured_is_weighed_and_the_rest_averaged() {
@@ -83,7 +86,7 @@ fn what_is_measured_is_weighed_and_the_rest_averaged() {
 
 #[test]
 fn gram_matrices_are_handed_over_whole_and_vectors_averaged() {
-    let gram = |values: &'static [f32]| -> Vec<(&str, &[usize], &[f32])> {
+    let gram = |values: &'static [f32]| -> Vec<Tensor<'static>> {
         vec![("w", SHAPE, values), ("u", SHAPE, &[1.0, 0.0, 0.0, 1.0])]
     };
     let root = world([&gram(&[3.0, 0.0, 0.0, 1.0]), &gram(&[1.0, 0.0, 0.0, 1.0])]);
@@ -97,7 +100,7 @@ fn gram_matrices_are_handed_over_whole_and_vectors_averaged() {
 
 #[test]
 fn statistics_of_a_method_that_uses_none_are_not_read() {
-    let bad: &[(&str, &[usize], &[f32])] = &[("w", &[1], &[f32::NAN])];
+    let bad: &[Tensor<'_>] = &[("w", &[1], &[f32::NAN])];
     let root = world([bad, bad]);
     let head = "merge_method: task_arithmetic\n";
     let summary = plan(&root, &recipe(head)).unwrap();
@@ -107,7 +110,7 @@ fn statistics_of_a_method_that_uses_none_are_not_read() {
 }
 
 #[track_caller]
-fn refused(statistics: [&[(&str, &[usize], &[f32])]; 2], recipe: &str, expected: &str) {
+fn refused(statistics: [&[Tensor<'_>]; 2], recipe: &str, expected: &str) {
     let root = world(statistics);
     let error = merged(&root, recipe).err().unwrap().to_string();
     assert!(error.contains(expected), "{error}");
@@ -116,8 +119,9 @@ fn refused(statistics: [&[(&str, &[usize], &[f32])]; 2], recipe: &str, expected:
 
 #[test]
 fn bad_statistics_are_refused_by_name() {
-    let of_w: fn(&'static [usize], &'static [f32]) -> Vec<(&'static str, &'static [usize], &'static [f32])> =
-        |shape, values| vec![("w", shape, values)];
+    fn of_w(shape: &'static [usize], values: &'static [f32]) -> [Tensor<'static>; 1] {
+        [("w", shape, values)]
+    }
     let fisher = recipe(FISHER);
     refused(
         [PICK, &of_w(&[4], &[1.0; 4])],
@@ -144,7 +148,7 @@ fn bad_statistics_are_refused_by_name() {
         &fisher,
         "holds statistics of no tensor of push: they are named like `layer.w`, its tensors like `b`",
     );
-    let square: &[(&str, &[usize], &[f32])] = &[("w", SHAPE, &[1.0; 4])];
+    let square: &[Tensor<'_>] = &[("w", SHAPE, &[1.0; 4])];
     refused(
         [square, &of_w(&[2, 1], &[1.0; 2])],
         &recipe("merge_method: regmean\n"),

@@ -104,7 +104,8 @@ fn together(block: &Block<'_>) -> Result<Array2<f64>> {
     for k in 1..block.experts() {
         block.check_cancelled()?;
         let next = expert(block, k, shape)?;
-        together = if projected { project(&together, next, block.number("alpha"))? } else { together + next };
+        together =
+            if projected { project(&together, &next, block.number("alpha"))? } else { together + next };
     }
     Ok(together)
 }
@@ -118,7 +119,7 @@ fn expert(block: &Block<'_>, k: usize, shape: (usize, usize)) -> Result<Array2<f
 const TIE: f64 = 1e-9;
 
 /// A + P(τ).
-fn project(together: &Array2<f64>, next: Array2<f64>, alpha: f64) -> Result<Array2<f64>> {
+fn project(together: &Array2<f64>, next: &Array2<f64>, alpha: f64) -> Result<Array2<f64>> {
     let svd = thin_svd(&together.view()).map_err(|e| e.to_string())?;
     let (m, n) = together.dim();
     let smallest = svd.s.first().map_or(0.0, |s| s * m.max(n) as f64 * f64::from(f32::EPSILON));
@@ -131,13 +132,13 @@ fn project(together: &Array2<f64>, next: Array2<f64>, alpha: f64) -> Result<Arra
     });
     let leading = leading.count();
     let (u, vt) = (svd.u.slice(s![.., ..rank]), svd.vt.slice(s![..rank, ..]));
-    let mut taken = u.t().dot(&next).dot(&vt.t());
+    let mut taken = u.t().dot(next).dot(&vt.t());
     for ((i, j), x) in taken.indexed_iter_mut() {
         if i != j && i.max(j) >= leading {
             *x = 0.0;
         }
     }
-    Ok(together + &next - u.dot(&taken).dot(&vt))
+    Ok(together + next - u.dot(&taken).dot(&vt))
 }
 
 #[cfg(test)]
@@ -190,11 +191,9 @@ mod tests {
             }),
             alpha in 0.05f64..0.95, global: bool,
         ) {
-            let slices = |of: &'_ [Vec<f32>]| of.iter().map(|x| x.clone()).collect::<Vec<_>>();
-            let (w, b) = (slices(&experts), slices(&bias));
             let merged = Trial::of::<Opcm>()
-                .experts(&w.iter().map(Vec::as_slice).collect::<Vec<_>>()).shape(&[m, n])
-                .experts(&b.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                .experts(&experts.iter().map(Vec::as_slice).collect::<Vec<_>>()).shape(&[m, n])
+                .experts(&bias.iter().map(Vec::as_slice).collect::<Vec<_>>())
                 .set("alpha", alpha).set("scope", if global { "global" } else { "tensor" })
                 .merge_all();
             let matrix = reference(&experts, (m, n), alpha);

@@ -76,13 +76,13 @@ impl Search {
     fn places(&self, block: &Block<'_>, passes: usize) -> [Place; PLACES] {
         let mut places = [Place { digits: 0, rank: 0.0 }; PLACES];
         let mut start = self.start;
-        for pass in 0..passes {
+        for (pass, bits) in BITS.into_iter().enumerate().take(passes) {
             let table = &block.totals()[start + self.k * table_len(pass)..][..table_len(pass)];
             if pass == 0 {
                 let ranks = (self.ranks)(table.iter().sum(), self.share);
                 places = ranks.map(|rank| Place { digits: 0, rank }.narrow(table));
             } else {
-                for (place, counts) in places.iter_mut().zip(table.chunks_exact(1 << BITS[pass])) {
+                for (place, counts) in places.iter_mut().zip(table.chunks_exact(1 << bits)) {
                     *place = place.narrow(counts);
                 }
             }

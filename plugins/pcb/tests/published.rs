@@ -22,7 +22,7 @@ fn merged_task_vectors_equal_those_of_the_published_code() {
         for (i, (merged, expected)) in merged.iter().zip(expected).enumerate() {
             // A score is rounded to f32 here, so that its distance from the edge, if small, has few digits: weights
             // differ by ε / (distance / range), and all seen are above 1e-4 of the range, or zero.
-            let bound = 1e-3 * expected.abs().max(1e-6);
+            let bound = 1e-5 * expected.abs().max(1e-3);
             assert!((merged - expected).abs() <= bound, "ratio {ratio}, {i}: {merged} {expected}");
         }
     }

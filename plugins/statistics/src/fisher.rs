@@ -131,12 +131,11 @@ mod tests {
     proptest! {
         #[test]
         fn equals_the_definition(
-            elements in proptest::collection::vec(((-2f32..2.0, -2f32..2.0), (0f32..3.0, 0f32..1e-3)), 2..1300),
+            elements in proptest::collection::vec((-2f32..2.0, -2f32..2.0, 0f32..3.0, 0f32..1e-3), 2..1300),
             cut in 0f64..1.0, weights in (0.1f64..2.0, 0.1f64..2.0), normalize: bool, floor in 0f64..1e-2, block_len in 8usize..600,
         ) {
-            let column = |of: &dyn Fn(&((f32, f32), (f32, f32))) -> f32| elements.iter().map(of).collect::<Vec<f32>>();
-            let (a, b) = (column(&|e| e.0.0), column(&|e| e.0.1));
-            let (fa, fb) = (column(&|e| e.1.0), column(&|e| e.1.1));
+            let [a, b, fa, fb] =
+                [0, 1, 2, 3].map(|column| elements.iter().map(|e| [e.0, e.1, e.2, e.3][column]).collect::<Vec<f32>>());
             // Two tensors: the norm is that of both.
             let cut = (cut * a.len() as f64) as usize;
             let merged = Trial::of::<Fisher>()

@@ -139,12 +139,10 @@ mod tests {
                 let pivot =
                     (i..n).max_by(|&a, &b| system[a][i].abs().total_cmp(&system[b][i].abs())).unwrap();
                 system.swap(i, pivot);
+                let line = system[i].clone();
                 for other in (0..n).filter(|&other| other != i) {
-                    let factor = system[other][i] / system[i][i];
-                    for column in i..=n {
-                        let subtracted = factor * system[i][column];
-                        system[other][column] -= subtracted;
-                    }
+                    let factor = system[other][i] / line[i];
+                    system[other].iter_mut().zip(&line).for_each(|(x, pivot)| *x -= factor * pivot);
                 }
             }
             out.extend((0..n).map(|i| system[i][n] / system[i][i]));
@@ -161,12 +159,10 @@ mod tests {
             reduce in 0.0f64..=1.0,
         ) {
             let grams: Vec<Vec<f32>> = inputs.iter().map(|inputs| gram(inputs, n)).collect();
-            let slices = |rows: &[Vec<f32>]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
-            let (e, g) = (slices(&experts), slices(&grams));
             let merged = Trial::of::<RegMean>()
-                .experts(&e.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                .experts(&experts.iter().map(Vec::as_slice).collect::<Vec<_>>())
                 .shape(&[experts[0].len() / n, n])
-                .statistics(&g.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                .statistics(&grams.iter().map(Vec::as_slice).collect::<Vec<_>>())
                 .set("reduce_non_diag", reduce)
                 .merge();
             for (merged, expected) in merged.iter().zip(reference(&experts, &grams, n, reduce)) {

@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     #[should_panic(
-        expected = "`min_tasks` is 2, but there are 1 task: no entry would be kept; set at most 1"
+        expected = "`min_tasks` is 3, but there are 2 tasks: no entry would be kept; set at most 2"
     )]
     fn more_tasks_than_there_are_is_refused() {
         Trial::of::<Consensus>().experts(&[&[1.0], &[1.0]]).merged(&[1.0]).set("min_tasks", 3).masks();
