@@ -122,7 +122,7 @@ fn what_is_not_positive_definite_has_no_solution() {
     for singular in [[[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]], [[f64::NAN, 0.0], [0.0, 1.0]]] {
         assert_eq!(solve(singular), Err(LinalgError::NotPositiveDefinite { rows: 2 }));
     }
-    assert_eq!(solve([[4.0, 0.0], [0.0, 0.5]]).unwrap(), ndarray::arr2(&[[0.25], [2.0]]));
+    assert_eq!(solve([[4.0, 0.0], [0.0, 0.25]]).unwrap(), ndarray::arr2(&[[0.25], [4.0]]));
     let wide = Array2::<f64>::ones((2, 3));
     assert!(matches!(solve_positive_definite(&wide.view(), &b.view()), Err(LinalgError::NotSquare { .. })));
     let square = Array2::<f64>::eye(3);
