@@ -118,6 +118,7 @@ impl<'a> Stream<'a> {
             offset: elements.start,
             len: elements.len(),
             experts,
+            statistics: &[],
             base: Some(&self.inputs.base[elements.clone()]),
             merged: Some(&self.inputs.merged[elements]),
             seed: 0,

@@ -1,8 +1,10 @@
 //! Decompositions by faer: pure Rust, no system package.
 
+use faer::linalg::solvers::Solve as _;
 use faer::{MatRef, Side};
 use ndarray::{Array1, Array2, ArrayView2, NdFloat};
 
+use crate::positive_definite::check_pivots;
 use crate::{Eigh, LinalgError, Qr, Svd};
 
 /// Name of this backend, for reports.
@@ -33,6 +35,17 @@ pub trait Element: NdFloat + faer::traits::RealField {
             view(a).self_adjoint_eigen(Side::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
         let values = eigen.S().column_vector();
         Ok(Eigh { values: Array1::from_shape_fn(values.nrows(), |i| values[i]), vectors: own(eigen.U()) })
+    }
+
+    #[doc(hidden)]
+    fn solve_positive_definite(
+        a: &ArrayView2<'_, Self>,
+        b: &ArrayView2<'_, Self>,
+    ) -> Result<Array2<Self>, LinalgError> {
+        let not_positive = |_| LinalgError::NotPositiveDefinite { rows: a.nrows() };
+        let cholesky = view(a).llt(Side::Lower).map_err(not_positive)?;
+        check_pivots(a, |i| cholesky.L()[(i, i)])?;
+        Ok(own(cholesky.solve(view(b)).as_ref()))
     }
 }
 impl Element for f32 {}

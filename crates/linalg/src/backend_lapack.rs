@@ -1,8 +1,9 @@
 //! Decompositions by LAPACK, through ndarray-linalg and the system's OpenBLAS.
 
-use ndarray::{ArrayView2, NdFloat};
-use ndarray_linalg::{Eigh as _, JobSvd, Lapack, QR as _, SVDDC as _, UPLO};
+use ndarray::{Array2, ArrayView2, NdFloat};
+use ndarray_linalg::{Eigh as _, FactorizeC as _, JobSvd, Lapack, QR as _, SVDDC as _, SolveC as _, UPLO};
 
+use crate::positive_definite::check_pivots;
 use crate::{Eigh, LinalgError, Qr, Svd};
 
 /// Name of this backend, for reports.
@@ -30,6 +31,22 @@ pub trait Element: NdFloat + Lapack<Real = Self> {
         let (values, vectors) =
             a.to_owned().eigh(UPLO::Lower).map_err(|_| no_convergence("eigendecomposition", a))?;
         Ok(Eigh { values, vectors })
+    }
+
+    #[doc(hidden)]
+    fn solve_positive_definite(
+        a: &ArrayView2<'_, Self>,
+        b: &ArrayView2<'_, Self>,
+    ) -> Result<Array2<Self>, LinalgError> {
+        let not_positive = |_| LinalgError::NotPositiveDefinite { rows: a.nrows() };
+        let cholesky = a.to_owned().factorizec_into(UPLO::Lower).map_err(not_positive)?;
+        check_pivots(a, |i| cholesky.factor[[i, i]])?;
+        let mut x = b.to_owned();
+        for mut column in x.columns_mut() {
+            let solved = cholesky.solvec(&column).map_err(not_positive)?;
+            column.assign(&solved);
+        }
+        Ok(x)
     }
 }
 impl Element for f32 {}

@@ -22,6 +22,12 @@ pub enum LinalgError {
         /// Columns of the input.
         cols: usize,
     },
+    /// The matrix is singular, indefinite or not finite.
+    #[error("a {rows} × {rows} matrix is not positive definite")]
+    NotPositiveDefinite {
+        /// Its rows.
+        rows: usize,
+    },
     /// Shapes do not fit one another.
     #[error("{operation}: {} × {} and {} × {} do not fit", left.0, left.1, right.0, right.1)]
     Shapes {

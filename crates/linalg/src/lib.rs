@@ -1,6 +1,6 @@
 //! Linear algebra on ndarray matrices, and the one place that decides about threads.
 //!
-//! - [`thin_svd`], [`qr`], [`eigh`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
+//! - [`thin_svd`], [`qr`], [`eigh`], [`solve_positive_definite`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
 //! - [`gram`], [`multiply`], [`multiply_f64`]: what decompositions of factors and of their products are made of, on the calling
 //!   thread; the f64 ones by faer.
@@ -26,6 +26,7 @@ mod kernels;
 mod multiply;
 mod packed;
 mod pool;
+mod positive_definite;
 mod product;
 mod threads;
 
@@ -37,5 +38,6 @@ pub use gemm::gemm;
 pub use kernels::{InstructionSet, Kernel, Refusal};
 pub use multiply::{gram, multiply, multiply_f64, multiply_packed};
 pub use packed::{PackedWeight, WeightBlock};
+pub use positive_definite::solve_positive_definite;
 pub use product::{Product, Right, Then};
 pub use threads::Threads;

@@ -9,7 +9,9 @@
 
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
-use skillweld_linalg::{LinalgError, cholesky, eigh, gemm, gram, multiply, multiply_f64, qr, thin_svd};
+use skillweld_linalg::{
+    LinalgError, cholesky, eigh, gemm, gram, multiply, multiply_f64, qr, solve_positive_definite, thin_svd,
+};
 
 fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
     (1..max, 1..max).prop_flat_map(|(m, n)| {
@@ -68,6 +70,15 @@ proptest! {
         prop_assert!(max_abs((&product - &gram).view()) <= tolerance);
         assert_orthonormal_columns(eigen.vectors.view(), tolerance);
         prop_assert!(eigen.values.windows(2).into_iter().all(|w| w[0] <= w[1]));
+    }
+
+    #[test]
+    fn a_solution_multiplies_back(a in matrix(16), columns in 0..5usize) {
+        // Never singular: eigenvalues from 1 on.
+        let positive = a.t().dot(&a) + Array2::<f64>::eye(a.ncols());
+        let b = Array2::from_shape_fn((a.ncols(), columns), |(i, j)| ((i * 7 + j * 3) % 5) as f64 - 2.0);
+        let x = solve_positive_definite(&positive.view(), &b.view()).unwrap();
+        prop_assert!(max_abs((positive.dot(&x) - &b).view()) <= 10.0 * tolerance(positive.view()));
     }
 
     #[test]
@@ -154,4 +165,18 @@ fn what_is_not_positive_definite_has_no_cholesky() {
     assert!(cholesky(&ndarray::array![[1.0, 0.0], [0.0, -1.0]].view()).unwrap().is_none());
     let oblong = cholesky(&Array2::zeros((2, 3)).view());
     assert!(matches!(oblong, Err(LinalgError::NotSquare { .. })));
+}
+
+#[test]
+fn what_is_not_positive_definite_has_no_solution() {
+    let b = Array2::<f64>::ones((2, 1));
+    let solve = |a: [[f64; 2]; 2]| solve_positive_definite(&ndarray::arr2(&a).view(), &b.view());
+    for singular in [[[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]], [[f64::NAN, 0.0], [0.0, 1.0]]] {
+        assert_eq!(solve(singular), Err(LinalgError::NotPositiveDefinite { rows: 2 }));
+    }
+    assert_eq!(solve([[4.0, 0.0], [0.0, 0.25]]).unwrap(), ndarray::arr2(&[[0.25], [4.0]]));
+    let wide = Array2::<f64>::ones((2, 3));
+    assert!(matches!(solve_positive_definite(&wide.view(), &b.view()), Err(LinalgError::NotSquare { .. })));
+    let square = Array2::<f64>::eye(3);
+    assert!(matches!(solve_positive_definite(&square.view(), &b.view()), Err(LinalgError::Shapes { .. })));
 }

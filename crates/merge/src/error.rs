@@ -88,6 +88,29 @@ pub enum MergeError {
         /// Index in the flattened tensor.
         element: usize,
     },
+    /// Experts without the statistics that the method weighs them by.
+    #[error(
+        "`{method}` weighs experts by statistics, and there are none of {}; write `statistics: PATH` beside `model:`, a safetensors file with the names of the model's tensors",
+        models.join(", ")
+    )]
+    NoStatistics {
+        /// The merge method.
+        method: String,
+        /// The experts.
+        models: Vec<String>,
+    },
+    /// NaN or infinity in statistics, which nothing can be weighed by.
+    #[error(
+        "the statistics of {model} hold NaN or infinity in tensor `{key}`, first at element {element}; measure them again"
+    )]
+    StatisticsNonFinite {
+        /// Name of the tensor.
+        key: String,
+        /// Whose they are.
+        model: String,
+        /// Index in the flattened statistics.
+        element: usize,
+    },
     /// Finite inputs whose merge is not.
     #[error(
         "merging tensor `{key}` with `{method}` gives a value that {dtype} cannot hold, first at element {element}; choose a wider `out_dtype`, or write it as it is with `allow_non_finite: true`"

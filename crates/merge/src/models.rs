@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) path: PathBuf,
     pub(crate) weights: Arc<Checkpoint>,
     pub(crate) adapter: Option<BoundAdapter>,
+    /// What its owner measured of it, for methods that need that.
+    pub(crate) statistics: Option<Checkpoint>,
     /// What lies beside the weights, or beside the adapter's folder.
     pub(crate) files: SideFiles,
     /// Parts that lie beside a model that is named as a file: they may belong to anyone, and are not opened.
@@ -160,7 +162,9 @@ impl Models {
                 found.adapter.as_deref().map(|dir| BoundAdapter::open(dir, &weights)).transpose()?;
             let files = SideFiles::open(&found.side_files)?;
             let ignored = parts_beside(&found.side_files);
-            all.push(Model { name: model.name.clone(), path: found.path, weights, adapter, files, ignored });
+            let statistics = recipe.locate_statistics(i)?.map(Checkpoint::open).transpose()?;
+            let (name, path) = (model.name.clone(), found.path);
+            all.push(Model { name, path, weights, adapter, statistics, files, ignored });
         }
         let base = &all[recipe.base.unwrap_or(0)];
         let family = Family::detect(base.weights.keys());

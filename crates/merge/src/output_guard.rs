@@ -92,6 +92,9 @@ impl Plan<'_> {
             let adapter = model.adapter.as_ref().map(|adapter| adapter.adapter.tensors());
             let checkpoints = parts.into_iter().flatten().chain(adapter).chain([&*model.weights]);
             inputs.add_model(&model.path);
+            // A folder of measurements is no model, but an input nevertheless.
+            let statistics = model.statistics.iter();
+            statistics.for_each(|checkpoint| inputs.add(checkpoint));
             checkpoints.for_each(|checkpoint| inputs.add(checkpoint));
             inputs.read.extend(files.dataset_statistics.clone());
         }

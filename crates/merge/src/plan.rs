@@ -6,6 +6,7 @@ mod check;
 mod group;
 mod keys;
 mod left_out;
+mod measured;
 mod mixed;
 mod router;
 mod rules;
@@ -13,10 +14,10 @@ mod summary;
 
 use serde_json::{Map, Value};
 use skillweld_plugin_host::{Bound, Scope, flags};
-use skillweld_store::Modality;
+use skillweld_store::{Checkpoint, Modality};
 use skillweld_tensor::{Dtype, TensorView, numel};
 
-use crate::models::Models;
+use crate::models::{Model, Models};
 use crate::recipe::Recipe;
 use crate::source::Source;
 
@@ -61,6 +62,17 @@ impl<'a> Plan<'a> {
             _ => 1,
         };
         self.tensors.iter().map(|tensor| tensor.numel() as u64 * passes(tensor) as u64).sum()
+    }
+
+    /// The statistics of a model, if the merge reads them.
+    pub(crate) fn statistics_of(&self, model: &'a Model) -> Option<&'a Checkpoint> {
+        let reads = |tensor: &PlannedTensor<'_>| match &tensor.action {
+            Action::Merge(merge) => {
+                merge.inputs.iter().any(|input| input.model == model.name && input.statistics.is_some())
+            }
+            _ => false,
+        };
+        model.statistics.as_ref().filter(|_| self.tensors.iter().any(reads))
     }
 
     /// The mask method gives each task a factor for its masked task vector.
@@ -125,6 +137,8 @@ pub(crate) struct Input<'a> {
     pub(crate) source: Source<'a>,
     /// Whose they are.
     pub(crate) model: &'a str,
+    /// What its owner measured of the tensor, where the method needs that.
+    pub(crate) statistics: Option<TensorView<'a>>,
     /// Its place among the plan's tasks; `None` for the base, where that is merged like any model.
     pub(crate) task: Option<usize>,
 }

@@ -189,15 +189,17 @@ impl Plan<'_> {
             let files = &model.files;
             let parts = [
                 ("adapter", model.adapter.as_ref().map(|adapter| adapter.adapter.tensors())),
+                ("statistics", self.statistics_of(model)),
                 ("action_head", files.action_head.as_ref()),
                 ("proprio_projector", files.proprio_projector.as_ref()),
                 ("noisy_action_projector", files.noisy_action_projector.as_ref()),
             ];
             let parts = parts.into_iter().filter_map(|(what, part)| Some(((index, what), part?)));
             // What the plan leaves out is no input.
+            let of_model = |what: &str| ["adapter", "statistics"].contains(&what);
             let merges_parts =
                 self.expert.is_some() || self.recipe.action_expert == ActionExpertChoice::Merge;
-            all.extend(parts.filter(|((_, what), _)| *what == "adapter" || merges_parts));
+            all.extend(parts.filter(|((_, what), _)| of_model(what) || merges_parts));
         }
         all
     }

@@ -35,6 +35,8 @@ extern "C" {
 #define SKW_PROPAGATES_NON_FINITE (1ull << 7) /* NaN and infinity in, NaN or infinity out */
 #define SKW_OPTIONAL_BASE (1ull << 8)         /* 1.3; with SKW_TASK_VECTORS: weights where there is no base model */
 #define SKW_ROWS (1ull << 9)                  /* the host may cut tensors between rows; a vector is one row */
+#define SKW_NEEDS_STATISTICS (1ull << 10)     /* 1.3: merge: reads skw_tensor.statistics */
+#define SKW_ANY_SHAPE (1ull << 11)            /* 1.3: with SKW_MATRIX: tensors of other than two dimensions too */
 
 /* skw_method.laws: what skillweld plugins check may hold the method to */
 #define SKW_LAW_IDENTITY (1ull << 0)       /* identical experts give that expert */
@@ -99,6 +101,8 @@ typedef struct skw_tensor { /* one expert in a block: dense, or factors with SKW
     const float *b; /* m x rank */
     const float *a; /* rank x n */
     uint64_t rank;
+    const float *statistics; /* 1.3: SKW_NEEDS_STATISTICS: len values, or n x n with SKW_MATRIX and a tensor of m x n */
+    uint64_t statistics_len;
 } skw_tensor;
 
 typedef struct skw_call {

@@ -34,7 +34,7 @@ pub const LAYOUT_HASH: u64 = hash(&[
     offset_of!(Params, expert_count),
     offset_of!(Plan, sums_len),
     offset_of!(Plan, scratch_per_element),
-    size_of::<Tensor>(),
+    offset_of!(Tensor, rank) + size_of::<u64>(),
     offset_of!(Call, params),
     offset_of!(Call, key),
     offset_of!(Call, shape),

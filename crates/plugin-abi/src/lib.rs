@@ -46,7 +46,7 @@ pub mod flags {
     /// Every element of the output depends on the same element of the inputs (and on totals): the host may cut
     /// tensors into blocks. Exactly one of this, [`ROWS`] and [`MATRIX`] is set.
     pub const ELEMENTWISE: u64 = 1 << 2;
-    /// Wants whole matrices, never blocks; a merge averages tensors of other than two dimensions.
+    /// Wants whole matrices, never blocks; a merge averages tensors of other than two dimensions, but for [`ANY_SHAPE`].
     pub const MATRIX: u64 = 1 << 3;
     /// Accepts experts as factors B·A ([`Tensor::b`](crate::Tensor::b)). Without it the host multiplies them out.
     pub const LOW_RANK: u64 = 1 << 4;
@@ -64,6 +64,12 @@ pub mod flags {
     /// Every row of the output depends on the same row of the inputs (and on totals): the host may cut tensors between
     /// rows. A row is what lies under one index of the first axis; a vector is one row. Older hosts refuse it.
     pub const ROWS: u64 = 1 << 9;
+    /// Merge methods: wants statistics of every expert ([`Tensor::statistics`](crate::Tensor::statistics)). The host takes
+    /// them from files that the user names, and averages tensors that no expert has statistics of. Since 1.3; an older
+    /// host hands over null pointers.
+    pub const NEEDS_STATISTICS: u64 = 1 << 10;
+    /// With [`MATRIX`]: takes tensors of other than two dimensions too, as whole. Since 1.3; an older host averages them.
+    pub const ANY_SHAPE: u64 = 1 << 11;
 }
 
 /// Values of [`Method::laws`]: algebraic laws a method claims to keep, checked by the conformance kit (`plugin-check`).
@@ -278,6 +284,12 @@ pub struct Tensor {
     pub a: *const f32,
     /// Inner dimension of the factors; 0 when dense.
     pub rank: u64,
+    /// With [`flags::NEEDS_STATISTICS`]: what the expert's owner measured of this tensor, else null. For
+    /// [`flags::ELEMENTWISE`] one value an element, [`Call::len`] of them; for [`flags::MATRIX`] and a tensor of m × n the
+    /// whole n × n matrix of its inputs, row-major. Finite; nothing else is checked. Since 1.3.
+    pub statistics: *const f32,
+    /// Length of `statistics`.
+    pub statistics_len: u64,
 }
 
 /// One call of `observe`, `run` or `rescale`. All values are f32, row-major.

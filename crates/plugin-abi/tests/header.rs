@@ -50,6 +50,8 @@ fn constants_are_equal() {
         ("SKW_PROPAGATES_NON_FINITE", abi::flags::PROPAGATES_NON_FINITE),
         ("SKW_OPTIONAL_BASE", abi::flags::OPTIONAL_BASE),
         ("SKW_ROWS", abi::flags::ROWS),
+        ("SKW_NEEDS_STATISTICS", abi::flags::NEEDS_STATISTICS),
+        ("SKW_ANY_SHAPE", abi::flags::ANY_SHAPE),
         ("SKW_LAW_IDENTITY", abi::laws::IDENTITY),
         ("SKW_LAW_PERMUTATION", abi::laws::PERMUTATION),
         ("SKW_LAW_ENDPOINTS", abi::laws::ENDPOINTS),
@@ -86,7 +88,7 @@ fn a_c_compiler_lays_the_structs_out_as_rust_does() {
         "skw_host" Host: size, context, error, log, progress, cancelled, settled, path;
         "skw_params" Params: size, global, global_count, per_expert, per_expert_count, expert_count;
         "skw_plan" Plan: size, passes, scope, sums_len, scratch_per_element, sample, whole;
-        "skw_tensor" Tensor: dense, b, a, rank;
+        "skw_tensor" Tensor: dense, b, a, rank, statistics, statistics_len;
         "skw_call" Call: size, host, params, key, shape, ndim, numel, offset, len, seed, expert_count, experts,
             expert_stride, base, merged, totals, totals_len, out, masks, scratch, scratch_len;
         "skw_method" Method: size, kind, id, version, summary, citation, schema, mask, min_experts, max_experts,

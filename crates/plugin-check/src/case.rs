@@ -3,7 +3,7 @@
 use core::fmt;
 
 use proptest::prelude::*;
-use skillweld_plugin_host::{Kind, Method};
+use skillweld_plugin_host::{Kind, Method, flags};
 
 use crate::parameters::{Parameters, Reach};
 
@@ -13,6 +13,10 @@ pub(crate) struct Case {
     pub(crate) shape: Vec<usize>,
     /// Task vectors or weights, one an expert.
     pub(crate) experts: Vec<Vec<f32>>,
+    /// One an expert for methods that need them: an element's importance, or with `MATRIX` a Gram matrix.
+    pub(crate) statistics: Vec<Vec<f32>>,
+    /// They are Gram matrices.
+    pub(crate) gram: bool,
     /// Θ₀.
     pub(crate) base: Vec<f32>,
     /// Mask methods: the merged task vector τ = Σ τ_k.
@@ -42,20 +46,27 @@ impl Case {
         let min = (*experts.start()).max(method.min_experts());
         let max = method.max_experts().unwrap_or(usize::MAX).min((*experts.end()).max(min)).max(min);
         let method = method.clone();
-        (shape(), min..=max)
+        let matrix = method.has(flags::MATRIX);
+        (if method.only_matrices() { matrix_shape().boxed() } else { shape().boxed() }, min..=max)
             .prop_flat_map(move |(shape, expert_count)| {
                 let numel = shape.iter().product();
+                let statistics = match method.has(flags::NEEDS_STATISTICS) {
+                    true => proptest::collection::vec(statistics(&shape, matrix), expert_count).boxed(),
+                    false => Just(Vec::new()).boxed(),
+                };
                 let tensor = || tensor(numel, values);
                 let experts = proptest::collection::vec(tensor(), expert_count);
                 let parameters = Parameters::strategy(&method, expert_count, reach);
                 let is_mask = method.kind() == Kind::Mask;
                 // One scale for all tensors of a case: different ones would make sums inexact.
                 let scale = proptest::sample::select(vec![1.0, 2f32.powi(-20), 2f32.powi(20)]);
-                (Just(shape), experts, tensor(), parameters, any::<u64>(), scale).prop_map(
-                    move |(shape, experts, mut base, parameters, seed, scale)| {
+                let tensors = (experts, statistics, tensor());
+                (Just(shape), tensors, parameters, any::<u64>(), scale).prop_map(
+                    move |(shape, (experts, statistics, mut base), parameters, seed, scale)| {
                         let merged = if is_mask { sum(&experts, numel) } else { Vec::new() };
                         base.iter_mut().for_each(|x| *x *= scale);
-                        Self { shape, experts, base, merged, parameters, seed }.map(|x| x * scale)
+                        Self { shape, experts, statistics, gram: matrix, base, merged, parameters, seed }
+                            .map(|x| x * scale)
                     },
                 )
             })
@@ -82,9 +93,12 @@ impl Case {
         let mut shape = if self.shape.is_empty() { vec![1] } else { self.shape.clone() };
         shape[0] *= times;
         let experts = self.experts.iter().map(|expert| expert.repeat(times)).collect();
+        // Of a matrix more rows come, whose inputs are those of the others.
+        let repeated = |values: &Vec<f32>| if self.gram { values.clone() } else { values.repeat(times) };
         Self {
             shape,
             experts,
+            statistics: self.statistics.iter().map(repeated).collect(),
             base: self.base.repeat(times),
             merged: self.merged.repeat(times),
             ..self.clone()
@@ -136,6 +150,28 @@ fn shape() -> impl Strategy<Value = Vec<usize>> {
     ]
 }
 
+fn matrix_shape() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        1 => (0..=2usize, 0..=2usize).prop_map(|(m, n)| vec![m, n]),
+        9 => (1..=12usize, 1..=12usize).prop_map(|(m, n)| vec![m, n]),
+    ]
+}
+
+/// What one expert's owner may have measured: means of squares, often zero; or XᵀX of a few inputs X.
+fn statistics(shape: &[usize], matrix: bool) -> BoxedStrategy<Vec<f32>> {
+    if !matrix {
+        let square = prop_oneof![1 => Just(0.0), 4 => (0..=8i32).prop_map(|exponent| 2f32.powi(-exponent))];
+        return proptest::collection::vec(square, shape.iter().product::<usize>()).boxed();
+    }
+    let columns = shape.last().copied().unwrap_or_default();
+    let input = proptest::collection::vec((-2..=2i8).prop_map(f32::from), columns);
+    let gram = move |inputs: Vec<Vec<f32>>| {
+        let entry = |i: usize| inputs.iter().map(|input| input[i / columns] * input[i % columns]).sum();
+        (0..columns * columns).map(entry).collect()
+    };
+    proptest::collection::vec(input, 1..=2 * columns.max(1)).prop_map(gram).boxed()
+}
+
 fn tensor(numel: usize, values: Values) -> BoxedStrategy<Vec<f32>> {
     let elements = |element: BoxedStrategy<f32>| proptest::collection::vec(element, numel);
     match values {
@@ -157,6 +193,9 @@ impl fmt::Display for Case {
         write!(f, "parameters: {}", self.parameters)?;
         for (k, expert) in self.experts.iter().enumerate() {
             write!(f, "\nexpert {k}: {}", shortened(expert))?;
+        }
+        for (k, statistics) in self.statistics.iter().take(self.experts.len()).enumerate() {
+            write!(f, "\nstatistics of expert {k}: {}", shortened(statistics))?;
         }
         if self.merged.is_empty() { Ok(()) } else { write!(f, "\nmerged: {}", shortened(&self.merged)) }
     }

@@ -143,6 +143,7 @@ struct Call<'a> {
     offset: usize,
     len: usize,
     experts: Vec<Guarded<f32>>,
+    statistics: Vec<Guarded<f32>>,
     base: Option<Guarded<f32>>,
     merged: Option<Guarded<f32>>,
     totals: Guarded<f64>,
@@ -161,6 +162,7 @@ impl<'a> Call<'a> {
         totals: &[f64],
     ) -> Self {
         let block = |values: &[f32]| Guarded::new(&values[offset..offset + len], BAND);
+        let matrix = bound.method().has(flags::MATRIX);
         let scratch_len = bound.plan().scratch_per_element * len;
         Self {
             case,
@@ -168,6 +170,9 @@ impl<'a> Call<'a> {
             offset,
             len,
             experts: case.experts.iter().map(|expert| block(expert)).collect(),
+            statistics: (case.statistics.iter().take(case.experts.len()))
+                .map(|values| if matrix { Guarded::new(values, BAND) } else { block(values) })
+                .collect(),
             base: bound.method().has(flags::NEEDS_BASE).then(|| block(&case.base)),
             merged: (bound.method().kind() == Kind::Mask).then(|| block(&case.merged)),
             totals: Guarded::new(totals, f64::from(BAND)),
@@ -192,6 +197,7 @@ impl<'a> Call<'a> {
             offset: self.offset,
             len: self.len,
             experts: &experts,
+            statistics: &self.statistics.iter().map(Guarded::content).collect::<Vec<_>>(),
             base: self.base.as_ref().map(Guarded::content),
             merged: self.merged.as_ref().map(Guarded::content),
             seed: self.case.seed,
@@ -211,6 +217,7 @@ impl<'a> Call<'a> {
         let experts =
             self.experts.iter().zip(&self.case.experts).all(|(buffer, expert)| untouched(buffer, expert));
         note(trespasses, "to an expert", experts);
+        note(trespasses, "to statistics", self.statistics.iter().all(Guarded::is_intact));
         note(
             trespasses,
             "to the base",

@@ -45,6 +45,7 @@ fn merge(bound: &Bound, tensors: &[Tensor]) -> Vec<Vec<f32>> {
             offset: start,
             len: end - start,
             experts: &experts,
+            statistics: &[],
             base: None,
             merged: None,
             seed: 0,

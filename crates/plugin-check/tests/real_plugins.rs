@@ -19,6 +19,7 @@ const MERGE_METHODS: &[&str] = &[
     "della",
     "della_linear",
     "emr",
+    "fisher",
     "iso_c",
     "iso_cts",
     "karcher",
@@ -31,9 +32,12 @@ const MERGE_METHODS: &[&str] = &[
     "multislerp",
     "nearswap",
     "nuslerp",
+    "opcm",
     "passthrough",
+    "pcb",
     "ram",
     "ramplus_tl",
+    "regmean",
     "sce",
     "slerp",
     "task_arithmetic",
@@ -42,7 +46,7 @@ const MERGE_METHODS: &[&str] = &[
     "tsv",
     "wudi",
 ];
-const MASK_METHODS: &[&str] = &["emr", "tall"];
+const MASK_METHODS: &[&str] = &["consensus", "emr", "magnitude", "tall"];
 
 /// The Rust plugins stand next to this test's own binary; those in C are compiled as their first lines say.
 fn registry() -> Registry {

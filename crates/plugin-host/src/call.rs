@@ -21,6 +21,9 @@ pub struct BlockInputs<'a> {
     pub len: usize,
     /// Task vectors or weights, one an expert (see [`Method::takes_task_vectors`]).
     pub experts: &'a [ExpertBlock<'a>],
+    /// With [`flags::NEEDS_STATISTICS`] one an expert, ignored without: `len` values, or for methods with
+    /// [`flags::MATRIX`] and a tensor of m × n all n × n of its inputs.
+    pub statistics: &'a [&'a [f32]],
     /// Θ₀, `len` values; needed with [`flags::NEEDS_BASE`], ignored without.
     pub base: Option<&'a [f32]>,
     /// The merged task vector τ, `len` values; needed by mask methods, ignored by merge methods.
@@ -47,6 +50,9 @@ struct Called {
     /// The way by which it computed.
     path: Option<String>,
 }
+/// An expert of which nothing is handed over.
+const ABSENT: abi::Tensor =
+    abi::Tensor { dense: null(), b: null(), a: null(), rank: 0, statistics: null(), statistics_len: 0 };
 
 /// Experts and dimensions that take no allocation in a call.
 const FEW: usize = 16;
@@ -197,8 +203,16 @@ impl Bound {
         let numel = self.check_block(block)?;
         let scratch_len = self.check_scratch(block, scratch.len())?;
         let shape = Few::<_, FEW>::collect(0, block.shape.iter().map(|&d| d as u64));
-        let absent = abi::Tensor { dense: null(), b: null(), a: null(), rank: 0 };
-        let experts = Few::<_, FEW>::collect(absent, block.experts.iter().map(|expert| expert.to_abi()));
+        let needs_statistics = self.method.has(flags::NEEDS_STATISTICS);
+        let tensors = block.experts.iter().enumerate().map(|(k, expert)| match block.statistics.get(k) {
+            Some(values) if needs_statistics => abi::Tensor {
+                statistics: values.as_ptr(),
+                statistics_len: values.len() as u64,
+                ..expert.to_abi()
+            },
+            _ => expert.to_abi(),
+        });
+        let experts = Few::<_, FEW>::collect(ABSENT, tensors);
         let needs_base = self.method.has(flags::NEEDS_BASE);
         let is_mask = self.method.kind() == Kind::Mask;
         let (context, params) = (Context::new(block.hooks), self.abi_params());
@@ -295,6 +309,16 @@ impl Bound {
                 ExpertBlock::LowRank(_) => {}
             }
         }
+        if self.method.has(flags::NEEDS_STATISTICS) {
+            self.check_len(block.key, "list of statistics", block.statistics.len(), self.expert_count)?;
+            let needed = match block.shape {
+                [_, columns] if self.method.has(flags::MATRIX) => columns * columns,
+                _ => len,
+            };
+            let mut statistics = block.statistics.iter();
+            statistics
+                .try_for_each(|values| self.check_len(block.key, "statistics", values.len(), needed))?;
+        }
         let wanted = [
             ("base", self.method.has(flags::NEEDS_BASE), block.base),
             ("merged task vector", self.method.kind() == Kind::Mask, block.merged),
@@ -337,13 +361,13 @@ impl Bound {
 impl ExpertBlock<'_> {
     fn to_abi(self) -> abi::Tensor {
         match self {
-            Self::Dense(values) => abi::Tensor { dense: values.as_ptr(), b: null(), a: null(), rank: 0 },
+            Self::Dense(values) => abi::Tensor { dense: values.as_ptr(), ..ABSENT },
             // `LowRank` keeps both factors row-major without gaps.
             Self::LowRank(factors) => abi::Tensor {
-                dense: null(),
                 b: factors.b().as_ptr(),
                 a: factors.a().as_ptr(),
                 rank: factors.rank() as u64,
+                ..ABSENT
             },
         }
     }

@@ -209,6 +209,12 @@ fn check_consistency(info: &MethodInfo, raw: &abi::Method) -> Result<(), String>
     if has(flags::OPTIONAL_BASE) && (!has(flags::TASK_VECTORS) || has(flags::NEEDS_BASE)) {
         return Err("the flag OPTIONAL_BASE goes with TASK_VECTORS, and without NEEDS_BASE".into());
     }
+    if has(flags::ANY_SHAPE) && !has(flags::MATRIX) {
+        return Err("the flag ANY_SHAPE goes with MATRIX".into());
+    }
+    if has(flags::NEEDS_STATISTICS) && (info.kind == Kind::Mask || !raw.cuda.is_null()) {
+        return Err("the flag NEEDS_STATISTICS is for merge methods without device code".into());
+    }
     if info.min_experts == 0 || info.max_experts.is_some_and(|max| max < info.min_experts) {
         return Err(format!(
             "min_experts {} and max_experts {} make no range",

@@ -167,6 +167,11 @@ impl Method {
         self.kind() == Kind::Mask || self.has(flags::TASK_VECTORS)
     }
 
+    /// It merges matrices alone, and leaves other tensors to the host.
+    pub fn only_matrices(&self) -> bool {
+        self.has(flags::MATRIX) && !self.has(flags::ANY_SHAPE)
+    }
+
     /// It cannot run without a base model: to subtract, to read, or both.
     pub fn needs_base_model(&self) -> bool {
         self.takes_task_vectors() && !self.has(flags::OPTIONAL_BASE) || self.has(flags::NEEDS_BASE)

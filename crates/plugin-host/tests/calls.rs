@@ -20,6 +20,7 @@ fn block(key: &'static str) -> BlockInputs<'static> {
         offset: 0,
         len: 4,
         experts: &EXPERTS,
+        statistics: &[],
         base: None,
         merged: None,
         seed: 0,
@@ -48,6 +49,31 @@ fn base_and_factors_arrive_where_declared() {
     let experts = [ExpertBlock::LowRank(&low), ExpertBlock::Dense(&B)];
     let inputs = BlockInputs { experts: &experts, base: Some(&[10.0; 4]), ..block("w") };
     assert_eq!(run(&based, &inputs).unwrap(), [13.0, 13.5, 13.5, 15.0]);
+}
+
+#[test]
+fn statistics_of_experts_arrive_where_declared() {
+    let (first, second, gram) = ([1.0; 4], [0.5; 4], [0.25; 9]);
+    let both: [&[f32]; 2] = [&first, &second];
+    let inputs = BlockInputs { statistics: &both, ..block("w") };
+    let measured = bound(&["FLAGS=(SKW_ELEMENTWISE|SKW_NEEDS_STATISTICS)"], 2);
+    // The mean of 4 and of 4 · 1.5.
+    assert_eq!(run(&measured, &inputs).unwrap(), [2.0 + 3.0; 4]);
+    assert_eq!(run(&bound(&[], 2), &inputs).unwrap(), [2.0; 4]);
+    let matrix = bound(&["FLAGS=(SKW_MATRIX|SKW_NEEDS_STATISTICS)"], 2);
+    let grams: [&[f32]; 2] = [&gram; 2];
+    let experts = [ExpertBlock::Dense(&A[..3]), ExpertBlock::Dense(&[3.0, 2.0, 1.0])];
+    let inputs = BlockInputs { shape: &[1, 3], len: 3, experts: &experts, statistics: &grams, ..block("w") };
+    let mut out = [f32::NAN; 3];
+    matrix.run(&inputs, &[0.0; 2], &mut out, &mut [0.0; 3]).unwrap();
+    assert_eq!(out, [2.0 + 9.0 * 0.25; 3]);
+    for (statistics, words) in [
+        (&both[..1], "list of statistics has length 1, needed is 2"),
+        (&[&first[..], &second[..3]][..], "statistics has length 3, needed is 4"),
+    ] {
+        let error = run(&measured, &BlockInputs { statistics, ..block("w") }).unwrap_err();
+        assert!(matches!(error, PluginError::BadCall { .. }) && error.to_string().contains(words), "{error}");
+    }
 }
 
 #[test]

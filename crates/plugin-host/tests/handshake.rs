@@ -52,6 +52,13 @@ fn a_method_is_checked() {
     assert_refused(&["FLAGS=(SKW_ROWS|SKW_MATRIX)"], "exactly one of the flags");
     assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_OPTIONAL_BASE)"], "OPTIONAL_BASE goes with TASK_VECTORS");
     assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_EMITS_MASKS)"], "must name its mask method");
+    assert_refused(&["FLAGS=(SKW_ELEMENTWISE|SKW_ANY_SHAPE)"], "ANY_SHAPE goes with MATRIX");
+    let measured = "FLAGS=(SKW_ELEMENTWISE|SKW_NEEDS_STATISTICS)";
+    assert_refused(&[measured, "KIND=SKW_KIND_MASK"], "NEEDS_STATISTICS is for merge methods");
+    assert_refused(
+        &[measured, "CUDA=&device_code"],
+        "NEEDS_STATISTICS is for merge methods without device code",
+    );
     assert_refused(&["MASK=\"tall\""], "without the flag EMITS_MASKS");
     let rescaling = "FLAGS=(SKW_ELEMENTWISE|SKW_EMITS_MASKS)";
     assert_refused(&["KIND=SKW_KIND_MASK", "RESCALE=NULL", rescaling], "`rescale` is null");

@@ -142,6 +142,20 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// Statistics of expert `k`, with [`Spec::needs_statistics`](crate::Spec::needs_statistics): one value an element of the
+    /// block, or for matrix methods and a tensor of m × n the n × n matrix of its inputs, row-major. Finite.
+    ///
+    /// # Errors
+    /// When the host hands over none: it is older than 1.3.
+    pub fn statistics(&self, k: usize) -> Result<&'a [f32]> {
+        let tensor = self.tensor(k);
+        if tensor.statistics.is_null() {
+            return Err("this version of the host knows no statistics of experts: use a newer one".into());
+        }
+        // SAFETY: not null, so that many values, valid for 'a by `new`.
+        Ok(unsafe { raw::slice(tensor.statistics, tensor.statistics_len as usize) })
+    }
+
     /// Θ₀ with [`Spec::needs_base`](crate::Spec::needs_base), else empty.
     pub fn base(&self) -> &'a [f32] {
         // SAFETY: null or `len` values, valid for 'a by `new`.
@@ -231,6 +245,8 @@ impl<'a> Block<'a> {
                 b: core::ptr::null(),
                 a: core::ptr::null(),
                 rank: 0,
+                statistics: core::ptr::null(),
+                statistics_len: 0,
             };
         }
         let stride = self.call.expert_stride as usize;

@@ -96,10 +96,20 @@ impl Spec {
         self.flag(flags::ROWS)
     }
 
+    /// Wants statistics of every expert, which the user measured: [`Block::statistics`](crate::Block::statistics).
+    pub const fn needs_statistics(self) -> Self {
+        self.flag(flags::NEEDS_STATISTICS)
+    }
+
     /// Wants whole tensors instead of blocks, and matrices: the host averages tensors of other than two dimensions.
     pub const fn matrix(mut self) -> Self {
         self.flags &= !flags::ELEMENTWISE;
         self.flag(flags::MATRIX)
+    }
+
+    /// With [`matrix`](Self::matrix): takes tensors of other than two dimensions as well, instead of their mean.
+    pub const fn any_shape(self) -> Self {
+        self.flag(flags::ANY_SHAPE)
     }
 
     /// Accepts experts as factors: [`Block::low_rank`](crate::Block::low_rank).

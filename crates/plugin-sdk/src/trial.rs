@@ -29,6 +29,8 @@ struct TrialTensor {
     experts: Vec<Vec<f32>>,
     /// B, A and their rank, for experts that come as factors.
     factors: Vec<Option<(Vec<f32>, Vec<f32>, usize)>>,
+    /// One an expert, or none.
+    statistics: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,
     merged: Option<Vec<f32>>,
 }
@@ -77,6 +79,13 @@ impl Trial {
     /// Name of all tensors; `trial` unless told otherwise.
     pub fn key(mut self, key: &'static str) -> Self {
         self.key = key;
+        self
+    }
+
+    /// Gives the tensor added last its statistics, one slice an expert: of its length, or for a matrix method the square
+    /// of its last dimension.
+    pub fn statistics(mut self, statistics: &[&[f32]]) -> Self {
+        self.last().statistics = statistics.iter().map(|values| values.to_vec()).collect();
         self
     }
 
@@ -371,22 +380,30 @@ impl<'a> Session<'a> {
             block_len = tensor.len().max(1);
         }
         // An empty tensor is one empty block.
+        let matrix = self.method.flags & abi::flags::MATRIX != 0;
         for offset in (0..tensor.len().max(1)).step_by(block_len) {
-            let expert = |(k, expert): (usize, &Vec<f32>)| match tensor.factors.get(k) {
-                Some(Some((b, a, rank))) => {
-                    abi::Tensor { dense: core::ptr::null(), b: b.as_ptr(), a: a.as_ptr(), rank: *rank as u64 }
+            let len = block_len.min(tensor.len() - offset);
+            let expert = |(k, expert): (usize, &Vec<f32>)| {
+                let statistics = tensor.statistics.get(k);
+                let statistics =
+                    statistics.map(|values| if matrix { values } else { &values[offset..][..len] });
+                let (b, a, rank) = match tensor.factors.get(k) {
+                    Some(Some((b, a, rank))) => (b.as_ptr(), a.as_ptr(), *rank as u64),
+                    _ => (core::ptr::null(), core::ptr::null(), 0),
+                };
+                abi::Tensor {
+                    dense: if rank > 0 { core::ptr::null() } else { expert[offset..].as_ptr() },
+                    b,
+                    a,
+                    rank,
+                    statistics: statistics.map_or(core::ptr::null(), <[f32]>::as_ptr),
+                    statistics_len: statistics.map_or(0, |values| values.len() as u64),
                 }
-                _ => abi::Tensor {
-                    dense: expert[offset..].as_ptr(),
-                    b: core::ptr::null(),
-                    a: core::ptr::null(),
-                    rank: 0,
-                },
             };
             let experts: Vec<abi::Tensor> = tensor.experts.iter().enumerate().map(expert).collect();
             let mut call = self.call(t, totals);
             (call.shape, call.ndim, call.numel) = (shape.as_ptr(), shape.len() as u64, flat[0]);
-            (call.offset, call.len) = (offset as u64, block_len.min(tensor.len() - offset) as u64);
+            (call.offset, call.len) = (offset as u64, len as u64);
             call.experts = experts.as_ptr();
             call.base = from(&tensor.base, offset);
             call.merged = from(&tensor.merged, offset);

@@ -192,8 +192,14 @@ fn structs_of_another_size_are_read() {
         expert_count: 2,
     };
     let (values, mut out) = ([[1f32, 2.0], [3.0, 4.0]], [0f32; 2]);
-    let tensor =
-        |v: &[f32]| abi::Tensor { dense: v.as_ptr(), b: std::ptr::null(), a: std::ptr::null(), rank: 0 };
+    let tensor = |v: &[f32]| abi::Tensor {
+        dense: v.as_ptr(),
+        b: std::ptr::null(),
+        a: std::ptr::null(),
+        rank: 0,
+        statistics: std::ptr::null(),
+        statistics_len: 0,
+    };
     let experts = [NewerTensor(tensor(&values[0]), 7), NewerTensor(tensor(&values[1]), 7)];
     let call = abi::Call {
         // An older host knows nothing of scratch.

@@ -114,6 +114,7 @@ impl HostBlock {
             offset: self.offset,
             len: self.len(),
             experts: &experts,
+            statistics: &[],
             base: Some(&self.base),
             merged: Some(&self.merged),
             seed: self.seed,

@@ -1,84 +1,24 @@
-//! TALL masks: what of the merged task vector belongs to each task.
+//! Task masks: which entries of the merged task vector serve which task.
 
-use skillweld_plugin_sdk::{
-    Block, CudaCode, MaskMethod, Masks, Param, Result, Spec, export_methods, laws, pack_bits, vectorize,
-};
+mod consensus;
+mod magnitude;
+mod tall;
 
-export_methods!(mask: [Tall]);
+pub use consensus::Consensus;
+pub use magnitude::Magnitude;
+pub use tall::Tall;
 
-/// M_k = 1\[ |τ_k| > λ |τ − τ_k| \].
-pub struct Tall;
+use skillweld_plugin_sdk::{Param, export_methods};
 
-impl MaskMethod for Tall {
-    fn spec() -> Spec {
-        Spec::new("tall", "keeps what lies closer to the expert than to the others' sum")
-            .citation("Wang et al., Localizing task information, ICML 2024, arXiv 2405.07813")
-            .param(
-                Param::number("lambda")
-                    .default(0.6)
-                    .at_least(0.0)
-                    .per_expert()
-                    .describe("larger keeps less; 0.6 to 0.9 works, 0.2 collapses"),
-            )
-            .task_vectors()
-            .laws(laws::PERMUTATION | laws::KEEPS_ITSELF)
-    }
+export_methods!(mask: [Tall, Consensus, Magnitude]);
 
-    fn run(block: &Block<'_>, masks: &mut Masks<'_>) -> Result {
-        for (k, &lambda) in block.expert_numbers("lambda").iter().enumerate() {
-            localize(masks.expert(k), block.expert(k), block.merged(), lambda as f32);
-        }
-        Ok(())
-    }
+const CITATION: &str = "Wang et al., Localizing task information, ICML 2024, arXiv 2405.07813";
 
-    const CUDA: Option<CudaCode> =
-        Some(CudaCode::new(include_bytes!("../device/tall.fatbin"), "tall_run", 256));
-}
-
-vectorize! {
-    fn localize(bits: &mut [u8], expert: &[f32], merged: &[f32], lambda: f32) {
-        for ((bits, expert), merged) in bits.chunks_mut(8).zip(expert.chunks(64)).zip(merged.chunks(64)) {
-            let mut kept = [false; 64];
-            for ((kept, expert), merged) in kept.iter_mut().zip(expert).zip(merged) {
-                *kept = expert.abs() > lambda * (merged - expert).abs();
-            }
-            pack_bits(&kept[..expert.len()], bits);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use skillweld_plugin_sdk::trial::Trial;
-
-    proptest! {
-        #[test]
-        fn equals_the_definition(
-            elements in proptest::collection::vec((-2f32..2.0, -2f32..2.0, -2f32..2.0), 1..300),
-            lambda in 0f64..1.5,
-            block_len in 1usize..200,
-        ) {
-            let [a, b, merged] = [0, 1, 2].map(|k| elements.iter().map(|e| [e.0, e.1, e.2][k]).collect::<Vec<f32>>());
-            let masks = Trial::of::<Tall>()
-                .experts(&[&a, &b])
-                .merged(&merged)
-                .per_expert("lambda", &[lambda, 0.6])
-                .block_len(block_len)
-                .masks();
-            for (mask, expert, lambda) in [(&masks[0], &a, lambda as f32), (&masks[1], &b, 0.6)] {
-                for i in 0..merged.len() {
-                    prop_assert_eq!(mask[i], expert[i].abs() > lambda * (merged[i] - expert[i]).abs());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_single_expert_keeps_all_its_nonzero_elements() {
-        let values = [1.0, 0.0, -1e-30, f32::MIN_POSITIVE, -0.0];
-        let masks = Trial::of::<Tall>().experts(&[&values]).merged(&values).masks();
-        assert_eq!(masks[0], [true, false, true, true, false]);
-    }
+/// λ of a TALL mask.
+fn lambda() -> Param {
+    Param::number("lambda")
+        .default(0.6)
+        .at_least(0.0)
+        .per_expert()
+        .describe("larger keeps less; 0.6 to 0.9 works, 0.2 collapses")
 }

@@ -14,6 +14,8 @@ const FLAGS: &[(u64, &str)] = &[
     (flags::EMITS_MASKS, "emits_masks"),
     (flags::PROPAGATES_NON_FINITE, "propagates_non_finite"),
     (flags::OPTIONAL_BASE, "optional_base"),
+    (flags::NEEDS_STATISTICS, "needs_statistics"),
+    (flags::ANY_SHAPE, "any_shape"),
 ];
 
 const LAWS: &[(u64, &str)] = &[

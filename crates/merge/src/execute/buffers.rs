@@ -15,10 +15,10 @@ pub(crate) struct Buffers {
 impl Buffers {
     /// Gives back what is larger than `len` elements, as one huge matrix leaves it.
     pub(crate) fn shrink(&mut self, len: usize) {
-        let Inputs { base, experts, products, rows, factors } = &mut self.inputs;
+        let Inputs { base, experts, statistics, products, rows, factors } = &mut self.inputs;
         *factors = None;
         let outputs = [&mut self.outputs.merged, &mut self.outputs.scratch];
-        let all = [base, rows].into_iter().chain(experts).chain(products).chain(outputs);
+        let all = [base, rows].into_iter().chain(experts).chain(statistics).chain(products).chain(outputs);
         all.filter(|buffer| buffer.len() > len).for_each(|buffer| *buffer = Vec::new());
     }
 }
@@ -30,6 +30,8 @@ pub(crate) struct Inputs {
     pub(crate) base: Vec<f32>,
     /// One buffer an expert: task vectors or weights of the block.
     pub(crate) experts: Vec<Vec<f32>>,
+    /// One buffer an expert: its statistics for the block, or for a whole matrix all of them.
+    pub(crate) statistics: Vec<Vec<f32>>,
     /// One buffer an adapter: its product over the slab.
     pub(crate) products: Vec<Vec<f32>>,
     /// Whole rows of a product, before they are cut.

@@ -67,7 +67,8 @@ impl Worked<'_> {
         if self.wants(flags::NEEDS_BASE) || (dense && self.merge.on_task_vectors()) {
             self.load_base(whole, inputs)?;
         }
-        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, whole, whole, inputs))
+        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, whole, whole, inputs))?;
+        self.load_statistics(whole, inputs)
     }
 
     /// Decodes the adapters of a tensor and multiplies them out for one slab; comes before its blocks.
@@ -98,7 +99,35 @@ impl Worked<'_> {
         inputs: &mut Inputs,
     ) -> Result<(), MergeError> {
         self.load_base(block, inputs)?;
-        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, slab, block, inputs))
+        (0..self.merge.inputs.len()).try_for_each(|k| self.load_expert(k, slab, block, inputs))?;
+        // Of a tensor that is merged already nobody looks at them.
+        if self.multiplied_out { Ok(()) } else { self.load_statistics(block, inputs) }
+    }
+
+    /// Decodes the experts' statistics for a block, where the method weighs them by such.
+    fn load_statistics(&self, block: &Range<usize>, inputs: &mut Inputs) -> Result<(), MergeError> {
+        let count = self.merge.inputs.len();
+        inputs.statistics.resize_with(count.max(inputs.statistics.len()), Vec::new);
+        for (input, values) in self.merge.inputs.iter().zip(&mut inputs.statistics) {
+            let Some(view) = &input.statistics else { continue };
+            let range = self.statistics_range(view, block);
+            self.hash(view, &range);
+            let values = sized(values, range.len());
+            let finite =
+                view.decode_block(range.start, values).map_err(MergeError::tensor(&self.tensor.key))?;
+            // `allow_non_finite` is about weights; nothing can be weighed by NaN.
+            if !finite {
+                let first = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
+                let (key, model) = (self.tensor.key.clone(), input.model.to_owned());
+                return Err(MergeError::StatisticsNonFinite { key, model, element: range.start + first });
+            }
+        }
+        Ok(())
+    }
+
+    /// What of an expert's statistics belongs to a block: the same elements, or all of a Gram matrix.
+    fn statistics_range(&self, view: &TensorView<'_>, block: &Range<usize>) -> Range<usize> {
+        if self.merge.method.method().has(flags::MATRIX) { 0..view.numel() } else { block.clone() }
     }
 
     /// Θ₀ of a block, where there is a base model.
@@ -230,12 +259,17 @@ impl Worked<'_> {
                 None => ExpertBlock::Dense(&values[..block.len()]),
             }
         });
+        let statistics = self.merge.inputs.iter().zip(&inputs.statistics).filter_map(|(input, values)| {
+            let range = self.statistics_range(input.statistics.as_ref()?, block);
+            Some(&values[..range.len()])
+        });
         call(&BlockInputs {
             key: &self.tensor.key,
             shape: self.tensor.shape,
             offset: block.start,
             len: block.len(),
             experts: &experts.collect::<Vec<_>>(),
+            statistics: &statistics.collect::<Vec<_>>(),
             base: self
                 .merge
                 .base

@@ -59,9 +59,11 @@ impl<'a> Plan<'a> {
         let tasks = recipe.tasks().collect();
         let context = Context { recipe, models, method, mask, hooks, tasks };
         context.check_models()?;
+        let measured = context.check_statistics()?;
         recipe.check_tokenizers()?;
         let mut tensors = context.plan_keys(control)?;
         let mut notes = context.check_names(&tensors)?;
+        notes.extend(measured);
         notes.extend(models.all.iter().flat_map(Model::notes));
         // Slices renumber layers: filters look at the models' own names, too.
         let mut keys: Vec<&str> = tensors.iter().map(|tensor| tensor.key.as_str()).collect();

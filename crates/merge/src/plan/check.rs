@@ -1,7 +1,6 @@
 //! What must hold before tensors can be merged.
 
 use skillweld_merged::layout::BLOCK;
-use skillweld_plugin_host::flags;
 
 use super::build::Context;
 use super::{Action, Part, Plan, PlannedTensor};
@@ -99,13 +98,16 @@ impl Context<'_> {
             &format!("averaged, because `{}` merges matrices alone", self.method.id()),
             &|tensor| {
                 let averaged = matches!(tensor.action, Action::Average(_)) && of_base(tensor);
-                averaged && self.method.has(flags::MATRIX) && tensor.shape.len() != 2
+                averaged && self.method.only_matrices() && tensor.shape.len() != 2
             },
         );
         let copied = one_sided("copied from the base, because no expert has it", &|tensor| {
             matches!(tensor.action, Action::Copy(_)) && in_base(&tensor.key) && !in_experts(&tensor.key)
         });
-        Ok([averaged, taken, no_matrix, copied].into_iter().flatten().collect())
+        let unmeasured = one_sided("averaged, because no expert's statistics have it", &|tensor| {
+            matches!(tensor.action, Action::Average(_)) && of_base(tensor) && self.is_unmeasured(tensor)
+        });
+        Ok([averaged, taken, no_matrix, unmeasured, copied].into_iter().flatten().collect())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Which rule applies to one key.
 
-use skillweld_plugin_host::flags;
 use skillweld_store::{Family, is_normalisation_buffer, is_unused};
 use skillweld_tensor::{Dtype, TensorView};
 
@@ -132,16 +131,27 @@ impl<'a> Context<'a> {
         if on_task_vectors && identical(&named) {
             return copied(copy_dtype, stored, &named);
         }
-        if self.method.has(flags::MATRIX) && shape.len() != 2 {
+        if self.method.only_matrices() && shape.len() != 2 {
             // Methods on matrices have nothing to say about the rest.
             return Ok(planned(copy_dtype, shape, Action::Average(present)));
         }
+        let owners: Vec<_> = experts
+            .iter()
+            .map(|&i| (&self.models.all[slice.sources[i].model], source_keys[i].as_str()))
+            .collect();
+        let statistics = match self.measured(&owners, shape) {
+            Ok(Some(statistics)) => statistics,
+            Ok(None) => return Ok(planned(copy_dtype, shape, Action::Average(present))),
+            Err(reason) => return refuse(reason),
+        };
         let is_expert = |i: &usize| Some(*i) != slice.base;
-        let inputs = present.iter().zip(&experts).map(|(&(model, source), i)| Input {
-            source,
-            model,
-            task: Some(i).filter(|i| is_expert(i)).and_then(task),
-        });
+        let inputs =
+            present.iter().zip(&experts).zip(statistics).map(|((&(model, source), i), statistics)| Input {
+                source,
+                model,
+                statistics,
+                task: Some(i).filter(|i| is_expert(i)).and_then(task),
+            });
         let names: Vec<&str> = experts.iter().map(|&i| name(i)).collect();
         let merge = Merge {
             base: base

@@ -265,6 +265,15 @@ impl Recipe {
         }
     }
 
+    /// Where a model's statistics lie, if it has any; looked for as [`locate`](Self::locate) does.
+    ///
+    /// # Panics
+    /// If `model` is not an index into [`Recipe::models`].
+    pub fn locate_statistics(&self, model: usize) -> Result<Option<PathBuf>, RecipeError> {
+        let Some((path, place)) = &self.models[model].statistics else { return Ok(None) };
+        models::locate(path, self.folder.as_deref(), place).map(Some)
+    }
+
     /// Where the checkpoint lies whose tokenizer the output gets.
     pub fn locate_tokenizer(&self) -> Result<PathBuf, RecipeError> {
         match &self.tokenizer {

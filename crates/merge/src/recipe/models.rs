@@ -21,6 +21,8 @@ pub struct Model {
     pub path: PathBuf,
     /// The PEFT adapter on top of it, as written.
     pub adapter: Option<PathBuf>,
+    /// What its owner measured of it, as written, for methods that need that: a safetensors file, or a folder with one.
+    pub statistics: Option<(PathBuf, Place)>,
     /// Where the recipe first names it.
     pub place: Place,
 }
@@ -142,16 +144,24 @@ pub(crate) fn name_fault(name: &str) -> Option<&'static str> {
 /// Every model once, in the order the recipe first names it.
 #[derive(Debug, Default)]
 pub(crate) struct ModelTable {
-    entries: Vec<(Reference, Option<String>, Place)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    reference: Reference,
+    name: Option<String>,
+    statistics: Option<(PathBuf, Place)>,
+    place: Place,
 }
 
 impl ModelTable {
     /// The model's index, adding it if it is new.
     pub(crate) fn intern(&mut self, reference: Reference, place: Place) -> usize {
-        if let Some(index) = self.entries.iter().position(|(known, ..)| known.is(&reference)) {
+        if let Some(index) = self.entries.iter().position(|entry| entry.reference.is(&reference)) {
             return index;
         }
-        self.entries.push((reference, None, place));
+        self.entries.push(Entry { reference, name: None, statistics: None, place });
         self.entries.len() - 1
     }
 
@@ -162,11 +172,7 @@ impl ModelTable {
         if let Some(reason) = name_fault(name) {
             return Err(RecipeError::TaskName { place, name: name.to_owned(), reason });
         }
-        if self
-            .entries
-            .iter()
-            .enumerate()
-            .any(|(i, (_, known, _))| i != index && known.as_deref() == Some(name))
+        if self.entries.iter().enumerate().any(|(i, entry)| i != index && entry.name.as_deref() == Some(name))
         {
             return Err(RecipeError::TaskName {
                 place,
@@ -174,7 +180,7 @@ impl ModelTable {
                 reason: "is another model's already",
             });
         }
-        match &mut self.entries[index].1 {
+        match &mut self.entries[index].name {
             Some(known) if known != name => {
                 let problem = format!("the same model is named `{known}` above; give it one name");
                 Err(RecipeError::Conflict { place, problem })
@@ -186,14 +192,30 @@ impl ModelTable {
         }
     }
 
+    /// Takes the `statistics:` beside a `model:`.
+    pub(crate) fn statistics(&mut self, index: usize, node: &Node, path: &str) -> Result<(), RecipeError> {
+        let (written, place) = (literal_path(node, path)?, node.place(path));
+        match &mut self.entries[index].statistics {
+            Some((known, _)) if *known != written => {
+                let problem =
+                    format!("the same model has statistics in {} above; give it one path", known.display());
+                Err(RecipeError::Conflict { place, problem })
+            }
+            slot => {
+                *slot = Some((written, place));
+                Ok(())
+            }
+        }
+    }
+
     /// Gives every unnamed model its folder's name, with `-2`, `-3` … where that is taken; the base chooses last.
     pub(crate) fn finish(self, base: Option<usize>) -> Vec<Model> {
-        let mut names: Vec<Option<String>> = self.entries.iter().map(|(_, name, _)| name.clone()).collect();
+        let mut names: Vec<Option<String>> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut taken: HashSet<String> = names.iter().flatten().cloned().collect();
         let order = (0..names.len()).filter(|&i| Some(i) != base).chain(base);
         for i in order {
             if names[i].is_none() {
-                let wish = self.entries[i].0.default_name();
+                let wish = self.entries[i].reference.default_name();
                 let free = std::iter::once(wish.clone())
                     .chain((2_usize..).map(|n| format!("{wish}-{n}")))
                     .find(|name| !taken.contains(name));
@@ -204,10 +226,11 @@ impl ModelTable {
         }
         let named = self.entries.into_iter().zip(names);
         named
-            .map(|((reference, _, place), name)| Model {
+            .map(|(Entry { reference, statistics, place, .. }, name)| Model {
                 name: name.unwrap_or_default(),
                 path: reference.path,
                 adapter: reference.adapter,
+                statistics,
                 place,
             })
             .collect()

@@ -136,7 +136,7 @@ fn parse_models(
     let mut sources = Vec::new();
     for (i, item) in nonempty(node, path, "a list of models")?.iter().enumerate() {
         let path = format!("{path}[{i}]");
-        let fields = Fields::open(item, &path, &["model", "name", "parameters"])?;
+        let fields = Fields::open(item, &path, &["model", "name", "statistics", "parameters"])?;
         sources.push(parse_source(&fields, None, &sources, models)?);
     }
     let listed = sources.iter().position(|source| Some(source.model) == base);
@@ -169,7 +169,8 @@ fn parse_slice(
     let mut sources: Vec<Source> = Vec::new();
     for (i, item) in nonempty(list, &path, "a list of sources")?.iter().enumerate() {
         let path = format!("{path}[{i}]");
-        let fields = Fields::open(item, &path, &["model", "name", "layer_range", "parameters"])?;
+        let fields =
+            Fields::open(item, &path, &["model", "name", "statistics", "layer_range", "parameters"])?;
         let (range, range_path) =
             fields.require("layer_range", "write `layer_range: [first, end]`; `end` is not taken")?;
         let layers = parse_range(range, &range_path)?;
@@ -207,6 +208,9 @@ fn parse_source(
     if let Some((node, path)) = fields.get("name") {
         models.name(model, node, &path)?;
     }
+    if let Some((node, path)) = fields.get("statistics") {
+        models.statistics(model, node, &path)?;
+    }
     Ok(Source { model, layers, parameters: parameters::parse_field(fields, "parameters")? })
 }
 
@@ -234,6 +238,9 @@ pub(crate) fn to_value(slices: &[Slice], models: &[Model]) -> (&'static str, Val
         let mut map = Map::new();
         map.insert("model".to_owned(), model.to_value());
         map.insert("name".to_owned(), json!(model.name));
+        if let Some((path, _)) = &model.statistics {
+            map.insert("statistics".to_owned(), json!(path.to_string_lossy()));
+        }
         if let Some(layers) = &source.layers {
             map.insert("layer_range".to_owned(), json!([layers.start, layers.end]));
         }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use skillweld_plugin_host::flags;
 
 use super::Law;
 use crate::case::Case;
@@ -19,9 +20,16 @@ pub(crate) const LAW: Law = Law {
 fn check(subject: &Subject<'_>) -> Outcome {
     let method = subject.method;
     let expert_count = method.min_experts();
-    let shapes = select(vec![vec![0], vec![0, 7], vec![7, 0], vec![3, 0, 2]]);
+    let shapes = match method.only_matrices() {
+        true => vec![vec![0, 7], vec![7, 0]],
+        false => vec![vec![0], vec![0, 7], vec![7, 0], vec![3, 0, 2]],
+    };
+    let (shapes, gram) = (select(shapes), method.has(flags::MATRIX));
     let cases = (shapes, Parameters::strategy(method, expert_count, Reach::Defaults)).prop_map(
         move |(shape, parameters)| Case {
+            // A matrix without rows has inputs all the same.
+            statistics: vec![vec![0.0; if gram { square_of_columns(&shape) } else { 0 }]; expert_count],
+            gram,
             shape,
             experts: vec![Vec::new(); expert_count],
             base: Vec::new(),
@@ -33,4 +41,11 @@ fn check(subject: &Subject<'_>) -> Outcome {
     subject.for_all(&cases, |case| {
         run(method, case, &Setup::default()).map(drop).map_err(|error| Finding::Broken(error.to_string()))
     })
+}
+
+fn square_of_columns(shape: &[usize]) -> usize {
+    match shape {
+        [_, columns] => columns * columns,
+        _ => 0,
+    }
 }

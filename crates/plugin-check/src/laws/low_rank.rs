@@ -99,8 +99,16 @@ fn cases(method: &Method) -> impl Strategy<Value = With<Vec<Option<LowRank>>>> +
                     factors.push(if as_factors { Some(LowRank::new(b, a).ok()?) } else { None });
                 }
                 let merged = if is_mask { vec![0.0; rows * columns] } else { Vec::new() };
-                let case =
-                    Case { shape: vec![rows, columns], experts: Vec::new(), base, merged, parameters, seed };
+                let case = Case {
+                    shape: vec![rows, columns],
+                    experts: Vec::new(),
+                    statistics: Vec::new(),
+                    gram: false,
+                    base,
+                    merged,
+                    parameters,
+                    seed,
+                };
                 Some(With { case: case.with_experts(dense), what: "factors", extra: factors })
             },
         )

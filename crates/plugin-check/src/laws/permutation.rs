@@ -29,6 +29,8 @@ fn check(subject: &Subject<'_>) -> Outcome {
     subject.for_all(&cases, |With { case, extra: order, .. }| {
         let reordered = Case {
             experts: order.iter().map(|&k| case.experts[k].clone()).collect(),
+            // Methods without statistics have none.
+            statistics: order.iter().filter_map(|&k| case.statistics.get(k).cloned()).collect(),
             parameters: case.parameters.reordered(order),
             ..case.clone()
         };

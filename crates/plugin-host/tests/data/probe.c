@@ -149,6 +149,7 @@ static int32_t run(const skw_call *call) {
         float sum = 0;
         for (uint64_t k = 0; k < call->expert_count; k++) {
             const skw_tensor *expert = skw_expert(call, k);
+            if (expert->statistics) sum += expert->statistics[i] * (float)expert->statistics_len;
             if (expert->dense) {
                 sum += expert->dense[i];
                 continue;
