@@ -149,6 +149,11 @@ fn what_drops_at_random_keeps_the_norm_of_every_tensor() {
             let norm =
                 |of: &Checkpoint| (tensor(of, key) - &base).iter().map(|x| f64::from(x.abs())).sum::<f64>();
             let (ours, theirs) = (norm(&merged), norm(&expected));
+            if theirs == 0.0 {
+                // It drew none of the eight entries of a vector: there was nothing to scale.
+                assert!(name == "della_linear_norm" && tensor(&base, key).len() == 8, "{name} {key}");
+                continue;
+            }
             // Differences of weights of size 1 in f32.
             assert!((ours / theirs - 1.0).abs() < 1e-5, "{name} {key}: {ours}, mergekit {theirs}");
         }
