@@ -8,7 +8,10 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
 use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
+use crate::{
+    completions, export, extract_lora, inspect, materialize, merge, plugins, predict, preprocess, route,
+    serve,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +19,9 @@ Examples:
   skillweld merge recipe.yaml merged             merge
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
+  skillweld extract-lora base finetuned adapter --rank 64
+                                                 a fine-tune as a PEFT adapter
+  skillweld export merged --format mergevla out  for the published MergeVLA code
   skillweld predict merged --inputs observation.safetensors --output actions.safetensors
                                                  actions for one observation
   skillweld route merged --inputs observation.safetensors
@@ -93,6 +99,8 @@ pub(crate) enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
+    ExtractLora(extract_lora::Args),
+    Export(export::Args),
     Predict(predict::Args),
     Route(route::Args),
     Serve(serve::Args),

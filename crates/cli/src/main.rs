@@ -6,6 +6,8 @@
 mod arguments;
 mod completions;
 mod console;
+mod export;
+mod extract_lora;
 mod failure;
 mod figures;
 mod inspect;
@@ -59,6 +61,8 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),
+        Command::ExtractLora(args) => extract_lora::run(args, console),
+        Command::Export(args) => export::run(args, console),
         Command::Predict(args) => predict::run(args, console),
         Command::Route(args) => route::run(args, console),
         Command::Serve(args) => serve::run(args, console),

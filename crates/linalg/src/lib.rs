@@ -2,12 +2,13 @@
 //!
 //! - [`thin_svd`], [`qr`], [`eigh`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
+//! - [`truncated_svd`]: the first triplets of a large matrix, by products.
 //! - [`Product`]: what a transformer's forward is made of, x · Wᵀ + bias and attention's tiles, in f32 or with weights in
 //!   bf16 ([`PackedWeight`]), by the [`Kernel`] that suits the processor.
 //! - [`Threads`]: how many workers a job gets and in which order they take its parts.
 //!
 //! Parallelism is over tensors, blocks and pieces of a product, by [`Threads::for_each`], and results never depend on the
-//! number of threads. Everything but [`Product`] runs on the calling thread.
+//! number of threads. Everything but [`Product`], and what is made of it, runs on the calling thread.
 
 mod aligned;
 #[cfg(not(feature = "lapack"))]
@@ -24,6 +25,7 @@ mod packed;
 mod pool;
 mod product;
 mod threads;
+mod truncated;
 
 pub use backend::NAME as BACKEND;
 pub use decompose::{Eigh, Qr, Scalar, Svd, eigh, qr, thin_svd};
@@ -33,3 +35,4 @@ pub use kernels::{InstructionSet, Kernel, Refusal};
 pub use packed::{PackedWeight, WeightBlock};
 pub use product::{Product, Right, Then};
 pub use threads::Threads;
+pub use truncated::truncated_svd;

@@ -9,6 +9,9 @@ pub const PROVENANCE: &str = "skillweld.json";
 /// Name of the provenance file in one task's checkpoint.
 pub const TASK_PROVENANCE: &str = "skillweld_task.json";
 
+/// Name of the provenance file in what was exported for other programs: adapters, the published code's layout.
+pub const EXPORT_PROVENANCE: &str = "skillweld_export.json";
+
 /// Normalisation statistics, by task or by data set.
 pub const STATISTICS: &str = "dataset_statistics.json";
 
@@ -48,7 +51,7 @@ pub const PROJECTIONS: [[&str; 2]; 2] = [["v_adapter", "v_task"], ["k_adapter", 
 
 /// True for the files that describe one output and mean nothing in another.
 pub fn is_provenance(name: &str) -> bool {
-    [PROVENANCE, TASK_PROVENANCE].contains(&name)
+    [PROVENANCE, TASK_PROVENANCE, EXPORT_PROVENANCE].contains(&name)
 }
 
 /// What the published names of an action expert's blocks begin with; the block's number from 0 follows.
