@@ -36,7 +36,8 @@ pub(crate) fn merge_arrays<'py>(
     if let Some(other) = all.map(|array| array.shape()).find(|other| *other != shape) {
         return Err(Error::new_err(format!("arrays must have one shape, not {shape:?} and {other:?}")));
     }
-    let values = |array: &PyReadonlyArrayDyn<'py, f32>| array.as_array().iter().copied().collect::<Vec<f32>>();
+    let values =
+        |array: &PyReadonlyArrayDyn<'py, f32>| array.as_array().iter().copied().collect::<Vec<f32>>();
     let base = base.as_ref().map(values);
     let mut experts: Vec<Vec<f32>> = experts.iter().map(values).collect();
     let named = experts.iter().enumerate().map(|(k, expert)| (format!("expert {k}"), expert));
@@ -59,7 +60,9 @@ fn check_params(method: &Method, params: &Map<String, Value>, experts: usize) ->
             && list.len() != experts
         {
             let (name, len) = (&spec.name, list.len());
-            return Err(Error::new_err(format!("`{name}` has {len} values for {experts} experts; give one for each")));
+            return Err(Error::new_err(format!(
+                "`{name}` has {len} values for {experts} experts; give one for each"
+            )));
         }
     }
     let known: Vec<&str> = method.params().iter().map(|spec| spec.name.as_str()).collect();

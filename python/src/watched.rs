@@ -54,7 +54,9 @@ pub(crate) fn watched<T: Send>(
                 lines.push((level, text.to_owned()));
             };
             let hooks = HostHooks { log: &log, progress: &|_| {}, cancelled: &cancelled };
-            let advance = |elements| drop(shared.done.fetch_add(elements, Ordering::Relaxed));
+            let advance = |elements| {
+                shared.done.fetch_add(elements, Ordering::Relaxed);
+            };
             let threads = threads.map_or_else(Threads::available, Threads::new);
             let control = Control { threads, hooks, advance: &advance };
             let total = |elements| shared.total.store(elements, Ordering::Relaxed);
@@ -77,7 +79,9 @@ pub(crate) fn watched<T: Send>(
                 (Ok(result), None) => return result,
                 (Err(RecvTimeoutError::Timeout), _) => {}
                 // The thread has panicked, and the scope says so.
-                (Err(RecvTimeoutError::Disconnected), _) => return Err(crate::Error::new_err("stopped by a panic")),
+                (Err(RecvTimeoutError::Disconnected), _) => {
+                    return Err(crate::Error::new_err("stopped by a panic"));
+                }
             }
         }
     })?;

@@ -24,7 +24,7 @@ enum Part {
     Lapack,
     /// mergekit, through pip into target/peer-venv: for `bench --peer mergekit`.
     Peer,
-    /// What the Python examples are tested in, through pip into target/examples-venv and target/openpi-venv.
+    /// What is tested in Python, through pip into environments below target, and PyTorch through apt.
     Python,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let state = |there| if there { "there" } else { "not installed" };
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
-    println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()));
+    println!("python: {} (gym-pusht, openpi-client, maturin, peft)", state(python::is_installed()));
     Ok(())
 }
 

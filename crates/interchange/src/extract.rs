@@ -114,7 +114,7 @@ pub struct LeftOutTensor {
 
 /// Writes a PEFT adapter to `out` (`adapter_config.json`, `adapter_model.safetensors`): Θ₀ + B·A is `finetuned` up to the
 /// residual that the report gives. The bytes do not depend on the number of threads. `control.advance` is told
-/// [`extract_work`](self::extract_work) elements in all.
+/// [`extract_work`] elements in all.
 ///
 /// # Errors
 /// [`InterchangeError`]: a rank of 0 or above min(m, n) of every weight; a key that one model lacks, shapes that differ,

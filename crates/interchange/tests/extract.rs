@@ -72,7 +72,7 @@ fn model() -> Tensors {
 /// Adds a matrix of rank `rank` to every linear weight.
 fn tune(tensors: &mut Tensors, rank: usize, seed: u64) {
     for (index, (name, (shape, values))) in tensors.iter_mut().enumerate() {
-        if let (&[m, n], false) = (&shape[..], name.contains("embed")) {
+        if let (&[m, n], true, false) = (&shape[..], name.ends_with(".weight"), name.contains("embed")) {
             let seed = seed.wrapping_add(index as u64);
             let tau = matrix(m, rank, seed).dot(&matrix(rank, n, !seed)) * 0.1;
             values.iter_mut().zip(&tau).for_each(|(value, tau)| *value += tau);
@@ -87,8 +87,10 @@ struct Bench {
 impl Bench {
     fn new(base: &Tensors, tuned: &Tensors) -> Self {
         let dir = TempDir::new().unwrap();
-        write(&dir.path().join("base"), base, Dtype::F32);
-        write(&dir.path().join("tuned"), tuned, Dtype::F32);
+        for (name, tensors) in [("base", base), ("tuned", tuned)] {
+            let model = write(&dir.path().join(name), tensors, Dtype::F32);
+            std::fs::write(model.join("config.json"), r#"{"tie_word_embeddings": false}"#).unwrap();
+        }
         Self { dir }
     }
 
@@ -253,7 +255,9 @@ fn parameters_of_their_own_and_tied_weights_are_left_out_with_the_reason() {
     tuned.get_mut("model.embed_tokens.weight").unwrap().1[0] += 1.0;
     let bench = Bench::new(&base, &tuned);
     let config = r#"{"tie_word_embeddings": true}"#;
-    ["base", "tuned"].map(|name| std::fs::write(bench.join(name).join("config.json"), config).unwrap());
+    for name in ["base", "tuned"] {
+        std::fs::write(bench.join(name).join("config.json"), config).unwrap();
+    }
     let report = bench.extract(&ExtractOptions::new(1)).unwrap();
     let left_out: Vec<_> = report.left_out.iter().map(|t| (t.key.as_str(), t.norm.unwrap())).collect();
     assert_eq!(left_out.len(), 2, "{report:?}");
@@ -292,7 +296,9 @@ fn the_same_bytes_for_any_number_of_threads_and_all_work_is_told() {
     let bench = Bench::new(&base, &tuned);
     let run = |threads: usize, out: &str| {
         let told = std::sync::atomic::AtomicU64::new(0);
-        let advance = |elements| drop(told.fetch_add(elements, std::sync::atomic::Ordering::Relaxed));
+        let advance = |elements| {
+            told.fetch_add(elements, std::sync::atomic::Ordering::Relaxed);
+        };
         let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
         let control = Control { threads, advance: &advance, ..Control::SILENT };
         bench.extract_to(out, &ExtractOptions::new(3), &control).unwrap();

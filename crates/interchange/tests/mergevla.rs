@@ -24,7 +24,8 @@ fn merged(how: &str) -> TempDir {
     std::fs::write(&recipe, format!("base_model: base\n{models}{how}")).unwrap();
     let recipe = Recipe::read(&recipe).unwrap();
     let models = Models::open(&recipe).unwrap();
-    let plan = Plan::new(&recipe, &models, &Registry::discover(&[]).unwrap(), &Control::SILENT).unwrap();
+    let registry = Registry::discover(&[]).unwrap();
+    let plan = Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap();
     plan.run(&dir.path().join("merged"), RunOptions::default(), &Control::SILENT).unwrap();
     dir
 }
@@ -38,7 +39,9 @@ fn export(dir: &Path) -> Result<(PathBuf, MergeVlaReport), InterchangeError> {
     let out = dir.join("official");
     let merged = MergedCheckpoint::open(dir.join("merged")).unwrap();
     let told = std::sync::atomic::AtomicU64::new(0);
-    let advance = |elements| drop(told.fetch_add(elements, std::sync::atomic::Ordering::Relaxed));
+    let advance = |elements| {
+        told.fetch_add(elements, std::sync::atomic::Ordering::Relaxed);
+    };
     let report = export_mergevla(&merged, &out, false, &Control { advance: &advance, ..Control::SILENT })?;
     assert_eq!(told.into_inner(), export_work(&merged));
     Ok((out, report))

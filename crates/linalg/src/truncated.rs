@@ -33,11 +33,12 @@ pub fn truncated_svd(
     let rank = rank.min(m).min(n);
     let sketch = rank + OVERSAMPLING;
     if 2 * sketch >= m.min(n) {
-        let svd = thin_svd(a)?;
+        // In f64: singular vectors that f32 finds lose two of its digits.
+        let svd = thin_svd(&a.mapv(f64::from).view())?;
         return Ok(Svd {
-            u: svd.u.slice_move(s![.., ..rank]),
-            s: svd.s.slice_move(s![..rank]),
-            vt: svd.vt.slice_move(s![..rank, ..]),
+            u: svd.u.slice(s![.., ..rank]).mapv(|x| x as f32),
+            s: svd.s.slice(s![..rank]).mapv(|x| x as f32),
+            vt: svd.vt.slice(s![..rank, ..]).mapv(|x| x as f32),
         });
     }
     check_finite("SVD", a)?;

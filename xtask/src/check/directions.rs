@@ -53,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "gpu",
         ],
     ),
+    ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",
