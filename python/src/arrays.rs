@@ -14,7 +14,6 @@ use crate::{Error, error, registry};
 #[pyfunction]
 #[pyo3(signature = (method, base, experts, params, seed, plugins, bundled))]
 #[allow(clippy::too_many_arguments, reason = "called by the Python half alone, which names them")]
-#[allow(clippy::needless_pass_by_value, reason = "what PyO3 hands over")]
 pub(crate) fn merge_arrays<'py>(
     py: Python<'py>,
     method: &str,

@@ -19,7 +19,7 @@ pub(crate) struct Checkpoint {
 
 enum Kind {
     Plain(skillweld_store::Checkpoint),
-    Merged(MergedCheckpoint),
+    Merged(Box<MergedCheckpoint>),
 }
 
 /// Opens a model, a file of tensors, or a merged checkpoint; `base` is the pretrained model of those that do not hold it.
@@ -28,7 +28,7 @@ enum Kind {
 pub(crate) fn open(path: PathBuf, base: Option<PathBuf>) -> PyResult<Checkpoint> {
     let kind = if MergedCheckpoint::is_at(&path) || base.is_some() {
         let merged = MergedCheckpoint::open_with_base(&path, base.as_deref());
-        Kind::Merged(merged.map_err(|e| error(&e))?)
+        Kind::Merged(Box::new(merged.map_err(|e| error(&e))?))
     } else {
         Kind::Plain(skillweld_store::Checkpoint::open(&path).map_err(|e| error(&e))?)
     };

@@ -3,6 +3,8 @@
 //! Long work runs on threads of its own without the interpreter's lock, while the calling thread reports progress and looks
 //! for signals: Ctrl-C stops a merge as it does in the program.
 
+#![allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 mod arrays;
 mod checkpoint;
 mod convert;
