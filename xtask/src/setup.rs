@@ -24,8 +24,10 @@ enum Part {
     Lapack,
     /// mergekit, through pip into target/peer-venv: for `bench --peer mergekit`.
     Peer,
-    /// What is tested in Python, through pip into environments below target, and PyTorch through apt.
+    /// What the Python package and the Python examples are tested in, through pip into environments below target.
     Python,
+    /// PyTorch through apt and peft through pip into target/torch-venv: for the tests of what they read.
+    Torch,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -34,13 +36,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Part::Lapack => install_openblas()?,
             Part::Peer => drop(install_mergekit()?),
             Part::Python => python::install()?,
+            Part::Torch => python::torch::install()?,
         }
     }
     announce("optional parts");
     let state = |there| if there { "there" } else { "not installed" };
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
-    println!("python: {} (gym-pusht, openpi-client, maturin, peft)", state(python::is_installed()));
+    println!("python: {} (gym-pusht, openpi-client, maturin)", state(python::is_installed()));
+    println!("torch:  {} (PyTorch of the system, peft)", state(python::torch::is_installed()));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Environment, SYSTEM_PYTHON};
 use crate::process::{announce, command, output, run as run_command};
@@ -21,7 +21,8 @@ const TORCH: Environment = Environment {
     ],
 };
 
-pub(super) fn is_installed() -> bool {
+/// Whether what they read can be tested.
+pub(crate) fn is_installed() -> bool {
     has_torch() && TORCH.is_installed()
 }
 
@@ -29,7 +30,8 @@ fn has_torch() -> bool {
     output(command(SYSTEM_PYTHON).args(["-c", "import torch"])).is_ok()
 }
 
-pub(super) fn install() -> Result<()> {
+/// Makes sure that both are there.
+pub(crate) fn install() -> Result<()> {
     if !has_torch() {
         announce("PyTorch, through apt");
         setup::install_packages(&["python3-torch", "python3-venv"])?;
@@ -39,9 +41,14 @@ pub(super) fn install() -> Result<()> {
     TORCH.install()
 }
 
-/// `merged` and `base` are what the demo makes.
+/// `merged` and `base` are what the demo makes. Where PyTorch cannot be installed, says so; an error on CI.
 pub(super) fn test(skillweld: &Path, merged: &Path, base: &Path) -> Result<()> {
     announce("PyTorch and peft read exports");
+    if let Err(error) = install() {
+        ensure!(std::env::var_os("CI").is_none(), "{error:#}");
+        println!("skipped: what they need cannot be installed ({error}); `cargo xtask setup torch` tries again");
+        return Ok(());
+    }
     let mut pytest = command(TORCH.python());
     pytest
         .env("SKILLWELD_BIN", skillweld)

@@ -28,6 +28,10 @@ pub(super) fn test(recipe: &Path) -> Result<()> {
     announce("the Python package");
     let python = WHEEL.python();
     let mut pip = command(&python);
+    // Without isolation pip does not look for the program `maturin` in the environment that it runs in.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let bin = WHEEL.dir().join("bin");
+    pip.env("PATH", std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))?);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--force-reinstall"]);
     // maturin is in the environment already, and the profile shares what the other tests have compiled.
     pip.args(["--no-deps", "--no-build-isolation", "--config-settings=profile=dev", "./python"]);
