@@ -46,7 +46,9 @@ pub(super) fn test(skillweld: &Path, merged: &Path, base: &Path) -> Result<()> {
     announce("PyTorch and peft read exports");
     if let Err(error) = install() {
         ensure!(std::env::var_os("CI").is_none(), "{error:#}");
-        println!("skipped: what they need cannot be installed ({error}); `cargo xtask setup torch` tries again");
+        println!(
+            "skipped: what they need cannot be installed ({error}); `cargo xtask setup torch` tries again"
+        );
         return Ok(());
     }
     let mut pytest = command(TORCH.python());
