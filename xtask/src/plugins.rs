@@ -13,10 +13,40 @@ pub(crate) struct Args {
     /// Optimised, into target/release; otherwise into target/debug.
     #[arg(long)]
     release: bool,
+    /// Copy the libraries into this folder, in the place of all that lies there.
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    build(args.release, &[])
+    build(args.release, &[])?;
+    if let Some(folder) = &args.into {
+        place_all(&profile_dir(args.release), folder)?;
+    }
+    Ok(())
+}
+
+/// Copies the library of every plugin.
+fn place_all(from: &Path, into: &Path) -> Result<()> {
+    if into.exists() {
+        fs::remove_dir_all(into).with_context(|| format!("cannot empty {}", into.display()))?;
+    }
+    fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+    let members = packages::members()?;
+    let rust = members.iter().filter(|package| package.is_plugin()).map(|package| package.folder.clone());
+    for folder in rust.chain(c_plugins()?.into_iter().map(|(folder, _)| folder)) {
+        let name = library_name(&folder)?;
+        fs::copy(from.join(&name), into.join(&name)).with_context(|| format!("cannot copy {name}"))?;
+    }
+    Ok(())
+}
+
+/// `plugins/NAME` → `libskillweld_plugin_NAME.so`.
+fn library_name(folder: &Path) -> Result<String> {
+    let name =
+        folder.file_name().context("a plugin folder without a name")?.to_string_lossy().replace('-', "_");
+    let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    Ok(format!("{prefix}skillweld_plugin_{name}{suffix}"))
 }
 
 /// Builds every plugin, in one go of cargo with what the arguments `also` name.
@@ -69,11 +99,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Compiles the sources of `plugins/NAME` into `libskillweld_plugin_NAME.so`.
 fn build_c(folder: &Path, sources: &[PathBuf], into: &Path) -> Result<()> {
-    let name =
-        folder.file_name().context("a plugin folder without a name")?.to_string_lossy().replace('-', "_");
-    let prefix = std::env::consts::DLL_PREFIX;
-    let suffix = std::env::consts::DLL_SUFFIX;
-    let library = into.join(format!("{prefix}skillweld_plugin_{name}{suffix}"));
+    let library = into.join(library_name(folder)?);
     // A loaded library keeps its old file: compile beside it, then rename over it.
     let fresh = library.with_extension("new");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());

@@ -1,4 +1,7 @@
-//! The Python examples: what they are tested in, and their tests.
+//! What is tested in Python: the examples, the package, and what PyTorch reads. Each in an environment of its own.
+
+pub(crate) mod torch;
+mod wheel;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,8 @@ struct Environment {
     what: &'static str,
     /// Files that say what belongs into it: it is made anew when they change.
     described_by: &'static [&'static str],
+    /// Made of the system's Python, whose packages it sees.
+    of_the_system: bool,
     /// Arguments of `pip install`, one call each.
     installs: &'static [&'static [&'static str]],
 }
@@ -23,6 +28,7 @@ const EXAMPLES: Environment = Environment {
     name: "examples-venv",
     what: "the examples, gym-pusht and pytest, through pip",
     described_by: &["examples/client/pyproject.toml", "examples/tests/requirements.txt"],
+    of_the_system: false,
     installs: &[
         &["--editable", "examples/client", "-r", "examples/tests/requirements.txt"],
         &["--no-deps", "gym-pusht==0.1.8"],
@@ -34,8 +40,12 @@ const OPENPI: Environment = Environment {
     name: "openpi-venv",
     what: "openpi's own client, through pip",
     described_by: &["examples/tests/openpi-requirements.txt"],
+    of_the_system: false,
     installs: &[&["-r", "examples/tests/openpi-requirements.txt"]],
 };
+
+/// The Python that Debian's packages belong to.
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 impl Environment {
     fn dir(&self) -> PathBuf {
@@ -67,7 +77,11 @@ impl Environment {
             return Ok(());
         }
         announce(self.what);
-        run_command(command("python3").args(["-m", "venv", "--clear"]).arg(self.dir()))?;
+        let (python, more) = match self.of_the_system {
+            true => (SYSTEM_PYTHON, &["--system-site-packages"][..]),
+            false => ("python3", &[][..]),
+        };
+        run_command(command(python).args(["-m", "venv", "--clear"]).args(more).arg(self.dir()))?;
         for arguments in self.installs {
             let mut pip = command(self.python());
             let options = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
@@ -84,12 +98,12 @@ pub(crate) fn install_openpi() -> Result<PathBuf> {
     Ok(OPENPI.python())
 }
 
-/// Whether the examples can be tested.
+/// Whether the examples and the package can be tested.
 pub(crate) fn is_installed() -> bool {
-    EXAMPLES.is_installed() && OPENPI.is_installed()
+    EXAMPLES.is_installed() && OPENPI.is_installed() && wheel::is_installed()
 }
 
-/// Makes sure that both environments are there.
+/// Makes sure that their environments are there.
 pub(crate) fn install() -> Result<()> {
     if is_installed() {
         return Ok(());
@@ -105,15 +119,16 @@ pub(crate) fn install() -> Result<()> {
     }
     let found = usable().map(drop);
     found.context(
-        "the examples are tested with Python 3.10 or newer and its module venv: install python3-venv",
+        "the Python parts are tested with Python 3.10 or newer and its module venv: install python3-venv",
     )?;
     EXAMPLES.install()?;
-    OPENPI.install()
+    OPENPI.install()?;
+    wheel::install()
 }
 
-/// Tests the examples against `skillweld serve`. Where they cannot be installed, says so and goes on; an error on CI.
+/// Tests the examples against `skillweld serve`, the package, and exports. Where they cannot be installed, says so and goes on; an error on CI.
 pub(crate) fn test(skillweld: &Path) -> Result<()> {
-    announce("tests of the Python examples");
+    announce("tests in Python");
     if let Err(error) = install() {
         ensure!(std::env::var_os("CI").is_none(), "{error:#}");
         println!(
@@ -122,7 +137,7 @@ pub(crate) fn test(skillweld: &Path) -> Result<()> {
         return Ok(());
     }
     let dir = target_dir().join("examples-demo");
-    let (_, recipe) = demo::write_inputs(&dir)?;
+    let (inputs, recipe) = demo::write_inputs(&dir)?;
     let merged = dir.join("merged");
     output(command(skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     write_observation(&dir.join("observation.safetensors"), "put the red block in the drawer", 0)?;
@@ -131,5 +146,7 @@ pub(crate) fn test(skillweld: &Path) -> Result<()> {
         .env("SKILLWELD_BIN", skillweld)
         .env("SKILLWELD_DEMO_MERGED", &merged)
         .env("SKILLWELD_OPENPI_PYTHON", OPENPI.python());
-    run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet", "examples/tests"]))
+    run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet", "examples/tests"]))?;
+    wheel::test(&recipe)?;
+    torch::test(skillweld, &merged, &inputs.base)
 }

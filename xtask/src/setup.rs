@@ -24,10 +24,12 @@ enum Part {
     Lapack,
     /// mergekit, through pip into target/peer-venv: for `bench --peer mergekit`.
     Peer,
-    /// What the Python examples are tested in, through pip into target/examples-venv and target/openpi-venv.
+    /// What the Python package and the Python examples are tested in, through pip into environments below target.
     Python,
     /// Chromium, through apt: the pages of `skillweld report` are tested in it.
     Chromium,
+    /// PyTorch through apt and peft through pip into target/torch-venv: for the tests of what they read.
+    Torch,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -37,13 +39,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Part::Peer => drop(install_mergekit()?),
             Part::Python => python::install()?,
             Part::Chromium => install_chromium()?,
+            Part::Torch => python::torch::install()?,
         }
     }
     announce("optional parts");
     let state = |there| if there { "there" } else { "not installed" };
     println!("lapack: {} (OpenBLAS)", state(has_openblas()));
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
-    println!("python: {} (gym-pusht, openpi-client)", state(python::is_installed()));
+    println!("python: {} (gym-pusht, openpi-client, maturin)", state(python::is_installed()));
+    println!("torch:  {} (PyTorch of the system, peft)", state(python::torch::is_installed()));
     println!("chromium: {}", state(has_chromium()));
     Ok(())
 }

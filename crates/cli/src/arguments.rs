@@ -9,8 +9,8 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    completions, diff, inspect, materialize, merge, plugins, predict, preprocess, report, retain, route,
-    serve,
+    completions, diff, export, extract_lora, inspect, materialize, merge, plugins, predict, preprocess,
+    report, retain, route, serve,
 };
 
 const EXAMPLES: &str = "\
@@ -23,6 +23,9 @@ Examples:
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
   skillweld report merged --html report.html     what a merge did, as a page
   skillweld diff base finetuned                  two checkpoints, key by key
+  skillweld extract-lora base finetuned adapter --rank 64
+                                                 a fine-tune as a PEFT adapter
+  skillweld export merged --format mergevla out  for the published MergeVLA code
   skillweld predict merged --inputs observation.safetensors --output actions.safetensors
                                                  actions for one observation
   skillweld route merged --inputs observation.safetensors
@@ -103,6 +106,8 @@ pub(crate) enum Command {
     Materialize(materialize::Args),
     Report(report::Args),
     Diff(diff::Args),
+    ExtractLora(extract_lora::Args),
+    Export(export::Args),
     Predict(predict::Args),
     Route(route::Args),
     Serve(serve::Args),

@@ -7,6 +7,8 @@ mod arguments;
 mod completions;
 mod console;
 mod diff;
+mod export;
+mod extract_lora;
 mod failure;
 mod figures;
 mod inspect;
@@ -66,6 +68,8 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Report(args) => report::run(args, console),
         Command::Diff(args) => diff::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),
+        Command::ExtractLora(args) => extract_lora::run(args, console),
+        Command::Export(args) => export::run(args, console),
         Command::Predict(args) => predict::run(args, console),
         Command::Route(args) => route::run(args, console),
         Command::Serve(args) => serve::run(args, console),

@@ -79,7 +79,10 @@ pub fn eigh<T: Scalar>(a: &ArrayView2<'_, T>) -> Result<Eigh<T>, LinalgError> {
 }
 
 /// Backends differ in what NaN does to them (errors, garbage, endless loops): refuse it before.
-fn check_finite<T: Scalar>(operation: &'static str, a: &ArrayView2<'_, T>) -> Result<(), LinalgError> {
+pub(crate) fn check_finite<T: Scalar>(
+    operation: &'static str,
+    a: &ArrayView2<'_, T>,
+) -> Result<(), LinalgError> {
     let (rows, cols) = a.dim();
     match a.iter().all(|x| x.is_finite()) {
         true => Ok(()),

@@ -4,12 +4,13 @@
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
 //! - [`gram`], [`multiply`], [`multiply_f64`]: what decompositions of factors and of their products are made of, on the calling
 //!   thread; the f64 ones by faer.
+//! - [`truncated_svd`]: the first triplets of a large matrix, by products.
 //! - [`Product`]: what a transformer's forward is made of, x · Wᵀ + bias and attention's tiles, in f32 or with weights in
 //!   bf16 ([`PackedWeight`]), by the [`Kernel`] that suits the processor.
 //! - [`Threads`]: how many workers a job gets and in which order they take its parts.
 //!
 //! Parallelism is over tensors, blocks and pieces of a product, by [`Threads::for_each`], and results never depend on the
-//! number of threads. Everything but [`Product`] runs on the calling thread.
+//! number of threads. Everything but [`Product`], and what is made of it, runs on the calling thread.
 
 mod aligned;
 #[cfg(not(feature = "lapack"))]
@@ -29,6 +30,7 @@ mod pool;
 mod positive_definite;
 mod product;
 mod threads;
+mod truncated;
 
 pub use backend::NAME as BACKEND;
 pub use cholesky::{Cholesky, cholesky};
@@ -41,3 +43,4 @@ pub use packed::{PackedWeight, WeightBlock};
 pub use positive_definite::solve_positive_definite;
 pub use product::{Product, Right, Then};
 pub use threads::Threads;
+pub use truncated::truncated_svd;

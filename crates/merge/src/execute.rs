@@ -53,7 +53,10 @@ impl Control<'_> {
     pub const SILENT: Self = Self { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &|_| {} };
 
     /// Fails once the user has asked to stop.
-    pub(crate) fn check(&self) -> Result<(), MergeError> {
+    ///
+    /// # Errors
+    /// [`MergeError::Cancelled`].
+    pub fn check(&self) -> Result<(), MergeError> {
         if (self.hooks.cancelled)() { Err(MergeError::Cancelled) } else { Ok(()) }
     }
 }

@@ -42,6 +42,7 @@ pub use inspect::{
 };
 pub use materialize::{MaterializeReport, materialize};
 pub use models::Models;
+pub use output_guard::{Inputs, guard_output};
 pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
 pub use run::{RunOptions, Written};

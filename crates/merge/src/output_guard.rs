@@ -11,7 +11,7 @@ use crate::plan::Plan;
 
 /// What a merge reads, by path.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs {
+pub struct Inputs {
     /// Files and folders that an output must neither be nor hold.
     pub(crate) read: Vec<PathBuf>,
     /// Folders of models: an output must not lie within one either, where it would become a part of that model.
@@ -20,14 +20,14 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     /// Adds a checkpoint's folder and its files, which may be links to elsewhere.
-    pub(crate) fn add(&mut self, checkpoint: &Checkpoint) {
+    pub fn add(&mut self, checkpoint: &Checkpoint) {
         let places = [checkpoint.path(), checkpoint.dir()].into_iter().chain(checkpoint.files());
         self.read.extend(places.map(Path::to_owned));
         self.add_model(checkpoint.path());
     }
 
     /// Adds a model: a folder of its own, or a file among others.
-    pub(crate) fn add_model(&mut self, path: &Path) {
+    pub fn add_model(&mut self, path: &Path) {
         self.read.push(path.to_owned());
         if path.is_dir() {
             self.models.push(path.to_owned());
@@ -37,7 +37,10 @@ impl Inputs {
 
 /// Refuses an `out` that is or holds one of `inputs`, or lies within a model's folder; with `force` also a folder that
 /// holds something and was not written by Skillweld. Without `force` no folder that holds something is replaced anyway.
-pub(crate) fn guard_output(out: &Path, force: bool, inputs: &Inputs) -> Result<(), MergeError> {
+///
+/// # Errors
+/// [`MergeError::Unfit`] with the reason and the remedy.
+pub fn guard_output(out: &Path, force: bool, inputs: &Inputs) -> Result<(), MergeError> {
     let refuse = |problem: String| Err(MergeError::Unfit { path: out.to_owned(), problem });
     let real_out = real(out);
     let within = |inner: &Path, outer: &Path| inner.starts_with(outer);

@@ -86,7 +86,7 @@ pub(crate) struct Masks {
 }
 
 /// Learnt query tokens: they have no pretrained value, so the mean of the experts is stored, not a task vector.
-pub(crate) const ACTION_QUERIES: &str = "action_queries.weight";
+pub const ACTION_QUERIES: &str = "action_queries.weight";
 
 impl MergedCheckpoint {
     /// True when `dir` looks like a merged checkpoint of either layout.

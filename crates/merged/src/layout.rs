@@ -11,9 +11,11 @@ pub const TASK_PROVENANCE: &str = "skillweld_task.json";
 
 /// Name of the provenance file in a checkpoint between a pretrained and a finetuned policy.
 pub const RETAIN_PROVENANCE: &str = "skillweld_retain.json";
+/// Name of the provenance file in what was exported for other programs: adapters, the published code's layout.
+pub const EXPORT_PROVENANCE: &str = "skillweld_export.json";
 
 /// All of them: what lies in every output of Skillweld.
-pub const PROVENANCE_FILES: [&str; 3] = [PROVENANCE, TASK_PROVENANCE, RETAIN_PROVENANCE];
+pub const PROVENANCE_FILES: [&str; 4] = [PROVENANCE, TASK_PROVENANCE, RETAIN_PROVENANCE, EXPORT_PROVENANCE];
 
 /// Normalisation statistics, by task or by data set.
 pub const STATISTICS: &str = "dataset_statistics.json";

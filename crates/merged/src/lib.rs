@@ -24,7 +24,7 @@ mod parts;
 mod statistics;
 mod weight;
 
-pub use checkpoint::{MergedCheckpoint, Role};
+pub use checkpoint::{ACTION_QUERIES, MergedCheckpoint, Role};
 pub use error::MergedError;
 pub use mask::Mask;
 pub use own::read_json;

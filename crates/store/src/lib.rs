@@ -42,4 +42,4 @@ pub use replace::replace_file;
 pub use safetensors::{SafetensorsWriter, TensorSpec, WrittenFiles};
 pub use stored::StoredTensor;
 pub use torch::{PickleValue, TorchFile};
-pub use torch_writer::write_torch_zip;
+pub use torch_writer::{TorchNode, TorchTensor, write_torch_file, write_torch_zip};

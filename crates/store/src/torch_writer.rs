@@ -1,7 +1,8 @@
 //! Writes PyTorch's zip format: an archive of stored members, one per tensor, and a pickle that names them.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use skillweld_tensor::{Dtype, TensorView};
@@ -16,79 +17,110 @@ const ALIGNMENT_BYTES: u16 = 64;
 /// GLOBAL, EMPTY_TUPLE, REDUCE: the value of `OrderedDict()`.
 const EMPTY_ORDERED_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
 
+/// A value of a PyTorch file: what files of plain tensors are made of.
+#[derive(Debug)]
+pub enum TorchNode<'a> {
+    /// A `dict`, in the given order.
+    Dict(Vec<(String, TorchNode<'a>)>),
+    /// An `OrderedDict`: what a state dict is.
+    OrderedDict(Vec<(String, TorchNode<'a>)>),
+    /// An `int`.
+    Int(usize),
+    /// A tensor.
+    Tensor(TorchTensor<'a>),
+}
+
+/// A row-major tensor that is written when its turn comes, so that it need not lie in memory before.
+pub struct TorchTensor<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    write: Box<WriteBytes<'a>>,
+}
+
+/// Writes all bytes of a tensor.
+type WriteBytes<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+
+impl<'a> TorchTensor<'a> {
+    /// A tensor whose bytes `write` gives: exactly as many as dtype and shape ask for.
+    pub fn new(dtype: Dtype, shape: &[usize], write: impl Fn(&mut dyn Write) -> io::Result<()> + 'a) -> Self {
+        Self { dtype, shape: shape.to_vec(), write: Box::new(write) }
+    }
+
+    fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.numel() as u64 * self.dtype.bits() as u64 / 8
+    }
+}
+
+impl<'a> From<TensorView<'a>> for TorchTensor<'a> {
+    fn from(view: TensorView<'a>) -> Self {
+        Self::new(view.dtype(), view.shape(), move |out| out.write_all(view.bytes()))
+    }
+}
+
+impl fmt::Debug for TorchTensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TorchTensor({} {:?})", self.dtype, self.shape)
+    }
+}
+
 /// Writes a state dict as `torch.save(OrderedDict(...))` does: plain row-major tensors, in the given order, which
 /// `torch.load(weights_only=True)` reads back. The same input gives the same bytes.
 ///
 /// # Errors
+/// As [`write_torch_file`].
+pub fn write_torch_zip(path: &Path, tensors: &[(&str, TensorView<'_>)]) -> Result<(), StoreError> {
+    let entries = tensors.iter().map(|(name, view)| ((*name).to_owned(), TorchNode::Tensor((*view).into())));
+    write_torch_file(path, &TorchNode::OrderedDict(entries.collect()))
+}
+
+/// Writes `root` as `torch.save` does, for `torch.load(weights_only=True)` to read back. The same input gives the same
+/// bytes.
+///
+/// # Errors
 /// [`StoreError::Layout`] for dtypes without a PyTorch storage class; [`StoreError::Io`] and [`StoreError::DiskFull`]
 /// from writing. What was written up to then stays: use it inside an [`crate::OutputDir`].
-pub fn write_torch_zip(path: &Path, tensors: &[(&str, TensorView<'_>)]) -> Result<(), StoreError> {
-    let pickle = state_dict_pickle(path, tensors)?;
-    let needed_bytes = tensors.iter().map(|(_, view)| view.bytes().len() as u64).sum();
+pub fn write_torch_file(path: &Path, root: &TorchNode<'_>) -> Result<(), StoreError> {
+    let mut pickle = Pickle::default();
+    pickle.raw(b"\x80\x02"); // PROTO 2
+    pickle.node(path, "", root)?;
+    pickle.raw(b"."); // STOP
+    let Pickle { bytes, tensors } = pickle;
+    let needed_bytes = tensors.iter().map(|tensor| tensor.len_bytes()).sum();
     let file = File::create(path).map_err(StoreError::io("create", path))?;
     // All members lie in one folder of the archive, named after the file.
     let folder = path.file_stem().map_or_else(|| "archive".into(), |stem| stem.to_string_lossy());
-    write_archive(file, &folder, &pickle, tensors).map_err(StoreError::write(path, needed_bytes))
+    write_archive(file, &folder, &bytes, &tensors).map_err(StoreError::write(path, needed_bytes))
 }
 
-fn write_archive(
-    file: File,
-    folder: &str,
-    pickle: &[u8],
-    tensors: &[(&str, TensorView<'_>)],
-) -> std::io::Result<()> {
+fn write_archive(file: File, folder: &str, pickle: &[u8], tensors: &[&TorchTensor<'_>]) -> io::Result<()> {
     let mut archive = ZipWriter::new(BufWriter::new(file));
-    let mut member = |name: &str, bytes: &[u8]| -> std::io::Result<()> {
+    let mut member = |name: &str, contents: &TorchTensor<'_>| -> io::Result<()> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
-            .large_file(u32::try_from(bytes.len()).is_err())
+            .large_file(u32::try_from(contents.len_bytes()).is_err())
             .with_alignment(ALIGNMENT_BYTES);
         archive.start_file(format!("{folder}/{name}"), options)?;
-        archive.write_all(bytes)
+        (contents.write)(&mut archive)
     };
-    member("data.pkl", pickle)?;
-    member(".format_version", b"1")?;
-    member(".storage_alignment", ALIGNMENT_BYTES.to_string().as_bytes())?;
-    member("byteorder", b"little")?;
-    for (index, (_, view)) in tensors.iter().enumerate() {
-        member(&format!("data/{index}"), view.bytes())?;
+    member("data.pkl", &of_bytes(pickle))?;
+    member(".format_version", &of_bytes(b"1"))?;
+    member(".storage_alignment", &of_bytes(ALIGNMENT_BYTES.to_string().as_bytes()))?;
+    member("byteorder", &of_bytes(b"little"))?;
+    for (index, tensor) in tensors.iter().enumerate() {
+        member(&format!("data/{index}"), tensor)?;
     }
-    member("version", b"3\n")?;
-    archive.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    member("version", &of_bytes(b"3\n"))?;
+    archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
-/// The pickle of an `OrderedDict` of tensors, protocol 2. It only uses opcodes that restricted readers know, and no
-/// memo: a callable named twice costs 30 bytes.
-fn state_dict_pickle(path: &Path, tensors: &[(&str, TensorView<'_>)]) -> Result<Vec<u8>, StoreError> {
-    let mut out = Pickle(Vec::new());
-    out.raw(b"\x80\x02"); // PROTO 2
-    out.raw(EMPTY_ORDERED_DICT);
-    out.raw(b"("); // MARK: key, value, key, value, …
-    for (index, (name, view)) in tensors.iter().enumerate() {
-        let storage = storage_class(view.dtype()).ok_or_else(|| StoreError::Layout {
-            path: path.to_owned(),
-            tensor: (*name).to_owned(),
-            reason: "has a dtype that PyTorch has no storage class for; write safetensors instead",
-        })?;
-        out.text(name);
-        out.raw(b"ctorch._utils\n_rebuild_tensor_v2\n("); // GLOBAL, MARK: its arguments
-        out.raw(b"("); // MARK: the persistent id of the storage
-        out.text("storage");
-        out.raw(format!("ctorch\n{storage}\n").as_bytes());
-        out.text(&index.to_string());
-        out.text("cpu");
-        out.integer(view.numel());
-        out.raw(b"tQ"); // TUPLE, BINPERSID
-        out.integer(0); // offset into the storage
-        out.tuple(view.shape());
-        out.tuple(&row_major_strides(view.shape()));
-        out.raw(b"\x89"); // requires_grad = False
-        out.raw(EMPTY_ORDERED_DICT); // no backward hooks
-        out.raw(b"tR"); // TUPLE, REDUCE: the tensor
-    }
-    out.raw(b"u."); // SETITEMS, STOP
-    Ok(out.0)
+/// A member that is no tensor.
+fn of_bytes(bytes: &[u8]) -> TorchTensor<'_> {
+    TorchTensor::new(Dtype::U8, &[bytes.len()], move |out| out.write_all(bytes))
 }
 
 /// PyTorch's class of typed storage for a dtype.
@@ -118,12 +150,68 @@ fn row_major_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Opcodes with arguments; those without are written as raw bytes.
-struct Pickle(Vec<u8>);
+/// A pickle, protocol 2, and the tensors that it names, in order. It only uses opcodes that restricted readers know, and no
+/// memo: a callable named twice costs 30 bytes.
+#[derive(Default)]
+struct Pickle<'n, 'a> {
+    bytes: Vec<u8>,
+    tensors: Vec<&'n TorchTensor<'a>>,
+}
 
-impl Pickle {
+impl<'n, 'a> Pickle<'n, 'a> {
     fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// `name` is that of the tensor, for errors.
+    fn node(&mut self, path: &Path, name: &str, node: &'n TorchNode<'a>) -> Result<(), StoreError> {
+        match node {
+            TorchNode::Dict(entries) => {
+                self.raw(b"}"); // EMPTY_DICT
+                self.entries(path, entries)?;
+            }
+            TorchNode::OrderedDict(entries) => {
+                self.raw(EMPTY_ORDERED_DICT);
+                self.entries(path, entries)?;
+            }
+            TorchNode::Int(value) => self.integer(*value),
+            TorchNode::Tensor(tensor) => self.tensor(path, name, tensor)?,
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, path: &Path, entries: &'n [(String, TorchNode<'a>)]) -> Result<(), StoreError> {
+        self.raw(b"("); // MARK: key, value, key, value, …
+        for (name, node) in entries {
+            self.text(name);
+            self.node(path, name, node)?;
+        }
+        self.raw(b"u"); // SETITEMS
+        Ok(())
+    }
+
+    fn tensor(&mut self, path: &Path, name: &str, tensor: &'n TorchTensor<'a>) -> Result<(), StoreError> {
+        let storage = storage_class(tensor.dtype).ok_or_else(|| StoreError::Layout {
+            path: path.to_owned(),
+            tensor: name.to_owned(),
+            reason: "has a dtype that PyTorch has no storage class for; write safetensors instead",
+        })?;
+        self.raw(b"ctorch._utils\n_rebuild_tensor_v2\n("); // GLOBAL, MARK: its arguments
+        self.raw(b"("); // MARK: the persistent id of the storage
+        self.text("storage");
+        self.raw(format!("ctorch\n{storage}\n").as_bytes());
+        self.text(&self.tensors.len().to_string());
+        self.text("cpu");
+        self.integer(tensor.numel());
+        self.raw(b"tQ"); // TUPLE, BINPERSID
+        self.integer(0); // offset into the storage
+        self.tuple(&tensor.shape);
+        self.tuple(&row_major_strides(&tensor.shape));
+        self.raw(b"\x89"); // requires_grad = False
+        self.raw(EMPTY_ORDERED_DICT); // no backward hooks
+        self.raw(b"tR"); // TUPLE, REDUCE: the tensor
+        self.tensors.push(tensor);
+        Ok(())
     }
 
     /// BINUNICODE. A name longer than 4 GiB cannot come from a header that was read.
@@ -177,9 +265,9 @@ mod tests {
     #[test]
     fn integers_take_the_shortest_opcode() {
         let encoded = |value| {
-            let mut pickle = Pickle(Vec::new());
+            let mut pickle = Pickle::default();
             pickle.integer(value);
-            pickle.0
+            pickle.bytes
         };
         assert_eq!(encoded(255), b"K\xff");
         assert_eq!(encoded(256), b"M\x00\x01");

@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-retain", &["tensor", "store", "merged", "plugin-host", "merge"]),
+    ("skillweld-interchange", &["tensor", "linalg", "store", "merged", "merge"]),
     ("skillweld-gpu", &["plugin-abi", "simd", "tensor"]),
     ("skillweld-kernels", &["simd", "tensor", "gpu", "plugin-abi", "plugin-host", "plugin-sdk"]),
     ("skillweld-router", &["linalg"]),
@@ -49,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "merge",
             "merged",
             "retain",
+            "interchange",
             "router",
             "policy",
             "report",
@@ -56,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "gpu",
         ],
     ),
+    ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",
