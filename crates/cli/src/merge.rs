@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let summary = plan.summary();
     let refused = summary.tensors.iter().any(|tensor| tensor.action == ActionKind::Refused);
 
-    let options = RunOptions { force: args.force, base: args.base.into() };
+    let options = RunOptions { force: args.force, base: args.base.into(), ..RunOptions::default() };
     if args.dry_run {
         if args.json {
             print_json(&summary)?;

@@ -62,6 +62,8 @@
 //! **`modules`** with `default` alone equals its contents written at the top level, its parameters ranking above the
 //! global ones.
 
+mod decimal;
+mod draft;
 mod error;
 mod extensions;
 mod fields;
@@ -79,6 +81,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
+pub use decimal::Decimal;
+pub use draft::Draft;
 pub use error::{Allowed, Place, RecipeError};
 pub use extensions::{
     ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections, RouterSpec,
@@ -155,17 +159,16 @@ pub struct Recipe {
 impl Recipe {
     /// Reads a recipe file; relative paths in it start at its folder.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| RecipeError::NotUtf8 { path: path.to_owned(), offset: error.valid_up_to() })?;
-        Ok(Recipe { folder: path.parent().map(Path::to_owned), ..Recipe::parse(text)? })
+        Ok(Recipe { folder: path.parent().map(Path::to_owned), ..Recipe::parse(&read_text(path)?)? })
     }
 
     /// Parses a recipe's text, touching no file.
     pub fn parse(text: &str) -> Result<Recipe, RecipeError> {
-        let root = Node::parse(text)?;
-        let top = Fields::open(&root, "", FIELDS)?;
+        Self::from_root(&Node::parse(text)?)
+    }
+
+    fn from_root(root: &Node) -> Result<Recipe, RecipeError> {
+        let top = Fields::open(root, "", FIELDS)?;
         tokenizer::check_chat_template(&top)?;
         let (method, path) = top.require("merge_method", "name one, such as `merge_method: linear`")?;
         let method = method.text(&path)?.to_owned();
@@ -277,6 +280,14 @@ impl Recipe {
         map.insert("allow_non_finite".to_owned(), json!(self.allow_non_finite));
         Value::Object(map)
     }
+}
+
+fn read_text(path: &Path) -> Result<String, RecipeError> {
+    let bytes = std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| RecipeError::NotUtf8 {
+        path: path.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
+    })
 }
 
 fn parse_dtype(top: &Fields<'_>, field: &str) -> Result<Option<Dtype>, RecipeError> {
