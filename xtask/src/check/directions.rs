@@ -5,6 +5,7 @@ use crate::packages::Package;
 /// Every crate with the crates of this workspace that it may be built with. Tests may use more.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-simd", &[]),
+    ("skillweld-chart", &[]),
     ("skillweld-tensor", &["simd"]),
     ("skillweld-linalg", &["simd", "tensor"]),
     ("skillweld-spelling", &[]),
