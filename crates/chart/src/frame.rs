@@ -84,7 +84,7 @@ fn title_style<'a>() -> TextStyle<'a> {
 }
 
 /// Anchors text where it begins, or elsewhere.
-pub(crate) fn anchored(style: TextStyle<'_>, horizontal: HPos, vertical: VPos) -> TextStyle<'_> {
+pub(crate) fn anchored<'a>(style: &TextStyle<'a>, horizontal: HPos, vertical: VPos) -> TextStyle<'a> {
     style.pos(Pos::new(horizontal, vertical))
 }
 
