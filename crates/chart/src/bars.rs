@@ -124,7 +124,7 @@ impl Bars {
         let (base_x, base_y) = area.get_base_pixel();
         for (index, name) in self.groups.iter().enumerate().step_by(every) {
             let x = origin.0 + width * index as i32 + width / 2 - base_x;
-            let style = anchored(text(SIZE, Role::Faint), HPos::Center, VPos::Top);
+            let style = anchored(&text(SIZE, Role::Faint), HPos::Center, VPos::Top);
             area.draw_text(name, &style, (x, origin.1 - base_y + px(8)))?;
         }
         Ok(())

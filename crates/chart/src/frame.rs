@@ -137,7 +137,7 @@ impl Frame {
             let line = [(px(x), middle), (px(x + SWATCH), middle)];
             let style = Role::Series(index).colour().stroke_width(3 * SCALE);
             root.draw(&PathElement::new(line, style))?;
-            let style = anchored(text(SIZE, Role::Faint), HPos::Left, VPos::Center);
+            let style = anchored(&text(SIZE, Role::Faint), HPos::Left, VPos::Center);
             root.draw_text(name, &style, (px(x + SWATCH + 6), middle))?;
             x += width;
         }

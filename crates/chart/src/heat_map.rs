@@ -93,14 +93,14 @@ impl HeatMap {
         let longest = self.columns.iter().map(|name| text_width(name, SIZE) + 8).max().unwrap_or(0);
         let every = longest.div_ceil(width).max(1) as usize;
         for (index, name) in self.columns.iter().enumerate().step_by(every) {
-            let style = anchored(text(SIZE, Role::Faint), HPos::Center, VPos::Bottom);
+            let style = anchored(&text(SIZE, Role::Faint), HPos::Center, VPos::Bottom);
             let x = px(left) + px(width) * index as i32 + px(width) / 2;
             area.draw_text(name, &style, (x, px(top - 4)))?;
         }
         let mut marks = Vec::new();
         for (row, (name, values)) in self.rows.iter().zip(&self.values).enumerate() {
             let y = px(top) + px(height) * row as i32;
-            let style = anchored(text(SIZE, Role::Faint), HPos::Right, VPos::Center);
+            let style = anchored(&text(SIZE, Role::Faint), HPos::Right, VPos::Center);
             area.draw_text(name, &style, (px(left - 8), y + px(height) / 2))?;
             for (column, &value) in values.iter().enumerate() {
                 let x = px(left) + px(width) * column as i32;
@@ -114,7 +114,7 @@ impl HeatMap {
                 area.draw(&Rectangle::new(corners, level.colour().filled()))?;
                 marks.push(format!("{name}, {}: {}", self.columns[column], number(value)));
                 if width >= ROOM_FOR_NUMBER {
-                    let style = anchored(text(SIZE, level.text_on()), HPos::Center, VPos::Center);
+                    let style = anchored(&text(SIZE, level.text_on()), HPos::Center, VPos::Center);
                     let middle = ((corners[0].0 + corners[1].0) / 2, (corners[0].1 + corners[1].1) / 2);
                     area.draw_text(&number(value), &style, middle)?;
                 }
@@ -135,7 +135,7 @@ impl HeatMap {
         }
         let right = left + STEP * LEVELS as u32;
         for (value, x, side) in [(low, left, HPos::Left), (high, right, HPos::Right)] {
-            let style = anchored(text(10, Role::Faint), side, VPos::Top);
+            let style = anchored(&text(10, Role::Faint), side, VPos::Top);
             area.draw_text(&number(value), &style, (px(x), px(top + 13)))?;
         }
         Ok(())

@@ -189,7 +189,7 @@ impl Plane {
             );
             chart.draw_series(line)?;
             let place = area_relative(area, chart.backend_coord(&(x.1, value)));
-            let style = anchored(text(11, Role::Faint), HPos::Right, VPos::Bottom);
+            let style = anchored(&text(11, Role::Faint), HPos::Right, VPos::Bottom);
             area.draw_text(name, &style, (place.0 - px(2), place.1 - px(3)))?;
         }
         for (index, series) in self.series.iter().enumerate() {
