@@ -13,6 +13,7 @@ mod packages;
 mod plugins;
 mod process;
 mod python;
+mod ray;
 mod setup;
 mod test;
 

@@ -8,12 +8,14 @@ use clap::{ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
 use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
-use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve};
+use crate::{completions, inspect, materialize, merge, plugins, predict, preprocess, route, serve, sweep};
 
 const EXAMPLES: &str = "\
 Examples:
   skillweld merge recipe.yaml merged --dry-run   what would happen
   skillweld merge recipe.yaml merged             merge
+  skillweld sweep recipe.yaml --set mask.lambda=0.4:0.8:0.1 --eval 'python evaluate.py {checkpoint}' --out sweep
+                                                 the best of many merges
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
   skillweld predict merged --inputs observation.safetensors --output actions.safetensors
@@ -91,6 +93,7 @@ impl OpeningDevice {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Merge(merge::Args),
+    Sweep(sweep::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
     Predict(predict::Args),

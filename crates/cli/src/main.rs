@@ -21,6 +21,7 @@ mod preprocess;
 mod progress;
 mod route;
 mod serve;
+mod sweep;
 mod tensor_file;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
     match command {
         Command::Merge(args) => merge::run(args, console),
+        Command::Sweep(args) => sweep::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Preprocess(args) => preprocess::run(args, console),

@@ -6,10 +6,10 @@ mod report_page;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde_json::json;
-use skillweld_merge::recipe::Recipe;
+use skillweld_merge::recipe::Draft;
 use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, RunOptions};
 use skillweld_plugin_host::HostHooks;
 
@@ -32,6 +32,8 @@ Examples:
   skillweld merge recipe.yaml merged --base link
   # with a merge method of your own
   skillweld merge recipe.yaml merged --plugin ./libskillweld_plugin_mine.so
+  # with another value than the recipe's
+  skillweld merge recipe.yaml merged --set mask.lambda=0.8
   # one number for a script
   skillweld merge recipe.yaml merged --json | jq .report.masks.selfish_ratio
 
@@ -58,6 +60,9 @@ pub(crate) struct Args {
     recipe: PathBuf,
     /// The directory to write. Folders above it that are missing are made.
     out: PathBuf,
+    /// Give a field of the recipe, or a placeholder ${FIELD} in it, this value; see `skillweld sweep --help`.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
     /// Print what would happen to every tensor, and write nothing; exit code 1 if a tensor is refused.
     #[arg(long)]
     dry_run: bool,
@@ -116,7 +121,11 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         cancelled: &interrupt::requested,
     };
 
-    let recipe = Recipe::read(&args.recipe)?;
+    let settings = args.set.iter().map(|set| {
+        set.split_once('=')
+            .with_context(|| format!("--set {set}: write FIELD=VALUE, such as mask.lambda=0.6"))
+    });
+    let recipe = Draft::read(&args.recipe)?.recipe(&settings.collect::<anyhow::Result<Vec<_>>>()?)?;
     let registry = args.search.discover(console, args.quiet)?;
     let models = Models::open(&recipe)?;
     let threads = args.threads.get();

@@ -65,7 +65,7 @@ fn what_leads_nowhere_is_refused_with_the_remedy() {
     assert!(said.contains("unknown field `7` in models (line 4)"), "{said}");
     let said = error(&[("parameters", "1")]);
     assert!(
-        said.contains("parameters (line 7) is a mapping") && said.contains("`parameters.density`"),
+        said.contains("parameters (line 7): is a mapping") && said.contains("`parameters.density`"),
         "{said}"
     );
     let said = error(&[("merge_method.x", "1")]);
