@@ -47,7 +47,7 @@ pub(crate) fn evaluate(
     let mut child = Group(shell.spawn().map_err(SweepError::Shell)?);
     let heard = Arc::new(Mutex::new(Heard::default()));
     let (ended, all_read) = mpsc::channel();
-    let listen = |stream: Option<Box<dyn Read + Send>>, take: fn(&mut Heard, &[u8])| {
+    let listen = |mut stream: Option<Box<dyn Read + Send>>, take: fn(&mut Heard, &[u8])| {
         let (heard, ended) = (Arc::clone(&heard), ended.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];

@@ -72,14 +72,15 @@ impl<'a> Local<'a> {
                 }
             });
         }
-        let dir = dir.to_owned();
+        // Evaluations may run anywhere.
+        let dir = std::path::absolute(dir).map_err(SweepError::io("find", dir))?;
         let local =
             Self { recipes, models, models_of, registry, command, options, dir, merging: Mutex::new(()) };
         for point in points {
             let plan = local.plan(point)?;
             let check = || {
                 plan.check()?;
-                plan.check_output(&local.place(point), local.run_options(&plan))
+                plan.check_output(&local.checked_place(point), local.run_options(&plan))
             };
             check().map_err(at(point))?;
         }
@@ -96,6 +97,14 @@ impl<'a> Local<'a> {
         match self.options.points {
             Points::Temporary => self.dir.join(POINTS).join(point.index.to_string()),
             Points::Kept => self.dir.join("points").join(point.index.to_string()),
+        }
+    }
+
+    /// As [`place`](Self::place), before what a killed process has left in the folder is removed.
+    fn checked_place(&self, point: &Point) -> PathBuf {
+        match self.options.points {
+            Points::Temporary => self.dir.join(POINTS).join("new"),
+            Points::Kept => self.place(point),
         }
     }
 

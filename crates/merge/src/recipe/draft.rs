@@ -72,7 +72,8 @@ impl Draft {
         if let Some(name) = placeholders(&text).next() {
             let name = name.strip_prefix("1-").unwrap_or(name);
             let shown = format!("${{{name}}}");
-            let line = [&shown, &format!("${{1-{name}}}")].iter().map(|form| line_of(&self.text, form)).max();
+            let forms = [shown.clone(), format!("${{1-{name}}}")];
+            let line = forms.iter().map(|form| line_of(&self.text, form)).filter(|line| *line > 0).min();
             return Err(RecipeError::Conflict {
                 place: Place { path: shown, line: line.unwrap_or(0) },
                 problem: format!("has no value; give it one with `--set {name}=VALUE`"),
