@@ -13,7 +13,7 @@ use skillweld_merge::recipe::Draft;
 use skillweld_plugin_host::HostHooks;
 use skillweld_sweep::{
     Axis, Engine, EvalCommand, Event, Local, LocalOptions, Outcome as Evaluated, Point, Points, Ray,
-    RayOptions, Summary, Sweep, SweepError, Watch, grid,
+    RayOptions, Sweep, SweepError, Watch, grid,
 };
 
 use crate::Outcome;
@@ -177,11 +177,9 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     progress.count(all, scored);
     let told = |event: &Event<'_>| tell(event, &progress, (args.quiet, console));
     let watch = Watch { cancelled: &interrupt::requested, told: &told };
-    let engine: &dyn Engine = match (&cluster, &local) {
-        (Some(cluster), _) => cluster,
-        (None, Some(local)) => local,
-        (None, None) => unreachable!("one of both is there"),
-    };
+    let here = local.as_ref().map(|local| local as &dyn Engine);
+    let there = cluster.as_ref().map(|cluster| cluster as &dyn Engine);
+    let engine = there.or(here).context("there is no engine to run trials")?;
     let result = sweep.run(engine, args.parallel.into(), watch);
     progress.finish();
     let summary = sweep.summary(args.minimize);

@@ -27,7 +27,7 @@ pub enum SweepError {
         /// Its values.
         point: String,
         /// What is wrong.
-        source: RecipeError,
+        source: Box<RecipeError>,
     },
     /// A merge that failed, or that would.
     #[error("at {point}: {source}")]
@@ -35,7 +35,7 @@ pub enum SweepError {
         /// Its values.
         point: String,
         /// What is wrong.
-        source: MergeError,
+        source: Box<MergeError>,
     },
     /// The folder holds something else.
     #[error("{} {problem}", dir.display())]

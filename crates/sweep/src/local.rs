@@ -138,7 +138,7 @@ fn at(point: &Point) -> impl Fn(MergeError) -> SweepError {
     let point = point.label();
     move |source| match source {
         MergeError::Cancelled => SweepError::Stopped,
-        source => SweepError::Merge { point: point.clone(), source },
+        source => SweepError::Merge { point: point.clone(), source: Box::new(source) },
     }
 }
 

@@ -65,7 +65,7 @@ impl Sweep {
         let recipe = |point: &Point| {
             draft
                 .recipe(&point.borrowed())
-                .map_err(|source| SweepError::Recipe { point: point.label(), source })
+                .map_err(|source| SweepError::Recipe { point: point.label(), source: Box::new(source) })
         };
         points.iter().map(recipe).collect()
     }
