@@ -115,11 +115,12 @@ impl Head {
     }
 
     fn end(&mut self) {
-        let ask = || Some(kill_process(Pid::from_raw(i32::try_from(self.child.id()).ok()?)?, Signal::TERM));
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        let _ = ask();
+        // Asked to end, it ends all that it has started.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(200));

@@ -33,7 +33,7 @@ impl EvalCommand {
             if !is_word || text[..at].ends_with('$') || PLACEHOLDERS.contains(&word) {
                 continue;
             }
-            if let Some(right) = nearest(word, PLACEHOLDERS.into_iter()) {
+            if let Some(right) = nearest(word, PLACEHOLDERS) {
                 return fail(format!("has no `{{{word}}}`; did you mean `{{{right}}}`?"));
             }
         }
@@ -90,12 +90,12 @@ mod tests {
     use std::process::Command;
 
     fn filled(text: &str) -> String {
-        EvalCommand::parse(text).unwrap().filled("/tmp/c", 7, "a=1")
+        EvalCommand::parse(text).unwrap().filled("out/c", 7, "a=1")
     }
 
     #[test]
     fn placeholders_are_filled_and_the_shells_braces_left() {
-        assert_eq!(filled("eval {checkpoint} --seed {seed} > {point}.log"), "eval /tmp/c --seed 7 > a=1.log");
+        assert_eq!(filled("eval {checkpoint} --seed {seed} > {point}.log"), "eval out/c --seed 7 > a=1.log");
         assert_eq!(
             filled("echo ${seed} {a,b} {} '{\"x\": 1}' {1..3}"),
             "echo ${seed} {a,b} {} '{\"x\": 1}' {1..3}"

@@ -133,7 +133,7 @@ mod tests {
 
     fn run(command: &str) -> Outcome {
         let command = EvalCommand::parse(command).unwrap();
-        evaluate(&command, (Path::new("/tmp/my point"), 3, "a=1"), &|| false).unwrap()
+        evaluate(&command, (Path::new("my point"), 3, "a=1"), &|| false).unwrap()
     }
 
     fn failed(command: &str) -> String {
@@ -150,7 +150,7 @@ mod tests {
         };
         assert_eq!((score.score, score.metrics["steps"]), (0.5, 3.0));
         let said = run(
-            "test {checkpoint} = '/tmp/my point' && test \"$SKILLWELD_CHECKPOINT\" = {checkpoint} && echo $((SKILLWELD_SEED + {seed}))",
+            "test {checkpoint} = 'my point' && test \"$SKILLWELD_CHECKPOINT\" = {checkpoint} && echo $((SKILLWELD_SEED + {seed}))",
         );
         assert!(matches!(&said, Outcome::Scored(score) if score.score == 6.0), "{said:?}");
     }
