@@ -11,6 +11,7 @@ mod pytorch;
 mod raw_client;
 mod recipes;
 mod report;
+mod sweep;
 mod tasks;
 mod torch;
 
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Measure against this program instead of running the criterion benches.
     #[arg(long, value_enum)]
     peer: Option<Peer>,
+    /// Measure a sweep of nine points against single merges.
+    #[arg(long, conflicts_with = "peer")]
+    sweep: bool,
     /// How often everything runs, the contestants taking turns.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
@@ -59,6 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Peer::Openpi) => openpi::run(args.rounds.max(1)),
         Some(Peer::Fusionbench) => fusionbench::run(&args.only),
         Some(Peer::Torch) => torch::run(),
+        None if args.sweep => sweep::run(args.rounds.max(1)),
         None => {
             // The benches load the plugins as a merge does: from shared libraries.
             plugins::build(true, &[])?;

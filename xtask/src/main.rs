@@ -14,6 +14,7 @@ mod packages;
 mod plugins;
 mod process;
 mod python;
+mod ray;
 mod setup;
 mod test;
 

@@ -13,15 +13,15 @@ use crate::process::{announce, command, output, root, run as run_command, target
 use crate::{demo, setup};
 
 /// A virtual environment below the target directory.
-struct Environment {
-    name: &'static str,
-    what: &'static str,
+pub(crate) struct Environment {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
     /// Files that say what belongs into it: it is made anew when they change.
-    described_by: &'static [&'static str],
+    pub(crate) described_by: &'static [&'static str],
     /// Made of the system's Python, whose packages it sees.
-    of_the_system: bool,
+    pub(crate) of_the_system: bool,
     /// Arguments of `pip install`, one call each.
-    installs: &'static [&'static [&'static str]],
+    pub(crate) installs: &'static [&'static [&'static str]],
 }
 
 const EXAMPLES: Environment = Environment {
@@ -52,7 +52,7 @@ impl Environment {
         target_dir().join(self.name)
     }
 
-    fn python(&self) -> PathBuf {
+    pub(crate) fn python(&self) -> PathBuf {
         self.dir().join("bin/python")
     }
 
@@ -72,7 +72,7 @@ impl Environment {
         had.is_ok_and(|had| self.wanted().is_ok_and(|wanted| had == wanted))
     }
 
-    fn install(&self) -> Result<()> {
+    pub(crate) fn install(&self) -> Result<()> {
         if self.is_installed() {
             return Ok(());
         }

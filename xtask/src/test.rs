@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::process::{announce, cargo, run as run_command};
-use crate::{docs, plugins, python, setup};
+use crate::{docs, plugins, python, ray, setup};
 
 pub(crate) fn run() -> Result<()> {
     // Tests load the plugins as a user does: from shared libraries beside the binary. The whole workspace at once, so that
@@ -29,5 +29,7 @@ pub(crate) fn run() -> Result<()> {
     announce("all tests of the crates");
     run_command(cargo().args(["test", "--workspace"]))?;
     docs::write(true)?;
-    python::test(&plugins::profile_dir(false).join("skillweld"))
+    let skillweld = plugins::profile_dir(false).join("skillweld");
+    python::test(&skillweld)?;
+    ray::test(&skillweld)
 }

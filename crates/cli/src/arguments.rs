@@ -10,7 +10,7 @@ use skillweld_linalg::Threads;
 
 use crate::{
     completions, diff, export, extract_lora, inspect, materialize, merge, plugins, predict, preprocess,
-    report, retain, route, serve,
+    report, retain, route, serve, sweep,
 };
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,8 @@ Examples:
   skillweld merge recipe.yaml merged             merge
   skillweld retain --base pretrained --finetuned skill --alpha 0.8 retained
                                                  a fine-tune that keeps what the policy could
+  skillweld sweep recipe.yaml --set mask.lambda=0.4:0.8:0.1 --eval 'python evaluate.py {checkpoint}' --out sweep
+                                                 the best of many merges
   skillweld inspect merged                       what is in a checkpoint
   skillweld materialize merged --task goal out   one task, as a plain checkpoint
   skillweld report merged --html report.html     what a merge did, as a page
@@ -102,6 +104,7 @@ impl OpeningDevice {
 pub(crate) enum Command {
     Merge(merge::Args),
     Retain(Box<retain::Args>),
+    Sweep(sweep::Args),
     Inspect(inspect::Args),
     Materialize(materialize::Args),
     Report(report::Args),

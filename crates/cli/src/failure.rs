@@ -1,14 +1,28 @@
 //! The last words of a command that failed.
 
+use std::fmt;
 use std::process::ExitCode;
 
 use crate::console::{Console, Tone, paint};
 use crate::interrupt;
 
+/// What was stopped and leaves something behind, in its own words.
+#[derive(Debug)]
+pub(crate) struct Stopped(pub(crate) String);
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stopped; {}", self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// Prints the error on one line, causes included, and says what the process exits with: `code` unless it was interrupted.
 pub(crate) fn report(error: &anyhow::Error, console: Console, code: u8) -> ExitCode {
     if interrupt::requested() {
-        eprintln!("{}", paint(console.error_colour, Tone::Warning, "stopped; nothing was written"));
+        let said = error.downcast_ref::<Stopped>().map_or("nothing was written", |Stopped(said)| said);
+        eprintln!("{}", paint(console.error_colour, Tone::Warning, format!("stopped; {said}")));
         return ExitCode::from(interrupt::EXIT_CODE);
     }
     eprintln!("{} {}", paint(console.error_colour, Tone::Bad, "error:"), sentence(error));

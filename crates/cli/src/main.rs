@@ -27,6 +27,7 @@ mod report;
 mod retain;
 mod route;
 mod serve;
+mod sweep;
 mod tensor_file;
 
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
     match command {
         Command::Merge(args) => merge::run(args, console),
         Command::Retain(args) => retain::run(args, console),
+        Command::Sweep(args) => sweep::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
         Command::Materialize(args) => materialize::run(args, console),
         Command::Report(args) => report::run(args, console),

@@ -7,11 +7,11 @@ mod staged;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use skillweld_gpu::Device;
-use skillweld_merge::recipe::{Documents, Recipe};
+use skillweld_merge::recipe::{Documents, Draft, Recipe, Stage};
 use skillweld_merge::{ActionKind, BaseMode, Control, Models, Plan, PlanSummary, RunOptions};
 use skillweld_plugin_host::{HostHooks, Registry};
 
@@ -34,6 +34,8 @@ Examples:
   skillweld merge recipe.yaml merged --base link
   # with a merge method of your own
   skillweld merge recipe.yaml merged --plugin ./libskillweld_plugin_mine.so
+  # with another value than the recipe's
+  skillweld merge recipe.yaml merged --set mask.lambda=0.8
   # one number for a script
   skillweld merge recipe.yaml merged --json | jq .report.masks.selfish_ratio
 
@@ -64,6 +66,9 @@ pub(crate) struct Args {
     /// Where the results of named recipes lie, if the file holds several [default: OUT.stages].
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     stages: Option<PathBuf>,
+    /// Give a field of the recipe, or a placeholder ${FIELD} in it, this value; see `skillweld sweep --help`.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
     /// Print what would happen to every tensor, and write nothing; exit code 1 if a tensor is refused.
     #[arg(long)]
     dry_run: bool,
@@ -120,7 +125,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         progress: &|_| {},
         cancelled: &interrupt::requested,
     };
-    let documents = Documents::read(&args.recipe)?;
+    let documents = documents(args)?;
     let registry = args.search.discover(console, args.quiet)?;
     let control =
         Control { threads: args.threads.get(), hooks, advance: &|elements| progress.advance(elements) };
@@ -129,6 +134,19 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         [only] => merging.single(&only.recipe, device),
         _ => staged::run(&merging, documents, device),
     }
+}
+
+/// The recipes of the file; one, where `--set` gives it values.
+fn documents(args: &Args) -> anyhow::Result<Documents> {
+    if args.set.is_empty() {
+        return Ok(Documents::read(&args.recipe)?);
+    }
+    let settings = args.set.iter().map(|set| {
+        set.split_once('=')
+            .with_context(|| format!("--set {set}: write FIELD=VALUE, such as mask.lambda=0.6"))
+    });
+    let recipe = Draft::read(&args.recipe)?.recipe(&settings.collect::<anyhow::Result<Vec<_>>>()?)?;
+    Ok(Documents { stages: vec![Stage { name: None, recipe, needs: Vec::new() }] })
 }
 
 /// What every merge of one run shares.
@@ -148,7 +166,7 @@ impl Merging<'_> {
         let models = Models::open(recipe)?;
         let plan = self.plan(recipe, &models)?;
         let device = device.wait()?;
-        let options = RunOptions { force: args.force, base: args.base.into() };
+        let options = RunOptions { force: args.force, base: args.base.into(), ..RunOptions::default() };
         if args.dry_run {
             return self.show(&plan, options);
         }

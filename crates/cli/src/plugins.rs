@@ -60,6 +60,12 @@ pub(crate) struct Search {
 }
 
 impl Search {
+    /// The paths given, for somebody in another folder.
+    pub(crate) fn absolute(&self) -> Vec<String> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        self.extra.iter().map(|path| absolute(path).to_string_lossy().into_owned()).collect()
+    }
+
     /// Loads all plugins; those that cannot be used are named in warnings, unless `quiet`.
     pub(crate) fn discover(&self, console: Console, quiet: bool) -> anyhow::Result<Registry> {
         let registry = Registry::discover(&self.extra)?;

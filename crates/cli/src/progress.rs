@@ -59,6 +59,22 @@ impl Progress {
         self.bar.enable_steady_tick(std::time::Duration::from_millis(200));
     }
 
+    /// Shows how many of so many evaluations are done.
+    pub(crate) fn count(&self, all: usize, done: usize) {
+        self.bar.reset();
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+        if let Ok(style) = ProgressStyle::with_template("  {bar:24.green/8} {pos} of {len}  {msg}") {
+            self.bar.set_style(style.progress_chars("━━╌"));
+        }
+        self.bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    }
+
+    /// Says what is being done.
+    pub(crate) fn message(&self, what: String) {
+        self.bar.set_message(what);
+    }
+
     pub(crate) fn advance(&self, elements: u64) {
         self.bar.inc(elements);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use skillweld_merged::MergedCheckpoint;
 use skillweld_merged::layout::STATISTICS;
@@ -21,6 +21,27 @@ pub struct Models {
     pub(crate) all: Vec<Model>,
     /// Key family of the base, or of the first model.
     pub(crate) family: Family,
+    /// What the plans so far have found out.
+    pub(crate) compared: Compared,
+}
+
+/// Which tensors hold the same bits, as far as anybody asked: several plans over the same models compare them once.
+#[derive(Debug, Default)]
+pub(crate) struct Compared(Mutex<HashMap<[(usize, usize); 2], bool>>);
+
+impl Compared {
+    /// True when two views hold the same bytes. Both look at files of the models that own this memory.
+    pub(crate) fn same_bits(&self, a: &TensorView<'_>, b: &TensorView<'_>) -> bool {
+        let place = |view: &TensorView<'_>| (view.bytes().as_ptr().addr(), view.bytes().len());
+        let places = [place(a), place(b)];
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known().get(&places) {
+            return *same;
+        }
+        let same = a.bytes() == b.bytes();
+        known().insert(places, same);
+        same
+    }
 }
 
 /// One model.
@@ -182,7 +203,7 @@ impl Models {
             }
         }
         let family = family.unwrap_or(Family::Llm);
-        Ok(Self { all, family })
+        Ok(Self { all, family, compared: Compared::default() })
     }
 }
 

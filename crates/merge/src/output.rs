@@ -24,6 +24,8 @@ pub(crate) struct Outputs {
     files: Vec<OutputFile>,
     /// In the plan's order.
     slots: Vec<Slots>,
+    /// Files are soon removed: they are neither hashed nor synced.
+    temporary: bool,
 }
 
 #[derive(Debug)]
@@ -121,8 +123,11 @@ impl Outputs {
         dir: &Path,
         plan: &Plan<'_>,
         base: &BaseFiles<'_>,
+        temporary: bool,
     ) -> Result<(Self, Vec<Slot>), MergeError> {
-        Self::create_cut(dir, plan, base, Cut::default())
+        let (mut outputs, rescalers) = Self::create_cut(dir, plan, base, Cut::default())?;
+        outputs.temporary = temporary;
+        Ok((outputs, rescalers))
     }
 
     /// [`create`](Self::create) for a merge that is cut in other places.
@@ -154,7 +159,7 @@ impl Outputs {
             _ => OutputFile::create(dir, (stem, stem), specs, cut),
         };
         let files = layout.files.into_iter().map(create);
-        Ok((Self { cut, files: files.collect::<Result<_, _>>()?, slots }, rescalers))
+        Ok((Self { cut, files: files.collect::<Result<_, _>>()?, slots, temporary: false }, rescalers))
     }
 
     /// Where everything is cut.
@@ -170,13 +175,18 @@ impl Outputs {
     /// Writes a part of a tensor and hashes it.
     pub(crate) fn write(&self, slot: Slot, offset_bytes: usize, bytes: &[u8]) -> Result<(), MergeError> {
         let file = &self.files[slot.file];
-        file.hashes[slot.tensor].fill(offset_bytes, bytes);
+        if !self.temporary {
+            file.hashes[slot.tensor].fill(offset_bytes, bytes);
+        }
         Ok(file.writer.write_at(slot.tensor, offset_bytes as u64, bytes)?)
     }
 
     /// Keeps sending written pages to the disk until `done`, half of the time at most: writers wait while a file is
     /// synced. Whoever sets `done` unparks this thread.
     pub(crate) fn sync_until(&self, done: &AtomicBool) -> Result<(), MergeError> {
+        if self.temporary {
+            return Ok(());
+        }
         let mut pause = MIN_SYNC_PAUSE;
         while !done.load(Ordering::Relaxed) {
             std::thread::park_timeout(pause);
@@ -210,6 +220,14 @@ impl Outputs {
             file.writer.finish()?;
         }
         Ok(hashes)
+    }
+
+    /// Checks that everything was written; for files that will soon be removed.
+    pub(crate) fn finish_unsynced(self) -> Result<(), MergeError> {
+        for file in self.files {
+            file.writer.finish_unsynced()?;
+        }
+        Ok(())
     }
 }
 

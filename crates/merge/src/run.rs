@@ -13,7 +13,7 @@ use skillweld_plugin_host::Method;
 use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash};
 use skillweld_tensor::{Dtype, convert};
 
-use crate::base_files::{BaseMode, KeptBase};
+use crate::base_files::{BaseFiles, BaseMode, KeptBase};
 use crate::block_distances::block_distances;
 use crate::execute::{Control, Executed, HashBook, execute};
 use crate::measure::Measures;
@@ -36,6 +36,9 @@ pub struct RunOptions {
     pub force: bool,
     /// How a merge with masks keeps Θ₀.
     pub base: BaseMode,
+    /// The output is used at once and then removed: nothing is hashed, nothing waits for the disk, and inputs stay mapped
+    /// for the next merge of the same [`Models`](crate::Models). The tensors are those of any other merge.
+    pub temporary: bool,
 }
 
 /// What [`Plan::write`] wrote.
@@ -92,13 +95,17 @@ impl Plan<'_> {
         self.check_base(options.base)?;
         guard_output(out, options.force, &self.inputs())?;
         let dir = OutputDir::create(out, options.force)?;
-        let Written { report, provenance } = self.write_with(dir.path(), options.base, control, fork)?;
+        let Written { report, provenance } = self.write_with(dir.path(), options, control, fork)?;
         if let Some(statistics) = &self.statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
         side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
         control.check()?;
-        dir.commit()?;
+        if options.temporary {
+            dir.commit_unsynced()?;
+        } else {
+            dir.commit()?;
+        }
         Ok(report)
     }
 
@@ -109,13 +116,13 @@ impl Plan<'_> {
     /// As [`run`](Self::run). What was written up to then stays: use it inside an [`OutputDir`].
     pub fn write(&self, dir: &Path, control: &Control<'_>) -> Result<Written, MergeError> {
         self.check()?;
-        self.write_with::<Device>(dir, BaseMode::Copy, control, None)
+        self.write_with::<Device>(dir, RunOptions::default(), control, None)
     }
 
     fn write_with<F: Fork>(
         &self,
         dir: &Path,
-        base_mode: BaseMode,
+        options: RunOptions,
         control: &Control<'_>,
         fork: Option<&F>,
     ) -> Result<Written, MergeError> {
@@ -123,28 +130,33 @@ impl Plan<'_> {
             Some(expert) => subspaces(self, expert, control.threads)?,
             None => Vec::new(),
         };
-        let hashes = self.hash_book();
+        let temporary = options.temporary;
+        let hashes = if temporary { HashBook::default() } else { self.hash_book() };
         let measures = Measures::new(self.tensors.len());
-        let base = self.place_base(dir, base_mode)?;
-        let (outputs, rescaler_slots) = Outputs::create(dir, self, &base)?;
+        let base = self.place_base(dir, options.base)?;
+        let (outputs, rescaler_slots) = Outputs::create(dir, self, &base, temporary)?;
         let Executed { rescalers, device } = execute(self, &outputs, control, &hashes, &measures, fork)?;
         for (slot, rescaler) in rescaler_slots.iter().zip(rescalers.iter().flatten()) {
             outputs.write(*slot, 0, &rescaler.to_le_bytes())?;
         }
-        let input_hashes = self.input_hashes(&hashes, control.threads)?;
-        let in_base = self.tensors_in_base(&base).into_iter();
-        let in_base: Vec<_> = in_base.map(|(key, view)| (key, view, hashes.finish(&view))).collect();
-        let mut output_hashes = std::thread::scope(|scope| {
-            // Unmapping gigabytes takes the processor's time, the last sync the disk's.
-            // Without a thread for it the process does it when it ends.
-            let release = || self.release_inputs(control.threads);
-            let _ = std::thread::Builder::new().spawn_scoped(scope, release);
-            outputs.finish(&in_base)
-        })?;
-        self.write_base_index(dir, &base)?;
-        if !subspaces.is_empty() {
-            output_hashes.insert(stem::ROUTER, write_router(dir, &subspaces)?);
-        }
+        let (input_hashes, output_hashes) = if temporary {
+            outputs.finish_unsynced()?;
+            self.write_rest(dir, &base, &subspaces)?;
+            (Vec::new(), BTreeMap::new())
+        } else {
+            let input_hashes = self.input_hashes(&hashes, control.threads)?;
+            let in_base = self.tensors_in_base(&base).into_iter();
+            let in_base: Vec<_> = in_base.map(|(key, view)| (key, view, hashes.finish(&view))).collect();
+            let mut output_hashes = std::thread::scope(|scope| {
+                // Unmapping gigabytes takes the processor's time, the last sync the disk's.
+                // Without a thread for it the process does it when it ends.
+                let release = || self.release_inputs(control.threads);
+                let _ = std::thread::Builder::new().spawn_scoped(scope, release);
+                outputs.finish(&in_base)
+            })?;
+            output_hashes.extend(self.write_rest(dir, &base, &subspaces)?);
+            (input_hashes, output_hashes)
+        };
         side_files::copy(self, dir)?;
         let distances = block_distances(self, &measures, control.threads)?;
         let mut report = Report::new(self, &measures, rescalers.as_deref(), distances);
@@ -154,7 +166,25 @@ impl Plan<'_> {
         if let Some(base) = self.base_provenance(base.kept, &input_hashes)? {
             provenance["base"] = base;
         }
+        if temporary {
+            provenance["temporary"] = true.into();
+        }
         Ok(Written { report, provenance })
+    }
+
+    /// What comes beside the executor's files: the index over files of the base, and the router's subspaces, whose hash
+    /// it gives.
+    fn write_rest(
+        &self,
+        dir: &Path,
+        base: &BaseFiles<'_>,
+        subspaces: &[Subspace],
+    ) -> Result<Option<(&'static str, Hash)>, MergeError> {
+        self.write_base_index(dir, base)?;
+        if subspaces.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((stem::ROUTER, write_router(dir, subspaces)?)))
     }
 
     /// Accounts for every input tensor.

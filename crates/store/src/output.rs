@@ -88,11 +88,7 @@ impl OutputDir {
     /// appeared under the final name since [`OutputDir::create`].
     pub fn commit(self) -> Result<PathBuf, StoreError> {
         sync_tree(&self.partial)?;
-        if self.replace {
-            self.exchange()?;
-        } else {
-            self.rename()?;
-        }
+        self.put_in_place()?;
         let parent = self.partial.parent().unwrap_or(Path::new("."));
         sync(parent)?;
         for dir in &self.made {
@@ -101,6 +97,20 @@ impl OutputDir {
         }
         // Drop now removes whatever lies under the partial name: nothing, or the old output.
         Ok(self.final_path.clone())
+    }
+
+    /// As [`commit`](Self::commit), for an output that will soon be removed: nothing waits for the disk, and a loss of
+    /// power may take any part of it.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_unsynced(self) -> Result<PathBuf, StoreError> {
+        self.put_in_place()?;
+        Ok(self.final_path.clone())
+    }
+
+    fn put_in_place(&self) -> Result<(), StoreError> {
+        if self.replace { self.exchange() } else { self.rename() }
     }
 
     fn rename(&self) -> Result<(), StoreError> {

@@ -39,7 +39,7 @@ impl Row {
         }
     }
 
-    fn wall_s(&self) -> f64 {
+    pub(crate) fn wall_s(&self) -> f64 {
         self.median(|cost| cost.wall_s)
     }
 

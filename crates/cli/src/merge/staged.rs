@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::bail;
 use serde_json::json;
 use skillweld_merge::recipe::{Documents, Stage};
-use skillweld_merge::{BaseMode, Models, RunOptions, StageState, Stages};
+use skillweld_merge::{Models, RunOptions, StageState, Stages};
 
 use super::{Merging, is_refused, plan_page};
 use crate::Outcome;
@@ -87,12 +87,12 @@ impl<'s> Place<'s> {
             Some(name) => Self {
                 name: Some(name),
                 out: stages.place(name),
-                options: RunOptions { force: true, base: BaseMode::default() },
+                options: RunOptions { force: true, ..RunOptions::default() },
             },
             None => Self {
                 name: None,
                 out: args.out.clone(),
-                options: RunOptions { force: args.force, base: args.base.into() },
+                options: RunOptions { force: args.force, base: args.base.into(), ..RunOptions::default() },
             },
         }
     }

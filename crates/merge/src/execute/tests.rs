@@ -166,7 +166,7 @@ fn a_panic_of_a_worker_comes_out() {
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
     let plan = Plan::new(&recipe, &models, &registry, &Control::SILENT).unwrap();
-    let (outputs, _) = Outputs::create(dir.path(), &plan, &BaseFiles::written()).unwrap();
+    let (outputs, _) = Outputs::create(dir.path(), &plan, &BaseFiles::written(), false).unwrap();
     let advance = |_| panic!("a mistake in the caller's progress bar");
     let control = Control { threads: Threads::ONE, hooks: HostHooks::SILENT, advance: &advance };
     let measures = Measures::new(plan.tensors.len());

@@ -13,7 +13,7 @@ use super::build::Context;
 use super::check::{Named, agree_in_shape, identical, subject};
 use super::{Action, Part, Plan, PlannedTensor, router};
 use crate::MergeError;
-use crate::models::Model;
+use crate::models::{Model, Models};
 use crate::recipe::{ActionExpertChoice, RouterSpec};
 use crate::source::Source;
 
@@ -105,7 +105,7 @@ pub(super) fn plan<'a>(
     let mut plan = ExpertPlan { blocks, head_blocks, router: None };
     let named: Vec<_> = experts.iter().map(|model| model.name.as_str()).zip(heads.iter().copied()).collect();
     plan.router = router::plan(&context.recipe.router, masked, &plan, &named, notes)?;
-    add(tensors, &heads, &experts, "", |key| plan.is_per_task(key));
+    add(context.models, tensors, &heads, &experts, "", |key| plan.is_per_task(key));
     for (prefix, pattern, part) in [
         (
             "proprio_projector.",
@@ -117,7 +117,7 @@ pub(super) fn plan<'a>(
         }),
     ] {
         if let Some(parts) = all_parts(&experts, pattern, false, part)? {
-            add(tensors, &parts, &experts, prefix, |_| false);
+            add(context.models, tensors, &parts, &experts, prefix, |_| false);
         }
     }
     Ok(Some(plan))
@@ -153,6 +153,7 @@ fn all_parts<'a>(
 
 /// Plans every key of one part: per task where `is_head` says so, else averaged.
 fn add<'a>(
+    models: &Models,
     tensors: &mut Vec<PlannedTensor<'a>>,
     parts: &[&'a Checkpoint],
     experts: &[&'a Model],
@@ -193,7 +194,7 @@ fn add<'a>(
                 None => "cannot share this layer: merge experts of one action and proprio size",
             };
             Action::Refuse(format!("{reason}; experts of different embodiments {remedy}"))
-        } else if identical(&named(&sources)) {
+        } else if identical(models, &named(&sources)) {
             Action::Copy(*first)
         } else if first.dtype().is_computable() {
             Action::Average(named(&sources))

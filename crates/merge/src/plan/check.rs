@@ -5,7 +5,7 @@ use skillweld_merged::layout::BLOCK;
 use super::build::Context;
 use super::{Action, Part, Plan, PlannedTensor};
 use crate::MergeError;
-use crate::models::Model;
+use crate::models::{Model, Models};
 use crate::source::{Source, same_bytes};
 
 impl Plan<'_> {
@@ -150,8 +150,9 @@ pub(super) fn is_finite(source: &Source<'_>) -> bool {
     })
 }
 
-/// True when every source holds the same bits. Stops at the first difference, so it costs little unless true.
-pub(super) fn identical(sources: &[Named<'_, '_>]) -> bool {
+/// True when every source holds the same bits. Stops at the first difference, so it costs little unless true; `models`
+/// remember it for the next plan.
+pub(super) fn identical(models: &Models, sources: &[Named<'_, '_>]) -> bool {
     let Some(((_, first), others)) = sources.split_first() else { return true };
     let stored = first.stored();
     !first.is_adapted()
@@ -159,6 +160,6 @@ pub(super) fn identical(sources: &[Named<'_, '_>]) -> bool {
             let view = other.stored();
             !other.is_adapted()
                 && view.dtype() == stored.dtype()
-                && (same_bytes(&view, &stored) || view.bytes() == stored.bytes())
+                && (same_bytes(&view, &stored) || models.compared.same_bits(&view, &stored))
         })
 }

@@ -104,7 +104,7 @@ impl<'a> Context<'a> {
         };
         let not_merged = named.iter().find(|(_, source)| !source.stored().dtype().is_computable());
         if let Some((name, source)) = not_merged {
-            return match identical(&named) {
+            return match identical(self.models, &named) {
                 true => copied(stored_dtype, stored, &named),
                 false => refuse(format!(
                     "{name} has it as {}, which is copied, never merged, and it differs between models; store the same, or a float type, in all of them",
@@ -113,7 +113,7 @@ impl<'a> Context<'a> {
             };
         }
         if is_normalisation_buffer(key) {
-            return match identical(&named) {
+            return match identical(self.models, &named) {
                 true => copied(stored_dtype, stored, &named),
                 false => refuse("normalisation statistics differ between models and must not be interpolated; make them equal first".to_owned()),
             };
@@ -123,12 +123,12 @@ impl<'a> Context<'a> {
             && (self.mask.is_some() || self.recipe.merges_action_experts());
         if no_pretrained_value || (on_task_vectors && (base.is_none() || is_mean)) {
             // No pretrained value to measure a task vector from.
-            return match identical(&present) {
+            return match identical(self.models, &present) {
                 true => copied(copy_dtype, any.stored(), &present),
                 false => Ok(planned(copy_dtype, shape, Action::Average(present))),
             };
         }
-        if on_task_vectors && identical(&named) {
+        if on_task_vectors && identical(self.models, &named) {
             return copied(copy_dtype, stored, &named);
         }
         if self.method.only_matrices() && shape.len() != 2 {

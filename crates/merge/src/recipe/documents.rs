@@ -98,7 +98,7 @@ impl Document {
                 name = Some(text.to_owned());
             }
         }
-        Ok(Self { name, place, recipe: Recipe::of(&root)? })
+        Ok(Self { name, place, recipe: Recipe::from_root(&root)? })
     }
 
     /// Indices of the stages that it names.

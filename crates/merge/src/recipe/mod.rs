@@ -65,7 +65,9 @@
 //! **`modules`** with `default` alone equals its contents written at the top level, its parameters ranking above the
 //! global ones.
 
+mod decimal;
 mod documents;
+mod draft;
 mod error;
 mod extensions;
 mod fields;
@@ -83,7 +85,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
+pub use decimal::Decimal;
 pub use documents::{Documents, Stage};
+pub use draft::Draft;
 pub use error::{Allowed, Place, RecipeError};
 pub use extensions::{
     ActionExpertChoice, ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections,
@@ -172,10 +176,10 @@ impl Recipe {
 
     /// Parses a recipe's text, touching no file.
     pub fn parse(text: &str) -> Result<Recipe, RecipeError> {
-        Recipe::of(&Node::parse(text)?)
+        Self::from_root(&Node::parse(text)?)
     }
 
-    fn of(root: &Node) -> Result<Recipe, RecipeError> {
+    fn from_root(root: &Node) -> Result<Recipe, RecipeError> {
         let top = Fields::open(root, "", FIELDS)?;
         tokenizer::check_chat_template(&top)?;
         let (method, path) = top.require("merge_method", "name one, such as `merge_method: linear`")?;

@@ -145,6 +145,18 @@ impl SafetensorsWriter {
     /// # Errors
     /// [`StoreError::Incomplete`] naming a tensor with bytes missing, [`StoreError::DiskFull`] or [`StoreError::Io`].
     pub fn finish(self) -> Result<WrittenFiles, StoreError> {
+        self.complete(true)
+    }
+
+    /// As [`finish`](Self::finish) without waiting for the disk: for files that will soon be removed.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn finish_unsynced(self) -> Result<WrittenFiles, StoreError> {
+        self.complete(false)
+    }
+
+    fn complete(self, synced: bool) -> Result<WrittenFiles, StoreError> {
         for slot in &self.slots {
             let written_bytes = slot.written_bytes.load(Ordering::Relaxed);
             if written_bytes != slot.len_bytes {
@@ -156,7 +168,9 @@ impl SafetensorsWriter {
                 });
             }
         }
-        self.sync_data()?;
+        if synced {
+            self.sync_data()?;
+        }
         let tensor_bytes = self.slots.iter().map(|slot| slot.len_bytes).sum();
         let mut paths: Vec<PathBuf> = self.shards.into_iter().map(|shard| shard.path).collect();
         if let Some((path, contents)) = self.index {
@@ -164,7 +178,7 @@ impl SafetensorsWriter {
             let write = || {
                 let mut file = File::create(&path)?;
                 file.write_all(text.as_bytes())?;
-                file.sync_all()
+                if synced { file.sync_all() } else { Ok(()) }
             };
             write().map_err(StoreError::write(&path, text.len() as u64))?;
             paths.push(path);

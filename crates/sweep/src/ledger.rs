@@ -1,0 +1,180 @@
+//! What a sweep has found out so far, in a file that survives whatever happens to the process.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::{Axis, Score, SweepError};
+
+/// The ledger's name.
+const FILE: &str = "sweep.json";
+/// Held for as long as a process works in the folder.
+const LOCK: &str = ".lock";
+/// Where checkpoints lie while they are evaluated.
+pub(crate) const POINTS: &str = ".points";
+const FORMAT_VERSION: u32 = 1;
+
+/// What a sweep is about. Evaluations of another one say nothing about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// BLAKE3 of the recipe's text.
+    pub recipe_blake3: String,
+    /// What is swept.
+    pub axes: Vec<Axis>,
+    /// The command, as written.
+    pub eval: String,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The point's label.
+    pub point: String,
+    /// The number of the repeat.
+    pub seed: u64,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A score.
+    Scored(Score),
+    /// Why there is none.
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    format_version: u32,
+    #[serde(flatten)]
+    definition: Definition,
+    trials: Vec<Trial>,
+}
+
+/// The folder of a sweep, locked.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    dir: PathBuf,
+    contents: Contents,
+    _lock: File,
+}
+
+impl Ledger {
+    /// Opens the folder, or makes it. Checkpoints that a killed process left in it are removed.
+    pub(crate) fn open(dir: &Path, definition: Definition, restart: bool) -> Result<Self, SweepError> {
+        fs::create_dir_all(dir).map_err(SweepError::io("create", dir))?;
+        let path = dir.join(FILE);
+        let folder = |problem: String| SweepError::Folder { dir: dir.to_owned(), problem };
+        if !path.exists() {
+            let entries = fs::read_dir(dir).map_err(SweepError::io("read", dir))?;
+            let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| name != LOCK);
+            if let Some(name) = foreign {
+                let name = name.to_string_lossy();
+                return Err(folder(format!(
+                    "is no folder of a sweep (`{name}` lies in it, and no {FILE}); name a new one"
+                )));
+            }
+        }
+        let lock_path = dir.join(LOCK);
+        let lock = File::create(&lock_path).map_err(SweepError::io("create", &lock_path))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(folder("is in use by another sweep; wait for it, or name another folder".to_owned()));
+        }
+        let read = || -> Result<Option<Contents>, SweepError> {
+            if restart || !path.exists() {
+                return Ok(None);
+            }
+            let text = fs::read(&path).map_err(SweepError::io("read", &path))?;
+            serde_json::from_slice(&text).map(Some).map_err(|error| {
+                folder(format!("has a {FILE} that cannot be read ({error}); begin anew with --restart"))
+            })
+        };
+        let contents = match read()? {
+            Some(found) => {
+                if let Some(what) = difference(&found, &definition) {
+                    return Err(SweepError::Changed {
+                        dir: dir.to_owned(),
+                        what,
+                        trials: found.trials.len(),
+                    });
+                }
+                found
+            }
+            None => Contents { format_version: FORMAT_VERSION, definition, trials: Vec::new() },
+        };
+        let left = dir.join(POINTS);
+        if left.exists() {
+            fs::remove_dir_all(&left).map_err(SweepError::io("remove", &left))?;
+        }
+        let ledger = Self { dir: dir.to_owned(), contents, _lock: lock };
+        ledger.save()?;
+        Ok(ledger)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.contents.definition
+    }
+
+    pub(crate) fn outcome(&self, point: &str, seed: u64) -> Option<&Outcome> {
+        let found = self.contents.trials.iter().find(|trial| trial.seed == seed && trial.point == point);
+        found.map(|trial| &trial.outcome)
+    }
+
+    /// Writes an evaluation down; an earlier one of the same point and seed is forgotten.
+    pub(crate) fn record(&mut self, trial: Trial) -> Result<(), SweepError> {
+        let trials = &mut self.contents.trials;
+        trials.retain(|other| other.seed != trial.seed || other.point != trial.point);
+        trials.push(trial);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), SweepError> {
+        let text = serde_json::to_string_pretty(&self.contents).unwrap_or_default();
+        write_whole(&self.dir.join(FILE), &(text + "\n"))
+    }
+}
+
+/// What the sweep in the folder is about that this one is not.
+fn difference(found: &Contents, definition: &Definition) -> Option<String> {
+    let Definition { recipe_blake3, axes, eval } = &found.definition;
+    if found.format_version != FORMAT_VERSION {
+        return Some(format!("format version {}", found.format_version));
+    }
+    if *recipe_blake3 != definition.recipe_blake3 {
+        return Some("another recipe (its text has changed)".to_owned());
+    }
+    if *axes != definition.axes {
+        let sets = axes.iter().map(|axis| format!("--set {}={}", axis.field, axis.values.join(",")));
+        return Some(format!("other values ({})", sets.collect::<Vec<_>>().join(" ")));
+    }
+    (*eval != definition.eval).then(|| format!("another evaluation (--eval '{eval}')"))
+}
+
+/// Writes a file that appears complete or not at all, and is then on the disk.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), SweepError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&new);
+        SweepError::io("write", path)(error)
+    })
+}
