@@ -75,6 +75,7 @@ impl Matrix {
             offset: 0,
             len: out.len(),
             experts: &experts,
+            statistics: &[],
             base: None,
             merged: None,
             seed: 0,
@@ -90,7 +91,7 @@ fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let dense = arguments.first().is_some_and(|path| path == "dense");
-    let chosen = |method: &&str| arguments.len() < 2 || arguments[1..].iter().any(|name| name == method);
+    let chosen = |method: &&&str| arguments.len() < 2 || arguments[1..].iter().any(|name| name == **method);
     let registry = plugins();
     let matrices: Vec<Matrix> = LAYER.iter().map(|&matrix| Matrix::new(matrix, dense)).collect();
     let mut results = BTreeMap::new();

@@ -104,6 +104,7 @@ fn run(
         offset: 0,
         len,
         experts: &blocks,
+        statistics: &[],
         base,
         merged: None,
         seed,

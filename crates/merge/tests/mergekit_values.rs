@@ -145,13 +145,14 @@ fn what_drops_at_random_keeps_the_norm_of_every_tensor() {
     for name in ["dare_linear_norm", "dare_ties_norm", "della_linear_norm", "della_norm"] {
         let (merged, expected, _) = run(name);
         for key in merged.keys() {
-            let base = tensor(&base, key);
-            let norm =
-                |of: &Checkpoint| (tensor(of, key) - &base).iter().map(|x| f64::from(x.abs())).sum::<f64>();
+            let original = tensor(&base, key);
+            let norm = |of: &Checkpoint| {
+                (tensor(of, key) - &original).iter().map(|x| f64::from(x.abs())).sum::<f64>()
+            };
             let (ours, theirs) = (norm(&merged), norm(&expected));
             if theirs == 0.0 {
                 // It drew none of the eight entries of a vector: there was nothing to scale.
-                assert!(name == "della_linear_norm" && tensor(&base, key).len() == 8, "{name} {key}");
+                assert!(name == "della_linear_norm" && original.len() == 8, "{name} {key}");
                 continue;
             }
             // Differences of weights of size 1 in f32.

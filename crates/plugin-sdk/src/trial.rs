@@ -22,13 +22,16 @@ pub struct Trial {
     key: &'static str,
 }
 
+/// B, A and their rank.
+type TrialFactors = (Vec<f32>, Vec<f32>, usize);
+
 #[derive(Default)]
 struct TrialTensor {
     /// Empty: as many elements in one dimension.
     shape: Vec<u64>,
     experts: Vec<Vec<f32>>,
-    /// B, A and their rank, for experts that come as factors.
-    factors: Vec<Option<(Vec<f32>, Vec<f32>, usize)>>,
+    /// Of experts that come as factors.
+    factors: Vec<Option<TrialFactors>>,
     /// One an expert, or none.
     statistics: Vec<Vec<f32>>,
     base: Option<Vec<f32>>,

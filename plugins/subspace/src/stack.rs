@@ -16,7 +16,7 @@ use crate::rank::{Basis, Rank, above, beside, leading, spectrum};
 /// The experts of a matrix as they come.
 pub(crate) enum Experts<'a> {
     /// All as factors, whose singular values count above so much of the largest.
-    Factored(Stack, f64),
+    Factored(Box<Stack>, f64),
     /// Multiplied out where they came as factors.
     Dense(Vec<CowArray<'a, f32, Ix2>>),
 }
@@ -30,7 +30,7 @@ impl<'a> Experts<'a> {
                 block.path("factored");
                 let factors = factors.into_iter().map(|factors| factor_matrices(factors, shape));
                 let factors = factors.collect::<Result<Vec<_>>>()?;
-                Ok(Self::Factored(Stack::new(&factors, shape), tolerance))
+                Ok(Self::Factored(Box::new(Stack::new(&factors, shape)), tolerance))
             }
             _ => {
                 block.path("dense");

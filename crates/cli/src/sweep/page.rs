@@ -34,7 +34,7 @@ pub(crate) fn page(
     for point in &summary.points {
         let tone = if point.best { Tone::Strong } else { Tone::Plain };
         let value = |value: Option<f64>| number(value.map_or_else(|| "–".to_owned(), figure));
-        let mut row: Vec<_> = point.settings.values().map(|value| number(value)).collect();
+        let mut row: Vec<_> = point.settings.values().map(number).collect();
         let mean = point.mean.map_or_else(|| "–".to_owned(), figure);
         row.push(cell(tone, mean).set_alignment(comfy_table::CellAlignment::Right));
         if repeated {
