@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use serde_json::{Map, Value};
-use skillweld_plugin_host::{BlockInputs, Bound as BoundMethod, ExpertBlock, HostHooks, Method, PluginError};
+use skillweld_plugin_host::{
+    BlockInputs, Bound as BoundMethod, ExpertBlock, HostHooks, Method, PluginError, flags,
+};
 use skillweld_spelling::nearest;
 
 use crate::{Error, error, registry};
@@ -44,6 +46,18 @@ pub(crate) fn merge_arrays<'py>(
         if let Some(element) = values.iter().position(|value| !value.is_finite()) {
             return Err(Error::new_err(format!("{name} holds NaN or infinity, first at element {element}")));
         }
+    }
+    if method.has(flags::NEEDS_STATISTICS) {
+        return Err(Error::new_err(format!(
+            "merge method `{}` weighs experts by statistics from files: use `merge` with a recipe",
+            method.id()
+        )));
+    }
+    if method.only_matrices() && shape.len() != 2 {
+        return Err(Error::new_err(format!(
+            "merge method `{}` merges matrices alone, not arrays of shape {shape:?}",
+            method.id()
+        )));
     }
     if method.needs_base_model() && base.is_none() {
         return Err(Error::new_err(format!("merge method `{}` needs a base", method.id())));

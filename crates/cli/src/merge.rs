@@ -131,7 +131,10 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
         Control { threads: args.threads.get(), hooks, advance: &|elements| progress.advance(elements) };
     let merging = Merging { args, console, progress: &progress, registry: &registry, control };
     match &documents.stages[..] {
-        [only] => merging.single(&only.recipe, device),
+        [only] => {
+            ensure!(args.stages.is_none(), "--stages is for files of several recipes; this one holds one");
+            merging.single(&only.recipe, device)
+        }
         _ => staged::run(&merging, documents, device),
     }
 }

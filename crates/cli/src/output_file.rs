@@ -1,10 +1,10 @@
 //! One file of text as a command's output: complete under its name or not there at all.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use skillweld_store::replace_file;
 
 /// Refuses a `path` that [`write()`] would refuse: before the work, not after it.
 pub(crate) fn check(path: &Path, ending: &str, force: bool) -> Result<()> {
@@ -23,14 +23,5 @@ pub(crate) fn check(path: &Path, ending: &str, force: bool) -> Result<()> {
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = parent.join(format!(".{name}.partial-{}", std::process::id()));
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // Half a file is of no use to anybody.
-        let _ = fs::remove_file(&partial);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
+    Ok(replace_file(path, text.as_bytes())?)
 }

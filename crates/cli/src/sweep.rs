@@ -162,14 +162,15 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     });
     progress.finish();
     let local = local.transpose()?;
-    let cluster = match args.engine {
-        Place::Local => None,
-        Place::Ray => Some(Ray::connect(&args.out, &args.recipe, &command, ray_options(args))?),
-    };
     ensure!(!interrupt::requested(), "stopped");
 
     let repeats = (args.seeds.get(), args.restart);
     let sweep = Sweep::open(&args.out, &draft, axes.clone(), &command, repeats)?;
+    // Not before the folder is ours: it stops what an earlier sweep of this folder left running.
+    let cluster = match args.engine {
+        Place::Local => None,
+        Place::Ray => Some(Ray::connect(&args.out, &args.recipe, &command, ray_options(args))?),
+    };
     let (all, scored) = sweep.progress();
     if !args.quiet && scored > 0 {
         console.note(&format!("{scored} of {all} evaluations are there already"));

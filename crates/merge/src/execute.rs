@@ -159,7 +159,7 @@ impl<'a> Executor<'a> {
         let threads = self.control.threads;
         let numel = |index: &usize| self.plan.tensors[*index].numel();
         let (large, mut small): (Vec<usize>, Vec<usize>) = (0..self.plan.tensors.len()).partition(|index| {
-            let whole = self.worked(*index).is_some_and(|work| work.merges_whole());
+            let whole = self.worked(*index).is_some_and(|work| work.whole());
             threads.count() > 1 && !whole && numel(index) > self.cut().shared_from
         });
         for index in large {
@@ -241,7 +241,8 @@ impl<'a> Executor<'a> {
             (self.control.advance)(slab.len() as u64);
             return Ok(());
         }
-        let Buffers { inputs, outputs } = buffers;
+        let _room = work.whole().then(|| self.room.take(slab.len()));
+        let Buffers { inputs, outputs } = &mut *buffers;
         let sampled = pass.sample > 1 && !work.whole();
         let work = if sampled { Worked { hashes: None, ..*work } } else { *work };
         work.load_slab(slab, inputs)?;
@@ -254,6 +255,9 @@ impl<'a> Executor<'a> {
                 pass.settle();
                 break;
             }
+        }
+        if work.whole() {
+            buffers.shrink(self.cut().whole_room);
         }
         (self.control.advance)(slab.len() as u64);
         Ok(())

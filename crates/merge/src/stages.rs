@@ -300,6 +300,9 @@ fn model_files(recipe: &Recipe) -> Result<Vec<(String, PathBuf)>, MergeError> {
         if nested.is_dir() {
             add_files(&format!("{written}/{ADAPTER}"), &nested, &mut files)?;
         }
+        if let (Some(path), Some((written, _))) = (recipe.locate_statistics(index)?, &model.statistics) {
+            add_files(&written.display().to_string(), &path, &mut files)?;
+        }
         if let (Some(path), Some(written)) = (adapter, &model.adapter) {
             add_files(&written.display().to_string(), &path, &mut files)?;
             if path.file_name().is_some_and(|name| name == ADAPTER)

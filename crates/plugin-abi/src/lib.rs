@@ -62,7 +62,7 @@ pub mod flags {
     /// asks for a base model. Since 1.3.
     pub const OPTIONAL_BASE: u64 = 1 << 8;
     /// Every row of the output depends on the same row of the inputs (and on totals): the host may cut tensors between
-    /// rows. A row is what lies under one index of the first axis; a vector is one row. Older hosts refuse it.
+    /// rows. A row is what lies under one index of the first axis; a vector is one row. Since 1.3; older hosts refuse it.
     pub const ROWS: u64 = 1 << 9;
     /// Merge methods: wants statistics of every expert ([`Tensor::statistics`](crate::Tensor::statistics)). The host takes
     /// them from files that the user names, and averages tensors that no expert has statistics of. Since 1.3; an older
@@ -285,7 +285,7 @@ pub struct Tensor {
     /// Inner dimension of the factors; 0 when dense.
     pub rank: u64,
     /// With [`flags::NEEDS_STATISTICS`]: what the expert's owner measured of this tensor, else null. For
-    /// [`flags::ELEMENTWISE`] one value an element, [`Call::len`] of them; for [`flags::MATRIX`] and a tensor of m × n the
+    /// [`flags::ELEMENTWISE`] and [`flags::ROWS`] one value an element, [`Call::len`] of them; for [`flags::MATRIX`] and a tensor of m × n the
     /// whole n × n matrix of its inputs, row-major. Finite; nothing else is checked. Since 1.3.
     pub statistics: *const f32,
     /// Length of `statistics`.

@@ -169,7 +169,7 @@ unsafe extern "C" fn plan<P: Passes>(
             if (*plan).size as usize >= offset_of!(abi::Plan, whole) {
                 (*plan).sample = wanted.sample.map(|sample| sample as u64);
             }
-            if (*plan).size as usize >= size_of::<abi::Plan>() {
+            if (*plan).size as usize >= offset_of!(abi::Plan, whole) + size_of::<u64>() {
                 (*plan).whole = u64::from(wanted.whole);
             } else if wanted.whole {
                 return Err("with these parameters the method needs whole tensors, which this program only hands out \

@@ -216,8 +216,9 @@ impl State {
         let out = self.stage()?;
         let checkpoint = out.path().join(CHECKPOINT);
         let previous = self.dir.join(PREVIOUS);
-        let is_whole = || Ok::<_, RetainError>(of_policy(&previous)? == *self.ledger.contents_after(count));
-        let from_previous = count > 0 && previous.is_dir() && is_whole()?;
+        // Damaged, it is of no use: the chain is then replayed.
+        let is_whole = || of_policy(&previous).is_ok_and(|kept| kept == *self.ledger.contents_after(count));
+        let from_previous = count > 0 && previous.is_dir() && is_whole();
         if count == 0 {
             self.link_base(out.path())?;
         } else if from_previous {

@@ -74,7 +74,9 @@ impl Ledger {
         let folder = |problem: String| SweepError::Folder { dir: dir.to_owned(), problem };
         if !path.exists() {
             let entries = fs::read_dir(dir).map_err(SweepError::io("read", dir))?;
-            let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| name != LOCK);
+            // Killed while it was first written, a sweep leaves the ledger under its other name.
+            let ours = |name: &std::ffi::OsString| name == LOCK || *name == *format!(".{FILE}.new");
+            let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| !ours(name));
             if let Some(name) = foreign {
                 let name = name.to_string_lossy();
                 return Err(folder(format!(

@@ -110,10 +110,10 @@ impl<'a> Local<'a> {
 
     fn run_options(&self, plan: &Plan<'_>) -> RunOptions {
         let temporary = self.options.points == Points::Temporary;
-        // Whatever saves writing Θ₀ again; merges without masks have nothing to save.
-        let modes = [BaseMode::Link, BaseMode::Reference];
-        let base = modes.into_iter().find(|mode| temporary && plan.check_base(*mode).is_ok());
-        RunOptions { force: !temporary, base: base.unwrap_or_default(), temporary }
+        // Links save writing Θ₀ again; merges without masks have nothing to save. Whoever evaluates finds all weights there.
+        let links = temporary && plan.check_base(BaseMode::Link).is_ok();
+        let base = if links { BaseMode::Link } else { BaseMode::Copy };
+        RunOptions { force: !temporary, base, temporary }
     }
 
     /// Merges a point into `out` as `skillweld merge` does, in place of an earlier output.
@@ -128,7 +128,10 @@ impl<'a> Local<'a> {
 
 /// Both recipes name the same models by the same names.
 fn same_models(a: &Recipe, b: &Recipe) -> bool {
-    let same = |a: &Model, b: &Model| (&a.name, &a.path, &a.adapter) == (&b.name, &b.path, &b.adapter);
+    let measured = |model: &Model| model.statistics.as_ref().map(|(path, _)| path.clone());
+    let same = |a: &Model, b: &Model| {
+        (&a.name, &a.path, &a.adapter, measured(a)) == (&b.name, &b.path, &b.adapter, measured(b))
+    };
     a.base == b.base
         && a.models.len() == b.models.len()
         && a.models.iter().zip(&b.models).all(|(a, b)| same(a, b))

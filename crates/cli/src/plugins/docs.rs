@@ -172,7 +172,17 @@ fn flag(name: &'static str) -> Option<&'static str> {
         "elementwise" => {
             "every element depends on the same element of the experts alone, and on statistics: it streams"
         }
-        "matrix" => "sees whole tensors, and takes memory for them",
+        "rows" => {
+            "every row depends on the same row of the experts alone, and on statistics: it streams by rows"
+        }
+        "matrix" => "sees whole matrices, and takes memory for them; other tensors are averaged",
+        "any_shape" => "takes tensors that are no matrices as they are, too",
+        "optional_base" => {
+            "works on task vectors where the recipe has a `base_model`, on weights where it has none"
+        }
+        "needs_statistics" => {
+            "weighs the experts by statistics that you measured: `statistics: PATH` at each model"
+        }
         "low_rank" => "takes LoRA experts as their factors, without multiplying them out",
         "deterministic" => "does not use random numbers",
         "propagates_non_finite" => "NaN and infinity come out as such, where a recipe lets them in",

@@ -192,6 +192,8 @@ impl Executor<'_> {
             || self.pool.take(),
             |buffers, i| {
                 self.control.check()?;
+                // A mask method that wants whole tensors; there is one unit then.
+                let _room = work.whole().then(|| self.room.take(work.tensor.numel()));
                 self.merge_slab(index, &work, &units[i].range, buffers, (Some(&*totals), &mask_totals))?;
                 (self.control.advance)(units[i].range.len() as u64);
                 Ok(())

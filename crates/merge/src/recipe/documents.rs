@@ -49,7 +49,7 @@ impl Documents {
             Recipe::parse(text)?;
         }
         let mut stages = Vec::with_capacity(roots.len());
-        for root in roots {
+        for root in &roots {
             stages.push(Document::of(root)?);
         }
         refuse_doubles(&stages)?;
@@ -82,23 +82,18 @@ struct Document {
 }
 
 impl Document {
-    fn of(mut root: Node) -> Result<Self, RecipeError> {
-        let mut place = root.place("");
-        let mut name = None;
-        if let Yaml::Map(entries) = &mut root.value
-            && let Some(at) = entries.iter().position(|entry| entry.key == "name")
-        {
-            let entry = entries.remove(at);
-            place = entry.value.place("name");
-            if !entry.value.is_null() {
-                let text = entry.value.text("name")?;
-                if let Some(reason) = name_fault(text) {
-                    return Err(RecipeError::StageName { place, name: text.to_owned(), reason });
-                }
-                name = Some(text.to_owned());
-            }
+    fn of(root: &Node) -> Result<Self, RecipeError> {
+        let recipe = Recipe::from_root(root)?;
+        let named = match &root.value {
+            Yaml::Map(entries) => entries.iter().find(|entry| entry.key == "name" && !entry.value.is_null()),
+            _ => None,
+        };
+        let Some(entry) = named else { return Ok(Self { name: None, place: root.place(""), recipe }) };
+        let (name, place) = (entry.value.text("name")?.to_owned(), entry.value.place("name"));
+        match name_fault(&name) {
+            Some(reason) => Err(RecipeError::StageName { place, name, reason }),
+            None => Ok(Self { name: Some(name), place, recipe }),
         }
-        Ok(Self { name, place, recipe: Recipe::from_root(&root)? })
     }
 
     /// Indices of the stages that it names.

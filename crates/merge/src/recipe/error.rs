@@ -75,6 +75,14 @@ pub enum RecipeError {
         /// What is allowed.
         limit_bytes: usize,
     },
+    /// Several recipes where one is wanted.
+    #[error(
+        "the file holds {count} recipes; `skillweld merge` without `--set` takes several, all else takes one: write it into a file of its own"
+    )]
+    Several {
+        /// How many.
+        count: usize,
+    },
     /// Not YAML, or YAML nested, aliased or repeated beyond the limits.
     #[error("the recipe is not usable YAML: {message}")]
     Yaml {

@@ -60,7 +60,7 @@
 //! Which of several entries as large as the smallest kept one `ties` keeps is fixed by PyTorch's *unstable* descending
 //! sort of the whole flattened |τ| (2.15 on the CPU): the same in every run, at any number of threads and instruction
 //! set, but neither the first nor the last of the equal ones, nor anything that a block could know by itself. Skillweld
-//! keeps them all.
+//! keeps as many, chosen by their place in the tensor.
 //!
 //! **`modules`** with `default` alone equals its contents written at the top level, its parameters ranking above the
 //! global ones.
@@ -107,6 +107,8 @@ use yaml::Node;
 
 /// Every field a recipe may have at the top level.
 const FIELDS: &[&str] = &[
+    // What other recipes of the same file call the result.
+    "name",
     "merge_method",
     "base_model",
     "models",

@@ -76,7 +76,10 @@ impl Node {
     /// Reads exactly one YAML document.
     pub(crate) fn parse(text: &str) -> Result<Node, RecipeError> {
         check_size(text)?;
-        serde_saphyr::from_str_with_options(text, options(1)).map_err(unusable)
+        serde_saphyr::from_str_with_options(text, options(1)).map_err(|error| match Node::parse_all(text) {
+            Ok(documents) if documents.len() > 1 => RecipeError::Several { count: documents.len() },
+            _ => unusable(error),
+        })
     }
 
     /// Reads every YAML document of a text; empty ones are passed over.
