@@ -1,7 +1,9 @@
 //! Decompositions by LAPACK, through ndarray-linalg and the system's OpenBLAS.
 
 use ndarray::{Array2, ArrayView2, NdFloat};
-use ndarray_linalg::{Eigh as _, FactorizeC as _, JobSvd, Lapack, QR as _, SVDDC as _, SolveC as _, UPLO};
+use ndarray_linalg::{
+    Eigh as _, FactorizeCInto as _, JobSvd, Lapack, QR as _, SVDDC as _, SolveC as _, UPLO,
+};
 
 use crate::positive_definite::check_pivots;
 use crate::{Eigh, LinalgError, Qr, Svd};
