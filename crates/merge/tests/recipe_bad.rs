@@ -51,7 +51,7 @@ fn messages_name_the_field_the_line_and_the_remedy() {
         ("base-model: x", "unknown field `base-model` in the recipe (line 6); did you mean `base_model`?"),
         (
             "zzz: 1",
-            "unknown field `zzz` in the recipe (line 6); allowed are merge_method, base_model, models,",
+            "unknown field `zzz` in the recipe (line 6); allowed are name, merge_method, base_model, models,",
         ),
         (
             "action_expert: {heads: 1}",
@@ -258,8 +258,8 @@ fn whole_recipes_that_are_refused() {
             "`merge_method` is written twice in one mapping, the second time in line 2; keep one of them",
         ),
         (
-            "merge_method: ties\nmodels: [{model: a}]\n---\nmerge_method: ties",
-            "the recipe is not usable YAML",
+            "merge_method: ties\nmodels: [{model: a}]\n---\nmerge_method: ties\nmodels: [{model: a}]",
+            "the file holds 2 recipes; `skillweld merge` without `--set` takes several",
         ),
         ("merge_method: [", "the recipe is not usable YAML"),
         ("a: *b", "the recipe is not usable YAML"),
