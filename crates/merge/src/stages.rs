@@ -1,7 +1,7 @@
 //! Which stages of a recipe file are done already, and why the others are not.
 //!
 //! A stage is done again when, and only when, something that it depends on has changed: its recipe, a method's library,
-//! Skillweld itself, the content of a file of one of its models, or what it wrote. Times of files decide only whether
+//! Skillweld's version, the content of a file of one of its models, or what it wrote. Times of files decide only whether
 //! their content is hashed again. A stage that is done again and gives what it gave before leaves those after it as they
 //! are.
 

@@ -13,7 +13,8 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.partial"));
     let written = write_synced(&partial, content)
-        .and_then(|()| fs::rename(&partial, path).map_err(StoreError::io("replace", path)));
+        .and_then(|()| fs::rename(&partial, path).map_err(StoreError::io("replace", path)))
+        .and_then(|()| sync_folder(path));
     if written.is_err() {
         let _ = fs::remove_file(&partial);
     }
@@ -25,6 +26,12 @@ fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = File::create(path).map_err(fail())?;
     file.write_all(content).map_err(fail())?;
     file.sync_all().map_err(fail())
+}
+
+/// The new name is on the disk when its folder is.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
 }
 
 #[cfg(test)]

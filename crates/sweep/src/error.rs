@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use skillweld_merge::MergeError;
 use skillweld_merge::recipe::RecipeError;
+use skillweld_store::StoreError;
 
 /// Why a sweep did not begin, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum SweepError {
         /// What is wrong.
         source: Box<MergeError>,
     },
+    /// A file that cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The folder holds something else.
     #[error("{} {problem}", dir.display())]
     Folder {

@@ -1,11 +1,11 @@
 //! What a sweep has found out so far, in a file that survives whatever happens to the process.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use skillweld_store::replace_file;
 
 use crate::{Axis, Score, SweepError};
 
@@ -75,7 +75,7 @@ impl Ledger {
         if !path.exists() {
             let entries = fs::read_dir(dir).map_err(SweepError::io("read", dir))?;
             // Killed while it was first written, a sweep leaves the ledger under its other name.
-            let ours = |name: &std::ffi::OsString| name == LOCK || *name == *format!(".{FILE}.new");
+            let ours = |name: &std::ffi::OsString| name == LOCK || *name == *format!(".{FILE}.partial");
             let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| !ours(name));
             if let Some(name) = foreign {
                 let name = name.to_string_lossy();
@@ -143,7 +143,7 @@ impl Ledger {
 
     fn save(&self) -> Result<(), SweepError> {
         let text = serde_json::to_string_pretty(&self.contents).unwrap_or_default();
-        write_whole(&self.dir.join(FILE), &(text + "\n"))
+        Ok(replace_file(&self.dir.join(FILE), (text + "\n").as_bytes())?)
     }
 }
 
@@ -161,22 +161,4 @@ fn difference(found: &Contents, definition: &Definition) -> Option<String> {
         return Some(format!("other values ({})", sets.collect::<Vec<_>>().join(" ")));
     }
     (*eval != definition.eval).then(|| format!("another evaluation (--eval '{eval}')"))
-}
-
-/// Writes a file that appears complete or not at all, and is then on the disk.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), SweepError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_file(&new);
-        SweepError::io("write", path)(error)
-    })
 }

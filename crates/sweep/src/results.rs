@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use skillweld_store::replace_file;
 
 use crate::SweepError;
-use crate::ledger::{Definition, write_whole};
+use crate::ledger::Definition;
 use crate::plot;
 use crate::summary::{PointSummary, Summary};
 
@@ -17,7 +18,7 @@ pub(crate) fn write(
     seeds: u64,
     summary: &Summary,
 ) -> Result<(), SweepError> {
-    write_whole(&dir.join("results.csv"), &csv(definition, summary))?;
+    replace_file(&dir.join("results.csv"), csv(definition, summary).as_bytes())?;
     let document = json!({
         "recipe_blake3": definition.recipe_blake3,
         "axes": definition.axes,
@@ -27,10 +28,10 @@ pub(crate) fn write(
         "best": summary.best().map(|best| &best.point),
         "points": summary.points,
     });
-    write_whole(&dir.join("results.json"), &format!("{document:#}\n"))?;
+    replace_file(&dir.join("results.json"), format!("{document:#}\n").as_bytes())?;
     let plot_path = dir.join("sweep.svg");
     match plot::svg(&definition.axes, summary) {
-        Some(svg) => write_whole(&plot_path, &svg),
+        Some(svg) => Ok(replace_file(&plot_path, svg.as_bytes())?),
         None if plot_path.exists() => {
             fs::remove_file(&plot_path).map_err(SweepError::io("remove", &plot_path))
         }
