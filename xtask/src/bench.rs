@@ -32,10 +32,13 @@ pub(crate) struct Args {
     /// How often everything runs, the contestants taking turns.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Only these recipes (linear, slerp, task_arithmetic, ties, dare_ties, della, breadcrumbs, sce, mergevla) or, against
-    /// FusionBench, methods, without keeping the results.
+    /// Only these recipes (linear, slerp, nuslerp, karcher, model_stock, task_arithmetic, ties, dare_ties, della,
+    /// breadcrumbs, sce, mergevla) or, against FusionBench, methods, without keeping the results.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Keep the results of a partial run against mergekit, too, under this name.
+    #[arg(long, value_name = "NAME", requires = "only")]
+    keep: Option<String>,
     /// Passed on to criterion: a filter, --quick, …
     #[arg(last = true)]
     criterion: Vec<String>,
@@ -58,7 +61,7 @@ enum Peer {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.peer {
-        Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only),
+        Some(Peer::Mergekit) => peer::run(args.rounds.max(1), &args.only, args.keep.as_deref()),
         Some(Peer::Pytorch) => pytorch::run(args.rounds.max(1)),
         Some(Peer::Openpi) => openpi::run(args.rounds.max(1)),
         Some(Peer::Fusionbench) => fusionbench::run(&args.only),

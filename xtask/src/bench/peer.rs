@@ -17,7 +17,7 @@ use crate::{build, setup};
 /// Start-ups of `skillweld --version` that the median is taken of.
 const START_UPS: usize = 21;
 
-pub(crate) fn run(rounds: usize, only: &[String]) -> Result<()> {
+pub(crate) fn run(rounds: usize, only: &[String], keep: Option<&str>) -> Result<()> {
     for name in only {
         let known = PEER.iter().chain([&MERGEVLA]).any(|recipe| recipe.name == name);
         ensure!(known, "no recipe `{name}`; see `cargo xtask bench --help`");
@@ -37,7 +37,7 @@ pub(crate) fn run(rounds: usize, only: &[String]) -> Result<()> {
     let mut cat = command("cat");
     output(cat.args(models.iter().map(|model| bench.inputs.weights(model))).stdout(Stdio::null()))?;
 
-    let mut report = Report::new(rounds)?;
+    let mut report = Report::new(rounds, only)?;
     for recipe in PEER.iter().filter(chosen) {
         announce(recipe.name);
         bench.against_mergekit(recipe, &mut report)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(rounds: usize, only: &[String]) -> Result<()> {
     }
     report.rows.push(version);
     fs::remove_dir_all(&bench.out)?;
-    report.publish(only.is_empty())
+    report.publish(if only.is_empty() { Some("mergekit") } else { keep })
 }
 
 struct Bench {

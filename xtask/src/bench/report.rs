@@ -96,7 +96,8 @@ impl Machine {
 }
 
 pub(crate) struct Report {
-    rounds: usize,
+    /// What was run.
+    command: String,
     machine: Machine,
     pub(crate) rows: Vec<Row>,
     /// Recipe and how outputs compare.
@@ -104,17 +105,21 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(rounds: usize) -> Result<Self> {
-        Ok(Self { rounds, machine: Machine::look()?, rows: Vec::new(), agreements: Vec::new() })
+    pub(crate) fn new(rounds: usize, only: &[String]) -> Result<Self> {
+        let mut command = format!("cargo xtask bench --peer mergekit --rounds {rounds}");
+        if !only.is_empty() {
+            command += &format!(" --only {}", only.join(","));
+        }
+        Ok(Self { command, machine: Machine::look()?, rows: Vec::new(), agreements: Vec::new() })
     }
 
-    /// Prints the tables and, for a complete run, keeps them.
-    pub(crate) fn publish(&self, complete: bool) -> Result<()> {
+    /// Prints the tables and keeps them under the name.
+    pub(crate) fn publish(&self, keep_as: Option<&str>) -> Result<()> {
         let markdown = self.markdown();
         announce("results");
         println!("{markdown}");
-        if complete {
-            self.machine.keep("mergekit", &markdown, &self.json())?;
+        if let Some(name) = keep_as {
+            self.machine.keep(name, &markdown, &self.json())?;
         }
         Ok(())
     }
@@ -122,14 +127,14 @@ impl Report {
     fn markdown(&self) -> String {
         let mut text = format!(
             "# Skillweld against mergekit 0.1.5\n\n\
-             `cargo xtask bench --peer mergekit --rounds {}` at {}, {}, {} on {} cores.\n\n\
+             `{}` at {}, {}, {} on {} cores.\n\n\
              Inputs: base and four dense fine-tunes of Qwen2.5-0.5B's shape, bf16, warm page cache. Every program runs the \
              same recipe, in turns, floor and Skillweld before each of the peer's three; medians, the highest memory seen. `f32` and `bf16` name the dtype that \
              mergekit computes in (bf16 is what its users get from `dtype: bfloat16`); Skillweld always computes in f32. \
              mergekit runs on the CPU, with its defaults and with `--lazy-unpickle --async-write --write-threads 2 \
              --num-threads 2`, always with `--quiet --no-write-model-card`. Skillweld's times include hashing every input and output and fsync. Floor: `cat INPUTS \
              >/dev/null; cp OUTPUT COPY; sync COPY`. **Ratios may be compared between machines, seconds may not.**\n",
-            self.rounds, self.machine.commit, self.machine.date, self.machine.processor, self.machine.cores
+            self.command, self.machine.commit, self.machine.date, self.machine.processor, self.machine.cores
         );
         let mut recipe = "";
         for row in &self.rows {
@@ -177,7 +182,7 @@ impl Report {
             })
         });
         json!({
-            "command": format!("cargo xtask bench --peer mergekit --rounds {}", self.rounds),
+            "command": self.command,
             "date": self.machine.date,
             "commit": self.machine.commit,
             "processor": self.machine.processor,

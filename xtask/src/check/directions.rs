@@ -78,6 +78,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged"]),
+    ("skillweld-robot", &[]),
+    ("skillweld-robot-so101", &["robot"]),
+    ("skillweld-robot-sim", &["robot"]),
+    ("skillweld-fake-servo-bus", &[]),
+    ("skillweld-camera", &["robot"]),
+    ("skillweld-recorder", &["robot"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",

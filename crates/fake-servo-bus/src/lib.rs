@@ -1,0 +1,1 @@
+//! A pseudo terminal that behaves like an arm of Feetech servos.

@@ -1,0 +1,1 @@
+//! A simulated SO-101.
