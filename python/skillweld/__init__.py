@@ -6,6 +6,7 @@
     merged = skillweld.open("merged")
     merged.tasks, merged.weights("pick")["action_queries.weight"]   # numpy arrays
 
+    skillweld.retain("pi0", "pi0-stove", "retained", alpha=0.8)   # between a policy and its fine-tune (RETAIN)
     skillweld.merge_arrays("ties", base, [a, b], density=0.2)   # one tensor in memory
 """
 
@@ -24,7 +25,7 @@ from . import _skillweld
 from ._report import Report
 from ._skillweld import Checkpoint, Error, Weights, __version__, open
 
-__all__ = ["Checkpoint", "Error", "Report", "Weights", "__version__", "merge", "merge_arrays", "methods", "open"]
+__all__ = ["Checkpoint", "Error", "Report", "Weights", "__version__", "merge", "merge_arrays", "methods", "open", "retain"]
 
 #: The merge methods that came with the package.
 _BUNDLED = Path(__file__).parent / "plugins"
@@ -52,9 +53,60 @@ def merge(
     report, lines = _skillweld.merge(
         source, is_text, out, list(plugins or ()), _BUNDLED, _positive("threads", threads), force, progress
     )
-    for level, line in lines:
-        _log.log(level, line)
-    return Report(json.loads(report))
+    return _report(report, lines)
+
+
+def retain(
+    base: str | os.PathLike,
+    finetuned: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    alpha: float | None = None,
+    alpha_vision: float | None = None,
+    alpha_language: float | None = None,
+    alpha_action: float | None = None,
+    preset: str | None = None,
+    method: str = "linear",
+    density: float | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+    statistics: str | None = None,
+    plugins: Sequence[str | os.PathLike] | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Report:
+    """Write the policy at (1 − α) Θ_base + α Θ_finetuned into the directory `out` (RETAIN, arXiv 2512.08333).
+
+    `finetuned` may be a PEFT adapter on the base. Give `alpha`, from 0 (the base) to 1 (the finetuned policy), or the preset
+    `"language-only"`; α of vision, language and action may be given besides. `method` is `linear`, `slerp`, `dare` or
+    `dare-slerp`; the last two take a `density` and a `seed`. Where normalisation statistics differ, `statistics` says whose to
+    keep: `"base"` or `"finetuned"`. The rest is as in `merge`.
+    """
+    options = {
+        "alpha": alpha,
+        "alpha_vision": alpha_vision,
+        "alpha_language": alpha_language,
+        "alpha_action": alpha_action,
+        "preset": preset,
+        "method": method,
+        "density": density,
+        "seed": seed,
+        "dtype": dtype,
+        "statistics": statistics,
+    }
+    report, lines = _skillweld.retain(
+        base,
+        finetuned,
+        out,
+        json.dumps(options, default=_plain),
+        list(plugins or ()),
+        _BUNDLED,
+        _positive("threads", threads),
+        force,
+        progress,
+    )
+    return _report(report, lines)
 
 
 def merge_arrays(
@@ -85,6 +137,12 @@ def methods(*, plugins: Sequence[str | os.PathLike] | None = None) -> list[dict[
     for row in rows:
         row["schema"] = json.loads(row["schema"])
     return rows
+
+
+def _report(text: str, lines: Sequence[tuple[int, str]]) -> Report:
+    for level, line in lines:
+        _log.log(level, line)
+    return Report(json.loads(text))
 
 
 def _positive(name: str, value: int | None) -> int | None:

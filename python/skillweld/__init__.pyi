@@ -1,13 +1,13 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._report import Report as Report
 
-__all__ = ["Checkpoint", "Error", "Report", "Weights", "__version__", "merge", "merge_arrays", "methods", "open"]
+__all__ = ["Checkpoint", "Error", "Report", "Weights", "__version__", "merge", "merge_arrays", "methods", "open", "retain"]
 
 __version__: str
 
@@ -59,6 +59,26 @@ def merge(
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     out: str | os.PathLike[str],
     *,
+    plugins: Sequence[str | os.PathLike[str]] | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Report: ...
+def retain(
+    base: str | os.PathLike[str],
+    finetuned: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    alpha_vision: float | None = None,
+    alpha_language: float | None = None,
+    alpha_action: float | None = None,
+    preset: Literal["language-only"] | None = None,
+    method: Literal["linear", "slerp", "dare", "dare-slerp"] = "linear",
+    density: float | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+    statistics: Literal["base", "finetuned"] | None = None,
     plugins: Sequence[str | os.PathLike[str]] | None = None,
     threads: int | None = None,
     force: bool = False,

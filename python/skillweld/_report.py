@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Report(dict):
-    """What a merge did: `output`, `tasks`, `base` and `report`, as `skillweld merge --json` has them."""
+    """What a merge did: `output`, `tasks`, `base` and `report`, as `skillweld merge --json` has them; of `retain` likewise."""
 
     def _repr_html_(self) -> str:
         masks = self["report"].get("masks")

@@ -9,6 +9,7 @@ mod arrays;
 mod checkpoint;
 mod convert;
 mod merge;
+mod retain;
 mod watched;
 
 use std::error::Error as StdError;
@@ -74,6 +75,7 @@ fn _skillweld(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checkpoint::Weights>()?;
     module.add_function(wrap_pyfunction!(checkpoint::open, module)?)?;
     module.add_function(wrap_pyfunction!(merge::merge, module)?)?;
+    module.add_function(wrap_pyfunction!(retain::retain, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::merge_arrays, module)?)?;
     module.add_function(wrap_pyfunction!(methods, module)?)
 }

@@ -8,7 +8,7 @@ use skillweld_tensor::{Dtype, TensorView};
 
 /// Where inputs of opposite signs cancel, a result is as exact as the inputs' f32 arithmetic, not as its own last place:
 /// such values may differ by this fraction of the largest input, 1/256 of that input's own bf16 step.
-const CANCELLATION: f32 = 1.0 / 65_536.0;
+pub(crate) const CANCELLATION: f32 = 1.0 / 65_536.0;
 
 /// How far two checkpoints lie apart.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Distance {
     pub(crate) values: u64,
     /// Values that lie one bf16 step apart.
     pub(crate) one_step: u64,
-    /// Values further apart, by no more than [`CANCELLATION`] allows.
+    /// Values further apart, by no more than [`Merge::cancellation`] allows.
     pub(crate) cancelled: u64,
     /// Values further apart at which some expert's task vector is exactly as large as the smallest entry that trimming
     /// keeps: bf16 has few magnitudes, and which of many equal entries belong to the largest k is nobody's to say.
@@ -32,6 +32,8 @@ pub(crate) struct Merge {
     pub(crate) inputs: Vec<PathBuf>,
     /// The share of each task vector that trimming keeps.
     pub(crate) density: Option<f64>,
+    /// The fraction of the largest input by which values near zero may differ: mostly [`CANCELLATION`].
+    pub(crate) cancellation: f32,
 }
 
 /// Compares every tensor of two bf16 checkpoints that `merge` gave.
@@ -68,7 +70,7 @@ pub(crate) fn distance(merge: &Merge, ours: &Path, theirs: &Path) -> Result<Dist
                 let mut experts = inputs.iter().skip(1).zip(&cuts);
                 experts.any(|(expert, cut)| cut.is_open(magnitude(&inputs[0], expert, index)))
             };
-            if (a - b).abs() <= CANCELLATION * largest {
+            if (a - b).abs() <= merge.cancellation * largest {
                 distance.cancelled += 1;
             } else if open_to_choice() {
                 distance.at_threshold += 1;
@@ -198,7 +200,7 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let base = file(&dir, "base", [1.0, -1.0, 0.0, 0.0]);
         let expert = file(&dir, "expert", [1.0, -1.0, 0.5, -0.5]);
-        let merge = |density| Merge { inputs: vec![base.clone(), expert.clone()], density };
+        let merge = |density| Merge { inputs: vec![base.clone(), expert.clone()], density, cancellation: CANCELLATION };
 
         let ours = file(&dir, "ours", [1.0, 1e-6, 0.0, 0.0]);
         // 1 and its neighbour; two values near zero that inputs of size 1 left over.

@@ -174,14 +174,20 @@ impl Bench {
 
 fn compare(recipe: &Recipe, inputs: &Inputs, ours: &Path, theirs: &Path) -> Result<String> {
     Ok(match recipe.agreement {
-        Agreement::OneStep => {
+        Agreement::OneStep | Agreement::PeerSums => {
             let inputs = recipe.models.iter().map(|model| inputs.weights(model)).collect();
-            let merge = agree::Merge { inputs, density: recipe.trims.then_some(TRIM_DENSITY) };
+            let cancellation = match recipe.agreement {
+                Agreement::PeerSums => agree::CANCELLATION * 8.0,
+                _ => agree::CANCELLATION,
+            };
+            let density = recipe.trims.then_some(TRIM_DENSITY);
+            let merge = agree::Merge { inputs, density, cancellation };
             let Distance { values, one_step, cancelled, at_threshold, open } =
                 agree::distance(&merge, ours, theirs)?;
             let mut text = format!("of {values} values {one_step} differ by one bf16 step");
             if cancelled > 0 {
-                text += &format!(", {cancelled}, where inputs cancel, by less than 2⁻¹⁶ of the inputs");
+                let bits = -cancellation.log2();
+                text += &format!(", {cancelled}, where inputs cancel, by less than 2^-{bits} of the inputs");
             }
             if open > 0 {
                 text += &format!(

@@ -7,6 +7,9 @@ use std::fmt::Write as _;
 pub(crate) enum Agreement {
     /// Every value within one step of the output dtype, but for cancellation.
     OneStep,
+    /// As well, but for a coefficient that the peer sums up in f32: over the 136 million elements of the embeddings its
+    /// cos θ of nearly orthogonal task vectors is 1.6 % off that in f64, and so every value by up to 2⁻¹³ of the inputs.
+    PeerSums,
     /// The method draws random numbers, or chooses among equals: shares and sizes agree, values do not.
     Statistics,
 }
@@ -66,7 +69,7 @@ pub(crate) const PEER: &[Recipe] = &[
     Recipe {
         name: "model_stock",
         models: WITH_BASE,
-        agreement: Agreement::OneStep,
+        agreement: Agreement::PeerSums,
         trims: false,
         head: "merge_method: model_stock\nbase_model: base",
         per_model: "",

@@ -77,7 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "gpu",
         ],
     ),
-    ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged"]),
+    ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged", "retain"]),
     ("skillweld-robot", &[]),
     ("skillweld-robot-so101", &["robot"]),
     ("skillweld-robot-sim", &["robot"]),
