@@ -19,7 +19,7 @@ use ndarray::Array2;
 use serde_json::json;
 use skillweld_benches::{plugins, random};
 use skillweld_linalg::{Threads, gemm};
-use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks};
+use skillweld_plugin_host::{BlockInputs, Bound, ExpertBlock, HostHooks, Method, ParamSpec, PluginError};
 use skillweld_tensor::LowRank;
 
 const EXPERTS: usize = 4;
@@ -35,6 +35,9 @@ const LAYER: [(&str, usize, usize); 7] = [
     ("down", 896, 4864),
 ];
 const METHODS: [&str; 5] = ["knots", "tsv", "iso_c", "iso_cts", "wudi"];
+/// WUDI's steps, and how many of them are measured on the dense path.
+const STEPS: usize = 300;
+const FEW: usize = 10;
 /// Layers that are merged at once, so that no thread waits long for the last.
 const LAYERS: usize = 4;
 
@@ -97,25 +100,49 @@ fn main() {
     let mut results = BTreeMap::new();
     for id in METHODS.iter().filter(chosen) {
         let method = registry.merge(id).expect("the plugin is built");
-        let bound = method.bind_defaults(EXPERTS, &HostHooks::SILENT).expect("defaults are allowed");
-        let mut times = BTreeMap::new();
-        // A few seconds a matrix of `wudi` are enough to know them; the others run twice, the first time cold.
-        let rounds = if *id == "wudi" || dense { 1 } else { 2 };
-        for ((name, ..), matrix) in LAYER.iter().zip(&matrices) {
-            let best = (0..rounds).map(|_| matrix.merge(&bound)).fold(f64::INFINITY, f64::min);
-            times.insert((*name).to_owned(), best);
-        }
-        let layers = if *id == "wudi" || dense { 1 } else { LAYERS };
-        let mut jobs: Vec<&Matrix> = matrices.iter().cycle().take(layers * matrices.len()).collect();
-        jobs.sort_by_key(|matrix| std::cmp::Reverse(matrix.shape[0] * matrix.shape[1]));
-        let start = Instant::now();
-        let job = |(): &mut (), i: usize| {
-            jobs[i].merge(&bound);
-            Ok::<_, Infallible>(())
+        let times = match *id == "wudi" && dense {
+            false => times(&bind(method, None), &matrices, *id == "wudi" || dense),
+            // Most of the 300 steps say nothing that the first have not said.
+            true => {
+                let [start, some] = [0, FEW].map(|steps| times(&bind(method, Some(steps)), &matrices, true));
+                let scaled = |(name, start): (&String, &f64)| {
+                    (name.clone(), start + (some[name] - start) * STEPS as f64 / FEW as f64)
+                };
+                start.iter().map(scaled).collect()
+            }
         };
-        let Ok(()) = Threads::available().for_each(jobs.len(), || (), job);
-        times.insert("layer".to_owned(), start.elapsed().as_secs_f64() * 1e3 / layers as f64);
         results.insert((*id).to_owned(), times);
     }
     println!("{}", json!({"path": if dense { "dense" } else { "factored" }, "ms": results}));
+}
+
+/// A method with its defaults, but for the number of iterations.
+fn bind(method: &Method, iterations: Option<usize>) -> Bound {
+    let value = |spec: &ParamSpec, _: Option<usize>| {
+        let iterations = iterations.filter(|_| spec.name == "iterations");
+        Ok::<_, PluginError>(iterations.map(|count| json!(count)))
+    };
+    method.bind(EXPERTS, &HostHooks::SILENT, value).expect("these are allowed")
+}
+
+/// Milliseconds of each matrix alone, and of a layer with all threads. What takes seconds runs once.
+fn times(bound: &Bound, matrices: &[Matrix], once: bool) -> BTreeMap<String, f64> {
+    let mut times = BTreeMap::new();
+    let rounds = if once { 1 } else { 2 };
+    for ((name, ..), matrix) in LAYER.iter().zip(matrices) {
+        // Twice, because the first is cold.
+        let best = (0..rounds).map(|_| matrix.merge(bound)).fold(f64::INFINITY, f64::min);
+        times.insert((*name).to_owned(), best);
+    }
+    let layers = if once { 1 } else { LAYERS };
+    let mut jobs: Vec<&Matrix> = matrices.iter().cycle().take(layers * matrices.len()).collect();
+    jobs.sort_by_key(|matrix| std::cmp::Reverse(matrix.shape[0] * matrix.shape[1]));
+    let start = Instant::now();
+    let job = |(): &mut (), i: usize| {
+        jobs[i].merge(bound);
+        Ok::<_, Infallible>(())
+    };
+    let Ok(()) = Threads::available().for_each(jobs.len(), || (), job);
+    times.insert("layer".to_owned(), start.elapsed().as_secs_f64() * 1e3 / layers as f64);
+    times
 }

@@ -32,7 +32,9 @@ impl Options {
             (Some("language-only"), None) => Alphas::LANGUAGE_ONLY,
             (Some(_), Some(_)) => return Err(Error::new_err("give alpha or a preset, not both")),
             (Some(other), None) => {
-                return Err(Error::new_err(format!("no preset is called `{other}`; there is `language-only`")));
+                return Err(Error::new_err(format!(
+                    "no preset is called `{other}`; there is `language-only`"
+                )));
             }
             (None, None) => return Err(Error::new_err("alpha is missing: how far to go, from 0 to 1")),
         };

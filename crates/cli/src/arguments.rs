@@ -63,6 +63,11 @@ impl ThreadCount {
     pub(crate) fn get(&self) -> Threads {
         self.threads.map_or_else(Threads::available, Threads::new)
     }
+
+    /// As given, for another machine.
+    pub(crate) fn asked(&self) -> Option<usize> {
+        self.threads.map(NonZeroUsize::get)
+    }
 }
 
 /// `--device`.

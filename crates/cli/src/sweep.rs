@@ -12,8 +12,8 @@ use skillweld_merge::Control;
 use skillweld_merge::recipe::Draft;
 use skillweld_plugin_host::HostHooks;
 use skillweld_sweep::{
-    Axis, Engine, EvalCommand, Event, Local, LocalOptions, Outcome as Evaluated, Point, Points, Ray,
-    RayOptions, Sweep, SweepError, Watch, grid,
+    Axis, Definition, Engine, EvalCommand, Event, Local, LocalOptions, Outcome as Evaluated, Point, Points,
+    Ray, RayOptions, Sweep, SweepError, Watch, grid,
 };
 
 use crate::Outcome;
@@ -144,6 +144,8 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let draft = Draft::read(&args.recipe)?;
     let recipes = Sweep::recipes(&draft, &points)?;
 
+    let definition = Definition::new(&draft, axes.clone(), &command, &recipes);
+
     let progress = Progress::new(args.quiet);
     let log = PluginLog::new(console, args.quiet);
     let hooks = HostHooks {
@@ -164,8 +166,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     let local = local.transpose()?;
     ensure!(!interrupt::requested(), "stopped");
 
-    let repeats = (args.seeds.get(), args.restart);
-    let sweep = Sweep::open(&args.out, &draft, axes.clone(), &command, repeats)?;
+    let sweep = Sweep::open(&args.out, definition, args.seeds.get(), args.restart)?;
     // Not before the folder is ours: it stops what an earlier sweep of this folder left running.
     let cluster = match args.engine {
         Place::Local => None,
@@ -207,6 +208,7 @@ fn ray_options(args: &Args) -> RayOptions {
         cpus: args.cpus,
         gpus: args.gpus,
         plugins: args.search.absolute(),
+        threads: args.threads.asked(),
         longest_pause: RAY_PAUSE,
     }
 }

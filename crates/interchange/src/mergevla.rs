@@ -13,13 +13,13 @@ use skillweld_merge::{Control, Inputs, MergeError, guard_output};
 use skillweld_merged::layout::{MAX_SHARD_BYTES, SLAB, STATISTICS, is_provenance, stem};
 use skillweld_merged::{ACTION_QUERIES, ExpertPart, Mask, MergedCheckpoint, TaskVector, Weight};
 use skillweld_store::{
-    ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, TorchNode, TorchTensor, copy_file,
+    ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, TorchNode, TorchTensor, copy_file, write_json,
     write_torch_file, write_torch_zip,
 };
 use skillweld_tensor::{Dtype, TensorView};
 
 use crate::InterchangeError;
-use crate::provenance::{self, write_json};
+use crate::provenance;
 
 /// What [`export_mergevla`] wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use skillweld_merged::layout::{EXPORT_PROVENANCE, FORMAT_VERSION};
-use skillweld_store::StoreError;
+use skillweld_store::write_json;
 
 use crate::InterchangeError;
 
@@ -18,9 +18,5 @@ pub(crate) fn write(dir: &Path, format: &str, of: Value) -> Result<(), Interchan
     if let (Value::Object(document), Value::Object(of)) = (&mut document, of) {
         document.extend(of);
     }
-    write_json(&dir.join(EXPORT_PROVENANCE), &document)
-}
-
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), InterchangeError> {
-    Ok(std::fs::write(path, format!("{value:#}\n")).map_err(StoreError::write(path, 0))?)
+    Ok(write_json(&dir.join(EXPORT_PROVENANCE), &document)?)
 }

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use skillweld_merged::layout::stem;
-use skillweld_store::{Checkpoint, Link, StoreError, link_file, reflink_file};
+use skillweld_store::{Checkpoint, Link, StoreError, link_file, reflink_file, write_json};
 use skillweld_tensor::TensorView;
 
 use crate::MergeError;
 use crate::plan::{Action, Part, Plan, PlannedTensor};
-use crate::side_files::write_json;
 use crate::source::same_bytes;
 
 /// How the output of a masked merge keeps the pretrained weights Θ₀.
@@ -148,7 +147,7 @@ impl<'a> Plan<'a> {
         let total_bytes = self.base().map_or(0, Checkpoint::total_bytes)
             + rest.iter().map(rest_bytes).map(|bytes| bytes as u64).sum::<u64>();
         let index = json!({"metadata": {"total_size": total_bytes}, "weight_map": weight_map});
-        write_json(&out.join(format!("{}.safetensors.index.json", stem::MODEL)), &index)
+        Ok(write_json(&out.join(format!("{}.safetensors.index.json", stem::MODEL)), &index)?)
     }
 
     /// Every tensor of the output that lies in the base model's files, with its name.

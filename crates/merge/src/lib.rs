@@ -46,4 +46,4 @@ pub use output_guard::{Inputs, guard_output};
 pub use plan::{ActionKind, Part, Plan, PlanLine, PlanSummary, TensorGroup, Total};
 pub use report::{BlockDistances, LayerReport, MaskReport, Report};
 pub use run::{RunOptions, Written};
-pub use stages::{Check, StageState, Stages};
+pub use stages::{Check, StageState, Stages, model_files};

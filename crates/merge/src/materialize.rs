@@ -11,11 +11,12 @@ use skillweld_merged::layout::{
     BLOCK, FORMAT_VERSION, MAX_SHARD_BYTES, SLAB, STATISTICS, TASK_PROVENANCE, is_provenance, stem,
 };
 use skillweld_merged::{ExpertPart, MergedCheckpoint, Scratch, TaskWeight, Weight};
-use skillweld_store::{ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_torch_zip};
+use skillweld_store::{
+    ExpertFiles, OutputDir, SafetensorsWriter, TensorSpec, copy_file, write_json, write_torch_zip,
+};
 use skillweld_tensor::TensorView;
 
 use crate::output_guard::{Inputs, guard_output};
-use crate::side_files::write_json;
 use crate::{Control, MergeError};
 
 /// What [`materialize`] wrote.

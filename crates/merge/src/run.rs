@@ -10,7 +10,9 @@ use skillweld_gpu::{Device, Fork};
 use skillweld_linalg::Threads;
 use skillweld_merged::layout::{FORMAT_VERSION, PROVENANCE, stem};
 use skillweld_plugin_host::Method;
-use skillweld_store::{Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash};
+use skillweld_store::{
+    Checkpoint, Hash, OutputDir, SafetensorsWriter, StoreError, TensorSpec, content_hash, write_json,
+};
 use skillweld_tensor::{Dtype, convert};
 
 use crate::base_files::{BaseFiles, BaseMode, KeptBase};
@@ -99,7 +101,7 @@ impl Plan<'_> {
         if let Some(statistics) = &self.statistics {
             side_files::write_statistics(dir.path(), statistics)?;
         }
-        side_files::write_json(&dir.path().join(PROVENANCE), &provenance)?;
+        write_json(&dir.path().join(PROVENANCE), &provenance)?;
         control.check()?;
         if options.temporary {
             dir.commit_unsynced()?;

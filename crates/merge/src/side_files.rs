@@ -1,12 +1,11 @@
 //! Everything in a checkpoint that is not weights: configuration, tokenizer, statistics.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use skillweld_merged::layout::{STATISTICS, is_provenance};
 use skillweld_merged::read_json;
-use skillweld_store::{ExpertFiles, StoreError, copy_file};
+use skillweld_store::{ExpertFiles, copy_file, write_json};
 
 use crate::MergeError;
 use crate::plan::{Action, Part, Plan, PlannedTensor, is_vocabulary};
@@ -97,7 +96,7 @@ fn patch_config(plan: &Plan<'_>, out: &Path) -> Result<(), MergeError> {
             }
         }
     }
-    write_json(&path, &Value::Object(config))
+    Ok(write_json(&path, &Value::Object(config))?)
 }
 
 /// What configuration files call a dtype.
@@ -116,7 +115,7 @@ fn torch_name(dtype: skillweld_tensor::Dtype) -> Option<&'static str> {
 
 /// Writes the statistics of every task.
 pub(crate) fn write_statistics(out: &Path, statistics: &Map<String, Value>) -> Result<(), MergeError> {
-    write_json(&out.join(STATISTICS), &Value::Object(statistics.clone()))
+    Ok(write_json(&out.join(STATISTICS), &Value::Object(statistics.clone()))?)
 }
 
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError> {
@@ -124,11 +123,4 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, MergeError>
         Value::Object(object) => Ok(object),
         _ => Err(MergeError::Unfit { path: path.to_owned(), problem: "must be a JSON object".to_owned() }),
     }
-}
-
-/// Writes pretty JSON with a final newline.
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), MergeError> {
-    let text = format!("{value:#}\n");
-    let len_bytes = text.len() as u64;
-    Ok(fs::write(path, text).map_err(StoreError::write(path, len_bytes))?)
 }

@@ -289,7 +289,10 @@ fn hash_file(path: &Path) -> Result<String, StoreError> {
 }
 
 /// Files that may have a part in what a recipe gives, by model as written: all but hidden ones, provenance and READMEs.
-fn model_files(recipe: &Recipe) -> Result<Vec<(String, PathBuf)>, MergeError> {
+///
+/// # Errors
+/// A model that is not there.
+pub fn model_files(recipe: &Recipe) -> Result<Vec<(String, PathBuf)>, MergeError> {
     const ADAPTER: &str = "lora_adapter";
     let mut files = Vec::new();
     for (index, model) in recipe.models.iter().enumerate() {

@@ -1,6 +1,8 @@
 //! Values that come into a recipe from outside of it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::Path;
+
 use skillweld_merge::recipe::{Draft, KnownParameter, Lookup, ParamValue, ParameterKind, Recipe};
 
 const TEXT: &str = "\
@@ -32,6 +34,17 @@ fn fields_are_set_by_their_path() {
     same(&[("models.push.parameters.weight", "2")], "name: push", "name: push, parameters: {weight: 2}");
     same(&[("groups.vision.weight", "0.5")], "mask:", "groups: {vision: {weight: 0.5}}\nmask:");
     same(&[("seed", "7"), ("parameters.density", "0.2")], "{density: 1}", "{density: 0.2}\nseed: 7");
+}
+
+/// What stands in a value is the value, whatever else is set.
+#[test]
+fn values_are_not_looked_through_for_placeholders() {
+    let draft = Draft::new("merge_method: linear\nmodels:\n  - model: ${a}\n    name: ${b}\n");
+    for settings in [[("a", "x${b}"), ("b", "y")], [("b", "y"), ("a", "x${b}")]] {
+        let recipe = draft.recipe(&settings).unwrap();
+        assert_eq!(recipe.models[0].path, Path::new("x${b}"));
+        assert_eq!(recipe.models[0].name, "y");
+    }
 }
 
 #[test]

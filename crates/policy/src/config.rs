@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use skillweld_store::StoreError;
 
-use crate::PolicyError;
+use crate::{ActionSpace, PolicyError};
 
 /// What the forward needs of `config.json`. Widths, depths and counts come from the tensors themselves; where the config
 /// names them as well, the two must agree.
@@ -21,6 +21,8 @@ pub struct Config {
     pub chunk_len: Option<usize>,
     /// Dataset statistics by dataset, as `dataset_statistics.json` has them too.
     pub norm_stats: Option<Value>,
+    /// What the numbers of actions mean, where it says so.
+    pub action_space: Option<ActionSpace>,
 }
 
 /// One vision tower: a timm vision transformer.
@@ -103,6 +105,7 @@ struct Raw {
     text_config: LanguageConfig,
     num_actions_chunk: Option<usize>,
     norm_stats: Option<Value>,
+    action_space: Option<ActionSpace>,
 }
 
 /// Arguments that override a named timm model's own.
@@ -140,8 +143,8 @@ impl Config {
         if raw.num_actions_chunk == Some(0) {
             return Err(fail("`num_actions_chunk` is 0: a chunk holds at least one action".to_owned()));
         }
-        let (chunk_len, norm_stats) = (raw.num_actions_chunk, raw.norm_stats);
-        Ok(Self { path: path.to_owned(), towers, language, chunk_len, norm_stats })
+        let (chunk_len, norm_stats, action_space) = (raw.num_actions_chunk, raw.norm_stats, raw.action_space);
+        Ok(Self { path: path.to_owned(), towers, language, chunk_len, norm_stats, action_space })
     }
 
     /// The file.

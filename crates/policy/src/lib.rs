@@ -12,6 +12,7 @@
 //! [`Source`] (an expert's files, or a merged checkpoint seen through one task's mask: [`TaskSource`]), lie on the
 //! backend once, and can be rewritten in place.
 
+mod action_space;
 mod active;
 pub mod backend;
 mod config;
@@ -36,6 +37,7 @@ pub mod text;
 mod vision;
 mod weights;
 
+pub use action_space::{ActionKind, ActionSpace};
 pub use config::{Config, LanguageConfig, TowerConfig};
 pub use cpu::{Cpu, CpuMatrix, CpuTrunk, CpuWeight, Precision};
 pub use error::PolicyError;

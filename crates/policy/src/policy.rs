@@ -19,7 +19,7 @@ use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
 use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
 use crate::vision::CHANNELS;
-use crate::{PolicyError, routing};
+use crate::{ActionSpace, PolicyError, routing};
 
 /// How to open a policy.
 #[derive(Debug, Clone)]
@@ -71,6 +71,7 @@ pub struct Policy<B: Backend = Cpu> {
     preparation: std::result::Result<Preparation, String>,
     routes: bool,
     shape: Shape,
+    action_space: Option<ActionSpace>,
     channels_per_image: usize,
     active: Mutex<ActiveTasks<B>>,
 }
@@ -188,13 +189,27 @@ impl<B: Backend> Policy<B> {
                 });
             }
         }
+        let action_space = model.config().action_space.clone();
+        if let Some(space) = &action_space {
+            space.check(model.config(), action_dim)?;
+        }
         let image_side = model.config().towers[0].image_side;
         let shape = Shape { proprio_dim, chunk_len, action_dim, images: options.images.get(), image_side };
         let channels_per_image = CHANNELS * model.config().towers.len();
         let base = options.model.base.as_deref();
         let preparation = Preparation::open(dir, base, model.config()).map_err(|error| error.to_string());
         let (dir, active) = (dir.to_owned(), Mutex::new(active));
-        Ok(Self { dir, tasks, statistics, preparation, routes, shape, channels_per_image, active })
+        Ok(Self {
+            dir,
+            tasks,
+            statistics,
+            preparation,
+            routes,
+            shape,
+            action_space,
+            channels_per_image,
+            active,
+        })
     }
 
     /// The directory that was opened.
@@ -228,6 +243,11 @@ impl<B: Backend> Policy<B> {
     /// Sizes of what it takes and gives.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// What the numbers of its actions mean, if its `config.json` says so.
+    pub fn action_space(&self) -> Option<&ActionSpace> {
+        self.action_space.as_ref()
     }
 
     /// A session that routes on its first observation where the checkpoint can, and runs the only task where there is one.

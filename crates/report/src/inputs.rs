@@ -124,7 +124,7 @@ impl Inputs {
                     continue;
                 }
                 state = InputState::Changed;
-                let adapter = adapter.map(|adapter| folder.join(adapter));
+                let adapter = adapter.as_ref().map(|adapter| folder.join(adapter));
                 let Some(model) = same(input, &path, adapter, base_path.as_deref(), &mut opened)? else {
                     continue;
                 };
@@ -169,10 +169,16 @@ fn same(
     Ok(same.then_some(model))
 }
 
-/// The adapter that the recipe names beside a model's path.
-fn adapter_of<'d>(document: &'d Value, name: &str) -> Option<&'d str> {
-    let models = document["recipe"]["models"].as_array()?;
-    models.iter().find(|model| model["name"] == name)?["model"]["lora"]["path"].as_str()
+/// The adapter that the recipe names beside a model's path, in its models or in its slices.
+fn adapter_of(document: &Value, name: &str) -> Option<String> {
+    let recipe = &document["recipe"];
+    let slices = recipe["slices"].as_array().into_iter().flatten();
+    let sources = slices.filter_map(|slice| slice["sources"].as_array()).flatten();
+    let mut all = recipe["models"].as_array().into_iter().flatten().chain(sources);
+    let model = &all.find(|model| model["name"] == name)?["model"];
+    // `PATH+ADAPTER`, or both by name where one of them has a `+` in it.
+    let short = || Some(model.as_str()?.split_once('+')?.1);
+    model["lora"]["path"].as_str().or_else(short).map(str::to_owned)
 }
 
 fn list(document: &Value) -> Vec<Input> {
@@ -186,4 +192,25 @@ fn list(document: &Value) -> Vec<Input> {
         state: InputState::NotSought,
     };
     document["inputs"].as_array().into_iter().flatten().map(input).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::adapter_of;
+
+    #[test]
+    fn adapters_are_found_however_the_recipe_names_them() {
+        let lora = json!({"model": {"path": "a+b"}, "lora": {"path": "c"}});
+        let models = json!([{"model": "base", "name": "base"}, {"model": "base+pick", "name": "pick"}, {"model": lora, "name": "odd"}]);
+        let found = |recipe: serde_json::Value, name: &str| adapter_of(&json!({"recipe": recipe}), name);
+        let sliced = json!({"slices": [{"sources": []}, {"sources": models}]});
+        for recipe in [json!({"models": models}), sliced] {
+            assert_eq!(found(recipe.clone(), "pick").as_deref(), Some("pick"));
+            assert_eq!(found(recipe.clone(), "odd").as_deref(), Some("c"));
+            assert_eq!(found(recipe.clone(), "base"), None);
+            assert_eq!(found(recipe, "nobody"), None);
+        }
+    }
 }

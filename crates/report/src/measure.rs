@@ -203,6 +203,8 @@ fn name_of(path: &Path) -> String {
     real.file_name().unwrap_or(real.as_os_str()).to_string_lossy().into_owned()
 }
 
+/// Where a recipe's relative paths may start: what a recipe of several stages made on the way lies in `OUT.stages`, and such
+/// a stage's own inputs beside it.
 fn folders(path: &Path, options: &Options) -> Vec<PathBuf> {
     if let Some(folder) = &options.inputs_folder {
         return vec![folder.clone()];
@@ -210,6 +212,9 @@ fn folders(path: &Path, options: &Options) -> Vec<PathBuf> {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut folders = vec![PathBuf::from(".")];
     folders.extend(real.parent().map(Path::to_owned));
+    let mut stages = real.into_os_string();
+    stages.push(".stages");
+    folders.push(stages.into());
     folders
 }
 

@@ -2,9 +2,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skillweld_store::StoreError;
+use skillweld_store::{StoreError, write_json};
 
-use crate::statistics::write_json;
 use crate::{Contents, Interpolation, RetainError, StartedFrom};
 
 /// The chain of skills that made a policy: `retain.json` in a state's folder.
@@ -103,7 +102,7 @@ impl Ledger {
         let path = dir.join(Self::FILE);
         let value = serde_json::to_value(self)
             .map_err(|error| RetainError::Unfit { path: path.clone(), problem: error.to_string() })?;
-        write_json(&path, &value)
+        Ok(write_json(&path, &value)?)
     }
 
     /// What the policy of the first `count` skills consists of.

@@ -9,6 +9,9 @@
 //! The whole folder changes in one step: what comes next is written beside it and changes places with it when it is
 //! complete. Killed at any instant, a chain is before the step or after it.
 
+mod addition;
+mod chain;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +24,9 @@ use crate::folder::{keep_apart, link_tree, lock};
 use crate::pair::real;
 use crate::started_from::Known;
 use crate::step::check_cancelled;
-use crate::{Contents, Interpolation, Ledger, Pair, Policy, RetainError, Skill, StartedFrom, Step};
+use crate::{Contents, Interpolation, Ledger, Pair, Policy, RetainError, Skill, StartedFrom};
+pub use addition::Addition;
+use chain::replay;
 
 const CHECKPOINT: &str = "checkpoint";
 const PREVIOUS: &str = "previous";
@@ -53,16 +58,6 @@ pub struct NewSkill {
     pub interpolation: Interpolation,
     /// Keep the checkpoint before it (hard links, no copies): it can then be undone without the finetuned policies.
     pub keep_previous: bool,
-}
-
-/// A skill about to be added.
-#[derive(Debug)]
-pub struct Addition {
-    state: State,
-    name: String,
-    keep_previous: bool,
-    started_from: StartedFrom,
-    pair: Pair,
 }
 
 /// What [`State::undo`] did.
@@ -311,127 +306,5 @@ impl State {
         let more = (2..).map(|n| format!("{folder}-{n}"));
         let free = std::iter::once(folder.to_string()).chain(more).find(|name| !taken(name));
         Ok(free.unwrap_or_default())
-    }
-}
-
-impl Addition {
-    /// What the skill will be called.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether it was finetuned from the state's policy, as far as can be seen.
-    pub fn started_from(&self) -> &StartedFrom {
-        &self.started_from
-    }
-
-    /// As [`Pair::plan`].
-    ///
-    /// # Errors
-    /// As [`Pair::plan`].
-    pub fn plan<'a>(
-        &'a self,
-        registry: &'a Registry,
-        control: &Control<'a>,
-    ) -> Result<Step<'a>, RetainError> {
-        self.pair.plan(registry, control)
-    }
-
-    /// Makes the step, which [`plan`](Self::plan) gave. The state is then after it; if anything fails, as it was.
-    ///
-    /// # Errors
-    /// Whatever fails on the way; a current checkpoint that is not what the ledger says.
-    pub fn run(&self, step: &Step<'_>, control: &Control<'_>) -> Result<Skill, RetainError> {
-        let Self { state, pair, .. } = self;
-        step.check()?;
-        let out = state.stage()?;
-        let checkpoint = out.path().join(CHECKPOINT);
-        fs::create_dir(&checkpoint).map_err(StoreError::io("create", &checkpoint))?;
-        let count = state.ledger.skills.len();
-        let mut ledger = state.ledger.clone();
-        let done = step.write(&checkpoint, chain_paths(&ledger, count, &pair.finetuned), control)?;
-        if state.lock.is_none() {
-            ledger.base.blake3 = done.base.clone();
-        }
-        let current = if count == 0 { "the base" } else { "the current checkpoint" };
-        unchanged((current, &pair.base), ledger.contents_after(count), &done.base)?;
-        let skill = Skill {
-            name: self.name.clone(),
-            finetuned: Policy { path: pair.finetuned.clone(), blake3: done.finetuned },
-            interpolation: pair.interpolation.clone(),
-            result_blake3: done.result,
-            started_from: self.started_from.clone(),
-        };
-        ledger.skills.push(skill.clone());
-        ledger.write(out.path())?;
-        if self.keep_previous && count > 0 {
-            link_tree(&pair.base, &out.path().join(PREVIOUS))?;
-        }
-        check_cancelled(control)?;
-        out.commit()?;
-        Ok(skill)
-    }
-}
-
-/// Makes the first `count` skills into the folder `to`, with the steps between below `chain`.
-fn replay(
-    ledger: &Ledger,
-    count: usize,
-    to: &Path,
-    chain: &Path,
-    registry: &Registry,
-    (control, watch): (&Control<'_>, Watch<'_>),
-) -> Result<(), RetainError> {
-    let mut start = ledger.base.path.clone();
-    for (index, skill) in ledger.skills[..count].iter().enumerate() {
-        let last = index + 1 == count;
-        let target = if last { to.to_owned() } else { chain.join(index.to_string()) };
-        let made = || {
-            fs::create_dir_all(&target).map_err(StoreError::io("create", &target))?;
-            let pair = Pair::open(&start, &skill.finetuned.path, &skill.interpolation)?;
-            let step = pair.plan(registry, control)?;
-            step.check()?;
-            watch(&skill.name, index + 1, count, step.work());
-            step.write(&target, chain_paths(ledger, index, &skill.finetuned.path), control)
-        };
-        let done = made().map_err(|error| in_step(&skill.name, error))?;
-        if index == 0 {
-            unchanged(("the base", &start), &ledger.base.blake3, &done.base)?;
-        }
-        let policy = &skill.finetuned;
-        unchanged((&format!("skill {}", skill.name), &policy.path), &policy.blake3, &done.finetuned)?;
-        if let Some(change) = first_difference(&skill.result_blake3, &done.result) {
-            return Err(RetainError::ResultChanged { skill: skill.name.clone(), change });
-        }
-        if index > 0 {
-            fs::remove_dir_all(&start).map_err(StoreError::io("remove", &start))?;
-        }
-        start = target;
-    }
-    if chain.exists() {
-        fs::remove_dir_all(chain).map_err(StoreError::io("remove", chain))?;
-    }
-    Ok(())
-}
-
-/// Says in which step it was; a stop is one of the whole chain.
-fn in_step(skill: &str, error: RetainError) -> RetainError {
-    match error {
-        RetainError::Merge(skillweld_merge::MergeError::Cancelled) => error,
-        source => RetainError::Step { skill: skill.to_owned(), source: Box::new(source) },
-    }
-}
-
-/// What a step's provenance names: never the folder of a state, which moves and changes.
-fn chain_paths<'p>(ledger: &'p Ledger, index: usize, finetuned: &'p Path) -> [Option<&'p Path>; 2] {
-    [(index == 0).then_some(ledger.base.path.as_path()), Some(finetuned)]
-}
-
-fn unchanged((whose, path): (&str, &Path), expected: &Contents, found: &Contents) -> Result<(), RetainError> {
-    match first_difference(expected, found) {
-        None => Ok(()),
-        Some(change) => {
-            Err(RetainError::InputChanged { whose: whose.to_owned(), path: path.to_owned(), change })
-        }
     }
 }

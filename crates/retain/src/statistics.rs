@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skillweld_merged::layout::STATISTICS;
 use skillweld_merged::read_json;
-use skillweld_store::{Checkpoint, Hash, StoreError, copy_file, is_normalisation_buffer};
+use skillweld_store::{Checkpoint, Hash, StoreError, copy_file, is_normalisation_buffer, write_json};
 use skillweld_tensor::TensorView;
 
 use crate::RetainError;
@@ -199,7 +199,7 @@ impl Statistics {
         if fields.get(IN_CONFIG) == before.as_ref() {
             return Ok(());
         }
-        write_json(&config, &document)
+        Ok(write_json(&config, &document)?)
     }
 }
 
@@ -281,11 +281,4 @@ fn below(root: &Path, folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> 
         }
     }
     Ok(())
-}
-
-/// Writes pretty JSON with a final newline.
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), RetainError> {
-    let text = format!("{value:#}\n");
-    let len_bytes = text.len() as u64;
-    Ok(fs::write(path, text).map_err(StoreError::write(path, len_bytes))?)
 }

@@ -3,11 +3,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use skillweld_merge::{ActionKind, Control, Plan, PlanSummary, Report, RunOptions};
 use skillweld_merged::layout::RETAIN_PROVENANCE;
-use skillweld_store::OutputDir;
+use skillweld_store::{OutputDir, write_json};
 
 use crate::contents::{add_statistics, of_input};
 use crate::recipe::{BASE, FINETUNED};
-use crate::statistics::{Statistics, write_json};
+use crate::statistics::Statistics;
 use crate::{Contents, Keep, Pair, RetainError, parts};
 
 /// Version of `skillweld_retain.json`.

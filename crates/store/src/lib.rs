@@ -18,6 +18,7 @@ mod error;
 mod expert;
 mod family;
 mod hash;
+mod json;
 mod layers;
 mod locate;
 mod mapped;
@@ -35,6 +36,7 @@ pub use error::{AdapterProblem, ArchiveProblem, HeaderProblem, IndexProblem, Pic
 pub use expert::ExpertFiles;
 pub use family::{Family, Modality, is_normalisation_buffer, is_unused};
 pub use hash::{ChainingValue, Hash, TensorHasher, content_hash};
+pub use json::write_json;
 pub use layers::LayerKey;
 pub use output::OutputDir;
 pub use peft::{Adapter, AdapterDelta};

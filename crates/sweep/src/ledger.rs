@@ -1,13 +1,17 @@
 //! What a sweep has found out so far, in a file that survives whatever happens to the process.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use skillweld_merge::model_files;
+use skillweld_merge::recipe::{Draft, Recipe};
 use skillweld_store::replace_file;
 
-use crate::{Axis, Score, SweepError};
+use crate::{Axis, EvalCommand, Score, SweepError};
 
 /// The ledger's name.
 const FILE: &str = "sweep.json";
@@ -15,7 +19,7 @@ const FILE: &str = "sweep.json";
 const LOCK: &str = ".lock";
 /// Where checkpoints lie while they are evaluated.
 pub(crate) const POINTS: &str = ".points";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// What a sweep is about. Evaluations of another one say nothing about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,39 @@ pub struct Definition {
     pub axes: Vec<Axis>,
     /// The command, as written.
     pub eval: String,
+    /// The models' files, by model as written. Of models that are not on this machine (trials may run elsewhere) nothing
+    /// is known.
+    pub models: BTreeMap<String, Written>,
+}
+
+/// When a file was last written: enough to see that a model has changed, without reading it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The file's length.
+    pub len_bytes: u64,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+}
+
+impl Definition {
+    /// Of a sweep of `draft`, whose points are `recipes`.
+    pub fn new(draft: &Draft, axes: Vec<Axis>, command: &EvalCommand, recipes: &[Recipe]) -> Self {
+        let files = recipes.iter().filter_map(|recipe| model_files(recipe).ok()).flatten();
+        let models = files.filter_map(|(name, path)| Some((name, Written::of(&path)?))).collect();
+        let recipe_blake3 = blake3::hash(draft.text().as_bytes()).to_hex().to_string();
+        Self { recipe_blake3, axes, eval: command.text().to_owned(), models }
+    }
+}
+
+impl Written {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Self {
+            len_bytes: metadata.len(),
+            modified_ms: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
 }
 
 /// One evaluation.
@@ -149,7 +186,7 @@ impl Ledger {
 
 /// What the sweep in the folder is about that this one is not.
 fn difference(found: &Contents, definition: &Definition) -> Option<String> {
-    let Definition { recipe_blake3, axes, eval } = &found.definition;
+    let Definition { recipe_blake3, axes, eval, models } = &found.definition;
     if found.format_version != FORMAT_VERSION {
         return Some(format!("format version {}", found.format_version));
     }
@@ -160,5 +197,10 @@ fn difference(found: &Contents, definition: &Definition) -> Option<String> {
         let sets = axes.iter().map(|axis| format!("--set {}={}", axis.field, axis.values.join(",")));
         return Some(format!("other values ({})", sets.collect::<Vec<_>>().join(" ")));
     }
-    (*eval != definition.eval).then(|| format!("another evaluation (--eval '{eval}')"))
+    if *eval != definition.eval {
+        return Some(format!("another evaluation (--eval '{eval}')"));
+    }
+    let now = &definition.models;
+    let changed = models.keys().chain(now.keys()).find(|name| models.get(*name) != now.get(*name));
+    changed.map(|name| format!("models as they were ({name} has been written, added or removed since)"))
 }

@@ -29,7 +29,7 @@ mod sweep;
 pub use axis::{Axis, Point, grid};
 pub use command::EvalCommand;
 pub use error::SweepError;
-pub use ledger::{Definition, Outcome, Trial};
+pub use ledger::{Definition, Outcome, Trial, Written};
 pub use local::{Local, LocalOptions, Points};
 pub use ray::{Ray, RayOptions};
 pub use score::Score;

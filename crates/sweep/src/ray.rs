@@ -34,6 +34,8 @@ pub struct RayOptions {
     pub gpus: f64,
     /// Plugins for `skillweld merge`, where the workers find them.
     pub plugins: Vec<String>,
+    /// Threads of a trial's merge; `None` for one a core that the worker has.
+    pub threads: Option<usize>,
     /// Between two questions about a job.
     pub longest_pause: Duration,
 }
@@ -105,7 +107,8 @@ impl Engine for Ray<'_> {
         cancelled: &(dyn Fn() -> bool + Sync),
         done: &mut dyn FnMut(u64, Outcome) -> Result<(), SweepError>,
     ) -> Result<(), SweepError> {
-        let entrypoint = script::entrypoint(&self.recipe, point, seeds, self.command, &self.options.plugins);
+        let how = (self.options.plugins.as_slice(), self.options.threads);
+        let entrypoint = script::entrypoint(&self.recipe, point, seeds, self.command, how);
         // Ray never takes a name twice, not even of a job that has ended.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let number = self.submitted.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use skillweld_merge::recipe::{Draft, Recipe};
 use crate::ledger::{Definition, Ledger, Outcome, POINTS, Trial};
 use crate::results;
 use crate::summary::Summary;
-use crate::{Axis, EvalCommand, Point, SweepError, grid};
+use crate::{Point, SweepError, grid};
 
 /// Makes the checkpoint of a point and evaluates it.
 pub trait Engine: Sync {
@@ -76,18 +76,9 @@ impl Sweep {
     /// # Errors
     /// [`SweepError::Changed`] for a folder whose sweep is about something else, [`SweepError::Folder`] for one that is no
     /// sweep's or in use, [`SweepError::Axis`], [`SweepError::Io`].
-    pub fn open(
-        dir: &Path,
-        draft: &Draft,
-        axes: Vec<Axis>,
-        command: &EvalCommand,
-        (seeds, restart): (u64, bool),
-    ) -> Result<Self, SweepError> {
-        let points = grid(&axes)?;
-        let recipe_blake3 = blake3::hash(draft.text().as_bytes()).to_hex().to_string();
-        let definition = Definition { recipe_blake3, axes, eval: command.text().to_owned() };
-        let ledger = Mutex::new(Ledger::open(dir, definition, restart)?);
-        Ok(Self { points, seeds, ledger })
+    pub fn open(dir: &Path, definition: Definition, seeds: u64, restart: bool) -> Result<Self, SweepError> {
+        let points = grid(&definition.axes)?;
+        Ok(Self { points, seeds, ledger: Mutex::new(Ledger::open(dir, definition, restart)?) })
     }
 
     /// Every combination of values.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skillweld_merge::recipe::Draft;
-use skillweld_sweep::{Axis, EvalCommand, Ray, RayOptions, Sweep, SweepError, Watch};
+use skillweld_sweep::{Axis, Definition, EvalCommand, Ray, RayOptions, Sweep, SweepError, Watch};
 use tempfile::TempDir;
 
 /// What the head knows.
@@ -58,6 +58,7 @@ impl Fake {
             cpus: 2.0,
             gpus: 0.0,
             plugins: vec!["/plugins/p.so".to_owned()],
+            threads: Some(3),
             longest_pause: Duration::from_millis(50),
         }
     }
@@ -138,13 +139,14 @@ fn sweep(fake: &Fake, eval: &str, cancelled: &(dyn Fn() -> bool + Sync)) -> (Swe
     let dir = fake.dir.path().join("sweep");
     let ray = Ray::connect(&dir, Path::new("/shared/recipe.yaml"), &command, fake.options()).unwrap();
     let axes = vec![Axis::parse("alpha=0.1,0.2,0.3").unwrap()];
-    let sweep = Sweep::open(&dir, &Draft::new(""), axes, &command, (2, false)).unwrap();
+    let definition = Definition::new(&Draft::new(""), axes, &command, &[]);
+    let sweep = Sweep::open(&dir, definition, 2, false).unwrap();
     let result = sweep.run(&ray, 2, Watch { cancelled, told: &|_| {} });
     (sweep, result)
 }
 
 const EVAL: &str =
-    "grep -q 'set alpha=0.3 --plugin /plugins/p.so' {checkpoint}/asked && echo 3 || echo {seed}";
+    "grep -q 'set alpha=0.3 --plugin /plugins/p.so --threads 3' {checkpoint}/asked && echo 3 || echo {seed}";
 
 #[test]
 fn scores_come_out_of_the_logs() {

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
-use skillweld_merge::recipe::Draft;
-use skillweld_sweep::{Axis, Engine, EvalCommand, Outcome, Point, Score, Sweep, SweepError, Watch};
+use skillweld_merge::recipe::{Draft, Recipe};
+use skillweld_sweep::{
+    Axis, Definition, Engine, EvalCommand, Outcome, Point, Score, Sweep, SweepError, Watch,
+};
 
 const RECIPE: &str = "merge_method: linear\nmodels: [{model: a, parameters: {weight: '${a}'}}]\n";
 
@@ -62,7 +64,8 @@ fn watch() -> Watch<'static> {
 
 fn open(dir: &Path, sets: &[&str], eval: &str, seeds: u64, restart: bool) -> Result<Sweep, SweepError> {
     let axes = sets.iter().map(|set| Axis::parse(set).unwrap()).collect();
-    Sweep::open(dir, &Draft::new(RECIPE), axes, &EvalCommand::parse(eval).unwrap(), (seeds, restart))
+    let definition = Definition::new(&Draft::new(RECIPE), axes, &EvalCommand::parse(eval).unwrap(), &[]);
+    Sweep::open(dir, definition, seeds, restart)
 }
 
 /// Runs once and writes the results.
@@ -173,10 +176,34 @@ fn another_sweep_in_the_folder_is_refused_until_it_is_given_up() {
     let axes = SETS.iter().map(|set| Axis::parse(set).unwrap()).collect();
     let other = Draft::new(format!("{RECIPE}seed: 1\n"));
     let command = EvalCommand::parse(EVAL).unwrap();
-    let said = Sweep::open(dir.path(), &other, axes, &command, (1, false)).unwrap_err().to_string();
+    let said = Sweep::open(dir.path(), Definition::new(&other, axes, &command, &[]), 1, false)
+        .unwrap_err()
+        .to_string();
     assert!(said.contains("another recipe"), "{said}");
     let anew = open(dir.path(), SETS, "other {checkpoint}", 1, true).unwrap();
     assert_eq!(anew.progress(), (6, 0));
+}
+
+/// A model that is trained further under its old name has other scores.
+#[test]
+fn models_that_have_changed_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("a.safetensors");
+    let recipe =
+        Recipe::parse(&format!("merge_method: linear\nmodels: [{{model: {}}}]", model.display())).unwrap();
+    let sweep = dir.path().join("sweep");
+    let open = || {
+        let axes = vec![Axis::parse("alpha=1,2").unwrap()];
+        let command = EvalCommand::parse(EVAL).unwrap();
+        let recipes = std::slice::from_ref(&recipe);
+        Sweep::open(&sweep, Definition::new(&Draft::new(RECIPE), axes, &command, recipes), 1, false)
+    };
+    std::fs::write(&model, "1234").unwrap();
+    drop(open().unwrap());
+    drop(open().unwrap());
+    std::fs::write(&model, "12345").unwrap();
+    let said = open().unwrap_err().to_string();
+    assert!(said.contains("a.safetensors has been written") && said.contains("--restart"), "{said}");
 }
 
 #[test]

@@ -6,18 +6,14 @@ use std::path::Path;
 use skillweld_store::write_torch_zip;
 use skillweld_tensor::{Dtype, TensorView, convert};
 
-use crate::Noise;
 use crate::param::{Param, Params, Role};
-
-/// Actions have 7 dimensions, proprioception 8 (LIBERO).
-const ACTION: usize = 7;
-const PROPRIO: usize = 8;
+use crate::{Embodiment, Noise};
 
 /// MergeVLA's action expert for hidden states of width `hidden`, one block a layer.
-fn action_head_params(hidden: usize, blocks: usize) -> Vec<Param> {
+fn action_head_params(hidden: usize, blocks: usize, action: usize) -> Vec<Param> {
     let mut params = Params(Vec::new());
-    params.layer_norm("model.layer_norm1", ACTION * hidden);
-    params.linear("model.fc1", hidden, ACTION * hidden);
+    params.layer_norm("model.layer_norm1", action * hidden);
+    params.linear("model.fc1", hidden, action * hidden);
     for block in 0..blocks {
         let block = format!("model.mlp_resnet_blocks.{block}");
         params.add(format!("{block}.gating_factor"), &[1], Role::Bias);
@@ -29,13 +25,13 @@ fn action_head_params(hidden: usize, blocks: usize) -> Vec<Param> {
         }
     }
     params.layer_norm("model.layer_norm2", hidden);
-    params.linear("model.fc2", ACTION, hidden);
+    params.linear("model.fc2", action, hidden);
     params.0
 }
 
-fn proprio_projector_params(hidden: usize) -> Vec<Param> {
+fn proprio_projector_params(hidden: usize, state: usize) -> Vec<Param> {
     let mut params = Params(Vec::new());
-    params.linear("fc1", hidden, PROPRIO);
+    params.linear("fc1", hidden, state);
     params.linear("fc2", hidden, hidden);
     params.0
 }
@@ -55,15 +51,15 @@ fn relative_distance(name: &str, blocks: usize) -> f32 {
 /// with `module.`, as saved from under distributed data parallelism.
 pub(crate) fn write(
     dir: &Path,
-    hidden: usize,
-    blocks: usize,
+    (hidden, blocks): (usize, usize),
+    embodiment: Embodiment,
     seed: u64,
     index: usize,
     wrapped: bool,
 ) -> io::Result<()> {
     let parts = [
-        ("action_head", action_head_params(hidden, blocks)),
-        ("proprio_projector", proprio_projector_params(hidden)),
+        ("action_head", action_head_params(hidden, blocks, embodiment.action_dim())),
+        ("proprio_projector", proprio_projector_params(hidden, embodiment.state_dim())),
     ];
     for (part, params) in parts {
         let tensors = params.iter().map(|param| {

@@ -11,6 +11,7 @@
 //! written here, not by `skillweld-store`, so that what our reader accepts is not only what our writer writes.
 
 mod action_expert;
+mod embodiment;
 mod expert;
 mod metadata;
 mod noise;
@@ -21,6 +22,7 @@ mod prismatic;
 mod qwen2;
 mod safetensors_file;
 
+pub use embodiment::Embodiment;
 pub use expert::{ExpertForm, Written};
 pub use noise::Noise;
 pub use observation::write_observation;

@@ -7,8 +7,6 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use skillweld_tensor::Dtype;
 
-use crate::Noise;
-
 /// The spelling in `config.json`.
 pub(crate) fn torch_name(dtype: Dtype) -> &'static str {
     match dtype {
@@ -66,28 +64,4 @@ pub(crate) fn write_tokenizer(dir: &Path) -> io::Result<()> {
     write_json(&dir.join("tokenizer.json"), &tokenizer)?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32768 });
     write_json(&dir.join("tokenizer_config.json"), &config)
-}
-
-/// Statistics of one data set of 7-dimensional actions and 8-dimensional proprioception, as OpenVLA's loaders write
-/// them: per dimension, and the gripper (the last action) is not normalised.
-pub(crate) fn dataset_statistics(seed: u64, name: &str) -> Value {
-    let group = |what: &str, len: usize| {
-        let centre = Noise::new(seed, &format!("{name}/{what}/centre")).take(len, 0.1);
-        let spread = Noise::new(seed, &format!("{name}/{what}/spread")).take(len, 0.1);
-        let at = |sigmas: f32| -> Vec<f32> {
-            centre.iter().zip(&spread).map(|(c, s)| c + sigmas * (0.4 + s.abs())).collect()
-        };
-        json!({
-            "mean": at(0.0), "std": spread.iter().map(|s| 0.4 + s.abs()).collect::<Vec<_>>(),
-            "max": at(3.0), "min": at(-3.0), "q01": at(-2.33), "q99": at(2.33),
-        })
-    };
-    let mut action = group("action", 7);
-    action["mask"] = json!([true, true, true, true, true, true, false]);
-    json!({ name: {
-        "action": action,
-        "proprio": group("proprio", 8),
-        "num_transitions": 50_000,
-        "num_trajectories": 432,
-    } })
 }

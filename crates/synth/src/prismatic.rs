@@ -7,7 +7,7 @@ use skillweld_tensor::Dtype;
 
 use crate::expert::{self, Delta, Family};
 use crate::param::{Param, Params, Role};
-use crate::{ExpertForm, LanguageModel, Written, action_expert, metadata};
+use crate::{Embodiment, ExpertForm, LanguageModel, Written, action_expert, metadata};
 
 /// Task names of experts, in order; later experts are called `task4`, `task5`, …
 const TASKS: [&str; 4] = ["spatial", "object", "goal", "long"];
@@ -49,6 +49,8 @@ pub struct PrismaticSpec {
     pub shards: usize,
     /// Rank of adapters; their alpha is twice that.
     pub rank: usize,
+    /// The robot: sizes of actions and states, and their statistics.
+    pub embodiment: Embodiment,
     /// Seed of every value.
     pub seed: u64,
 }
@@ -71,6 +73,7 @@ impl PrismaticSpec {
             dtype: Dtype::BF16,
             shards: 2,
             rank: 8,
+            embodiment: Embodiment::Libero,
             seed: 0,
         }
     }
@@ -152,10 +155,10 @@ impl PrismaticSpec {
                 self.family().write_adapter(&adapter, index, &[self.action_queries()])?;
             }
         }
-        let statistics = metadata::dataset_statistics(self.seed, &data_set);
+        let statistics = self.embodiment.statistics(self.seed, &data_set);
         metadata::write_json(&dir.join("dataset_statistics.json"), &statistics)?;
-        let (hidden, blocks) = (self.language.hidden, self.language.layers);
-        action_expert::write(dir, hidden, blocks, self.seed, index, index % 3 == 2)
+        let size = (self.language.hidden, self.language.layers);
+        action_expert::write(dir, size, self.embodiment, self.seed, index, index % 3 == 2)
     }
 
     /// Writes `base` and one directory a task below `dir`, one for each form.
@@ -175,7 +178,7 @@ impl PrismaticSpec {
         let (dino, siglip) = (self.featurizer, self.fused_featurizer);
         let mut text_config = self.language.config();
         text_config["torch_dtype"] = json!(metadata::torch_name(self.dtype));
-        let config = json!({
+        let mut config = json!({
             "model_type": "openvla",
             "architectures": ["OpenVLAForActionPrediction"],
             "arch_specifier": "no-align+fused-gelu-mlp",
@@ -196,9 +199,12 @@ impl PrismaticSpec {
                 },
             ],
             "text_config": text_config,
-            "norm_stats": metadata::dataset_statistics(self.seed, data_set),
+            "norm_stats": self.embodiment.statistics(self.seed, data_set),
             "torch_dtype": metadata::torch_name(self.dtype),
         });
+        if let Some(space) = self.embodiment.action_space() {
+            config["action_space"] = space;
+        }
         metadata::write_json(&dir.join("config.json"), &config)?;
         metadata::write_tokenizer(dir)
     }

@@ -4,7 +4,7 @@ use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView2, CowArray
 use skillweld_plugin_sdk::linalg::{gram, matrix_mut, matrix_shape, mean, multiply, multiply_f64};
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec};
 
-use crate::join::{self, Inside};
+use crate::join;
 use crate::rank::{Rank, leading, spectrum};
 use crate::stack::{Experts, Stack};
 use crate::{scale, spec};
@@ -60,7 +60,7 @@ fn factored(block: &Block<'_>, stack: &Stack, shape: (usize, usize), out: &mut [
     let u = multiply_f64(&basis.t.view(), &vectors)?;
     // S V_kᵀ = Uᵀ τ_k.
     let all = multiply_f64(&vectors.t(), &basis.r.view())?;
-    if join::inside(block) == Inside::TaskArithmetic {
+    if join::inside(block).is_sum() {
         let mut weights = Array1::zeros(stack.len());
         for (part, &weight) in stack.experts().iter().zip(block.expert_numbers("weight")) {
             part.clone().for_each(|i| weights[i] = weight);

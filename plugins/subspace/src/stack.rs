@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView2, s};
 use skillweld_plugin_sdk::linalg::ndarray::{CowArray, Ix2};
-use skillweld_plugin_sdk::linalg::{dense_expert, factor_matrices, gram, matrix_mut, multiply, multiply_f64};
+use skillweld_plugin_sdk::linalg::{
+    cholesky, dense_expert, factor_matrices, gram, matrix_mut, multiply, multiply_f64,
+};
 use skillweld_plugin_sdk::{Block, Result};
 
 use crate::rank::{Basis, Rank, above, beside, leading, spectrum};
@@ -178,18 +180,54 @@ impl Stack {
         Ok(out)
     }
 
-    /// out = (B · left) · (right · A).
+    /// out = (B · left) · (right · A), or where that is less work (B · left · right) · A or B · (left · right · A).
     pub(crate) fn write(
         &self,
         left: &ArrayView2<'_, f64>,
         right: &ArrayView2<'_, f64>,
         out: &mut [f32],
     ) -> Result {
+        if let Some((b, a)) = self.joined_at_the_small_side(left, right)? {
+            let mut out = matrix_mut(out, (b.nrows(), a.ncols()))?;
+            return Ok(multiply(&b.view(), &a.view(), &mut out)?);
+        }
         let (b, a) = (self.columns_of_b(left)?, self.rows_of_a(right)?);
         let mut out = matrix_mut(out, (b.nrows(), a.ncols()))?;
         Ok(multiply(&b.view(), &a.view(), &mut out)?)
     }
 }
+
+impl Stack {
+    /// The factors of B · left · right · A of which the larger is B or A as it is, and so costs nothing: where that is
+    /// worth it, and where that factor's columns are far enough from cancelling for f32.
+    fn joined_at_the_small_side(
+        &self,
+        left: &ArrayView2<'_, f64>,
+        right: &ArrayView2<'_, f64>,
+    ) -> Result<Option<Pair<'_>>> {
+        let (m, n, r, k) = (self.b.nrows(), self.a.ncols(), self.len(), left.ncols());
+        let tall = m >= n;
+        let apart = (m + n) * r * k + m * n * k;
+        // Products in f64, of left and right and in Cholesky's decomposition, count twice.
+        let joined = 2 * (r * r * k + r * r * r) + m.min(n) * r * r + m * n * r;
+        if joined >= apart {
+            return Ok(None);
+        }
+        let gram = if tall { &self.left } else { &self.right };
+        if cholesky(&gram.view())?.is_none_or(|factor| factor.condition() > MOST_CANCELLED) {
+            return Ok(None);
+        }
+        let core = multiply_f64(left, right)?;
+        let (b, a) = (CowArray::from(self.b.view()), CowArray::from(self.a.view()));
+        Ok(Some(match tall {
+            true => (b, self.rows_of_a(&core.view())?.into()),
+            false => (self.columns_of_b(&core.view())?.into(), a),
+        }))
+    }
+}
+
+/// m × k and k × n.
+type Pair<'a> = (CowArray<'a, f32, Ix2>, CowArray<'a, f32, Ix2>);
 
 /// Most by which a combination of columns may be smaller than its terms for f32 to add them up: 2⁷ of its 2²⁴ steps.
 const MOST_CANCELLED: f64 = 128.0;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use proptest::prelude::*;
+use skillweld_plugin_sdk::Random;
 use skillweld_plugin_sdk::export::Exported;
 use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, Axis, concatenate, s};
 use skillweld_plugin_sdk::linalg::thin_svd;
@@ -151,7 +152,8 @@ fn iso_cts(experts: &[Matrix], fraction: f64, tolerance: f64) -> Matrix {
     polar(&u, tolerance).dot(&polar(&vt, tolerance)) * mean
 }
 
-fn knots(experts: &[Matrix], ties: bool) -> Matrix {
+/// Entries joined as `inside` says, after random dropping with a density and a seed.
+fn knots(experts: &[Matrix], inside: &str, dare: Option<(f64, u64)>) -> Matrix {
     let n = experts[0].ncols();
     let views: Vec<_> = experts.iter().map(|expert| expert.view()).collect();
     let all = concatenate(Axis(1), &views).unwrap();
@@ -161,15 +163,24 @@ fn knots(experts: &[Matrix], ties: bool) -> Matrix {
     let count = decomposed.s.iter().take_while(|&&s| s > floor).count();
     let s = decomposed.s.slice(s![..count]).to_owned();
     let aligned = decomposed.vt.slice(s![..count, ..]).to_owned() * &s.insert_axis(Axis(1));
+    let kept = |k: usize, place: usize| match dare {
+        None => 1.0,
+        Some((density, seed)) => {
+            let mut number = [0];
+            Random::new(seed, k as u32).fill(place as u64, &mut number);
+            if f64::from(number[0]) < density * 2f64.powi(32) { 1.0 / density } else { 0.0 }
+        }
+    };
     let mut joined = Matrix::zeros((count, n));
     for ((i, j), out) in joined.indexed_iter_mut() {
-        let entries: Vec<f64> = (0..experts.len()).map(|k| aligned[[i, k * n + j]]).collect();
+        let entries: Vec<f64> =
+            (0..experts.len()).map(|k| aligned[[i, k * n + j]] * kept(k, i * n + j)).collect();
         let sum: f64 = entries.iter().sum();
         let agree: Vec<f64> =
             entries.into_iter().filter(|&x| x != 0.0 && (x > 0.0) == (sum >= 0.0)).collect();
-        *out = match ties {
-            true => agree.iter().sum::<f64>() / agree.len().max(1) as f64,
-            false => sum,
+        *out = match inside {
+            "ties" | "dare_ties" => agree.iter().sum::<f64>() / agree.len().max(1) as f64,
+            _ => sum,
         };
     }
     decomposed.u.slice(s![.., ..count]).dot(&joined)
@@ -196,8 +207,16 @@ proptest! {
 
     #[test]
     fn knots_is_what_the_paper_says(case in cases(), ties in any::<bool>()) {
-        let with = |trial: Trial| trial.set("inside", if ties { "ties" } else { "task_arithmetic" });
-        case.check::<Knots>(with, |experts| knots(experts, ties))?;
+        let inside = if ties { "ties" } else { "task_arithmetic" };
+        case.check::<Knots>(|trial| trial.set("inside", inside), |experts| knots(experts, inside, None))?;
+    }
+
+    /// What is dropped at random are entries in the common basis: each by its own number.
+    #[test]
+    fn knots_thins_in_the_common_basis(case in cases(), ties in any::<bool>(), density in 0.1..1.0f64, seed in any::<u64>()) {
+        let inside = if ties { "dare_ties" } else { "dare_linear" };
+        let with = |trial: Trial| trial.set("inside", inside).set("density", density).seed(seed);
+        case.check::<Knots>(with, |experts| knots(experts, inside, Some((density, seed))))?;
     }
 
     /// With the published null space, full-rank experts give what they give without it.

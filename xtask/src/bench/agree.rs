@@ -200,7 +200,11 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let base = file(&dir, "base", [1.0, -1.0, 0.0, 0.0]);
         let expert = file(&dir, "expert", [1.0, -1.0, 0.5, -0.5]);
-        let merge = |density| Merge { inputs: vec![base.clone(), expert.clone()], density, cancellation: CANCELLATION };
+        let merge = |density| Merge {
+            inputs: vec![base.clone(), expert.clone()],
+            density,
+            cancellation: CANCELLATION,
+        };
 
         let ours = file(&dir, "ours", [1.0, 1e-6, 0.0, 0.0]);
         // 1 and its neighbour; two values near zero that inputs of size 1 left over.

@@ -46,17 +46,16 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         "# Methods on whole matrices, against FusionBench\n\n`cargo xtask bench --peer fusionbench` at {}, {}, {} on {} \
          cores.\n\nFour experts of rank {RANK} on the seven matrices of a layer of Qwen2.5-0.5B, random numbers. FusionBench \
          0.2.33 runs its functions on the multiplied-out matrices, one after the other with all threads; WUDI's 300 steps are \
-         two of them, scaled. Skillweld runs its plugins side by side, a thread a matrix. Times of a layer; all 24 have these \
+         two of them, scaled, and ten of ours on the dense path. Skillweld runs its plugins side by side, a thread a matrix. Times of a layer; all 24 have these \
          matrices. Above 1 Skillweld is faster.\n\n| method | path | ratio | Skillweld | FusionBench |\n|---|---|--:|--:|--:|\n",
         machine.commit, machine.date, machine.processor, machine.cores
     );
     let mut results = Vec::new();
-    // FusionBench's dense WUDI would take ours minutes too, for what is known to be less work.
     for path in ["factored", "dense"] {
         announce(&format!("Skillweld, {path}"));
         let mut ours = cargo();
         ours.args(["bench", "-q", "-p", "skillweld-benches", "--bench", "factored", "--", path]);
-        ours.args(methods.iter().filter(|id| path == "factored" || **id != "wudi"));
+        ours.args(&methods);
         let ours: Value = serde_json::from_str(last_line(&output(&mut ours)?)).context("our times")?;
         let ours: Times = serde_json::from_value(ours["ms"].clone()).context("our times")?;
         for id in &methods {

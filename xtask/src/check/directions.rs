@@ -77,12 +77,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "gpu",
         ],
     ),
-    ("skillweld-python", &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged", "retain"]),
+    (
+        "skillweld-python",
+        &["spelling", "tensor", "linalg", "store", "plugin-host", "merge", "merged", "retain"],
+    ),
     ("skillweld-robot", &[]),
     ("skillweld-robot-so101", &["robot"]),
     ("skillweld-robot-sim", &["robot"]),
     ("skillweld-fake-servo-bus", &[]),
     ("skillweld-camera", &["robot"]),
+    ("skillweld-drive", &["robot", "serve"]),
     ("skillweld-recorder", &["robot"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use skillweld_gpu::Device;
 use skillweld_policy::backend::Backend;
-use skillweld_policy::{Decision, Observation, Policy, PolicyError, Routing, Session};
-use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores};
+use skillweld_policy::{ActionSpace, Decision, Observation, Policy, PolicyError, Routing, Session};
+use skillweld_serve::{Array, InferError, Metadata, Reason, Reply, Scores, Value};
 
 use crate::policy::stages;
 
@@ -42,7 +42,7 @@ impl<B: Backend + 'static> skillweld_serve::Policy for Served<B> {
             action_dim: shape.action_dim,
             tasks: self.policy.tasks().to_vec(),
             prompt: true,
-            extra: Vec::new(),
+            extra: self.policy.action_space().map(action_space).into_iter().collect(),
         }
     }
 
@@ -124,6 +124,15 @@ impl<B: Backend> Served<B> {
         let candidates = decision.candidates.iter().map(|c| (name(c.task), f64::from(c.score))).collect();
         Scores { candidates, margin: f64::from(decision.margin) }
     }
+}
+
+/// What clients are told of the numbers of an action.
+fn action_space(space: &ActionSpace) -> (String, Value) {
+    let list = |texts: &Option<Vec<String>>| texts.clone().map_or(Value::Nil, Value::from);
+    let entries =
+        [("kind", space.kind.name().into()), ("names", list(&space.names)), ("units", list(&space.units))];
+    let entries = entries.map(|(key, value): (&str, Value)| (key.to_owned(), value));
+    ("action_space".to_owned(), Value::Map(entries.to_vec()))
 }
 
 fn reason(reason: skillweld_policy::Reason) -> Reason {

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec};
+use skillweld_store::{Checkpoint, SafetensorsWriter, TensorSpec, write_json};
 
 use super::ExtractOptions;
 use super::survey::{Fate, Surveyed, is_linear, module, smaller_side};
 use crate::InterchangeError;
-use crate::provenance::write_json;
 
 /// An adapter before it is written.
 pub(crate) struct AdapterFiles<'a> {

@@ -52,58 +52,68 @@ impl Draft {
     /// # Errors
     /// A placeholder without value, a path that leads nowhere, and whatever [`Recipe::parse`] refuses.
     pub fn recipe(&self, settings: &[Setting<'_>]) -> Result<Recipe, RecipeError> {
-        let mut text = self.text.clone();
-        let mut fields = Vec::new();
-        for &(name, value) in settings {
-            let (plain, rest) = (format!("${{{name}}}"), format!("${{1-{name}}}"));
-            let (has_plain, has_rest) = (self.text.contains(&plain), self.text.contains(&rest));
-            if !has_plain && !has_rest {
-                fields.push((name, value));
-            }
-            if has_rest {
-                let number: Decimal = value.parse().map_err(|()| RecipeError::Conflict {
-                    place: Place { path: rest.clone(), line: line_of(&self.text, &rest) },
-                    problem: format!("needs a number for `{name}`, not `{value}`"),
-                })?;
-                text = quoted_or_bare(&text, &rest, &(Decimal::ONE - number).to_string());
-            }
-            text = quoted_or_bare(&text, &plain, value);
-        }
-        if let Some(name) = placeholders(&text).next() {
-            let name = name.strip_prefix("1-").unwrap_or(name);
-            let shown = format!("${{{name}}}");
-            let forms = [shown.clone(), format!("${{1-{name}}}")];
-            let line = forms.iter().map(|form| line_of(&self.text, form)).filter(|line| *line > 0).min();
-            return Err(RecipeError::Conflict {
-                place: Place { path: shown, line: line.unwrap_or(0) },
-                problem: format!("has no value; give it one with `--set {name}=VALUE`"),
-            });
-        }
+        let text = self.filled(settings)?;
+        let stands = |name: &str| {
+            placeholders(&self.text).any(|found| found.strip_prefix("1-").unwrap_or(found) == name)
+        };
+        let fields = settings.iter().filter(|(name, _)| !stands(name));
         let mut root = Node::parse(&text)?;
-        for (name, value) in fields {
+        for &(name, value) in fields {
             // `models[0]` is how messages write a path.
             let path = name.replace('[', ".").replace(']', "");
             set(&mut root, "", &path, value)?;
         }
         Ok(Recipe { folder: self.folder.clone(), ..Recipe::from_root(&root)? })
     }
+
+    /// The text with a value for every placeholder. Values are not looked through for placeholders.
+    ///
+    /// One that stands alone in quotes goes with them: quotes keep its braces from being YAML, and are not meant to make a
+    /// text of a number.
+    fn filled(&self, settings: &[Setting<'_>]) -> Result<String, RecipeError> {
+        let mut filled = String::with_capacity(self.text.len());
+        let mut rest = self.text.as_str();
+        while let Some((before, inner, after)) = split_at_placeholder(rest) {
+            let place = || {
+                let start = self.text.len() - after.len() - inner.len() - "${}".len();
+                let line = self.text[..start].matches('\n').count() + 1;
+                Place { path: format!("${{{inner}}}"), line }
+            };
+            let name = inner.strip_prefix("1-").unwrap_or(inner);
+            let Some(&(_, value)) = settings.iter().rev().find(|(set, _)| *set == name) else {
+                let problem = format!("has no value; give it one with `--set {name}=VALUE`");
+                return Err(RecipeError::Conflict { place: place(), problem });
+            };
+            let quote =
+                ['"', '\''].into_iter().find(|&quote| before.ends_with(quote) && after.starts_with(quote));
+            let width = quote.map_or(0, char::len_utf8);
+            filled += &before[..before.len() - width];
+            if inner == name {
+                filled += value;
+            } else {
+                let number: Decimal = value.parse().map_err(|()| RecipeError::Conflict {
+                    place: place(),
+                    problem: format!("needs a number for `{name}`, not `{value}`"),
+                })?;
+                filled += &(Decimal::ONE - number).to_string();
+            }
+            rest = &after[width..];
+        }
+        Ok(filled + rest)
+    }
 }
 
-/// Replaces a placeholder. One that stands alone in quotes goes with them: quotes keep its braces from being YAML, and are
-/// not meant to make a text of a number.
-fn quoted_or_bare(text: &str, placeholder: &str, value: &str) -> String {
-    let text = text.replace(&format!("\"{placeholder}\""), value);
-    text.replace(&format!("'{placeholder}'"), value).replace(placeholder, value)
+/// What stands before the first placeholder, in it, and after it.
+fn split_at_placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once("${")?;
+    let (inner, after) = rest.split_once('}')?;
+    Some((before, inner, after))
 }
 
 /// What stands between `${` and `}`.
 fn placeholders(text: &str) -> impl Iterator<Item = &str> {
-    text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0))
-}
-
-/// Counted from 1; 0 where it does not stand.
-fn line_of(text: &str, what: &str) -> usize {
-    text.find(what).map_or(0, |at| text[..at].matches('\n').count() + 1)
+    std::iter::successors(split_at_placeholder(text), |(.., after)| split_at_placeholder(after))
+        .map(|(_, inner, _)| inner)
 }
 
 /// Gives the field at `rest` below `node`, which lies at `path`, a value.

@@ -16,13 +16,14 @@ pub(super) fn entrypoint(
     point: &Point,
     seeds: &[u64],
     command: &EvalCommand,
-    plugins: &[String],
+    (plugins, threads): (&[String], Option<usize>),
 ) -> String {
     let set =
         point.settings.iter().map(|(field, value)| format!(" --set {}", quoted(&format!("{field}={value}"))));
+    let threads = threads.map(|count| format!(" --threads {count}")).unwrap_or_default();
     let plugins = plugins.iter().map(|path| format!(" --plugin {}", quoted(path)));
     let merge = format!(
-        "skillweld merge {} \"$dir/checkpoint\" --quiet{}{}",
+        "skillweld merge {} \"$dir/checkpoint\" --quiet{}{}{threads}",
         quoted(recipe),
         set.collect::<String>(),
         plugins.collect::<String>()
@@ -83,7 +84,7 @@ mod tests {
         let axes = [Axis::parse("a=it's").unwrap(), Axis::parse("b=0.5").unwrap()];
         let point = &grid(&axes).unwrap()[0];
         let command = EvalCommand::parse(eval).unwrap();
-        let script = entrypoint("/my recipe.yaml", point, &[0, 2], &command, &[]);
+        let script = entrypoint("/my recipe.yaml", point, &[0, 2], &command, (&[], None));
         let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(script).env("PATH", path).env("TMPDIR", dir.path().join("tmp"));

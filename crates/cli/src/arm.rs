@@ -1,0 +1,156 @@
+//! Which robot a command drives, and how it is reached.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use skillweld_camera::CameraSpec;
+use skillweld_robot::{Robot, WithCameras};
+use skillweld_robot_sim::{Clock, JointUnits, SimArm, SimOptions};
+use skillweld_robot_so101::calibration::{Calibration, Role, find, root};
+use skillweld_robot_so101::guard::GuardianCommand;
+use skillweld_robot_so101::units::BodyUnit;
+use skillweld_robot_so101::{ArmOptions, FollowerOptions, So101Follower, So101Leader};
+
+/// The robot.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Robot")]
+pub(crate) struct RobotArguments {
+    /// What is driven.
+    #[arg(long, value_enum, default_value_t)]
+    robot: Kind,
+    /// The arm's serial port; `skillweld robot find-port` finds it.
+    #[arg(long, value_name = "PORT", required_if_eq("robot", "so101"))]
+    port: Option<String>,
+    /// The arm's name: that of its calibration file, which is LeRobot's.
+    #[arg(long, value_name = "NAME", default_value = "arm")]
+    id: String,
+    /// What positions of the joints before the gripper mean; the gripper is 0 … 100.
+    #[arg(long, value_enum, default_value_t)]
+    units: Units,
+    /// A camera: NAME=pattern, NAME=dir:FOLDER, NAME=http://HOST/PATH or NAME=v4l2:/dev/video0, then :WIDTHxHEIGHT and @FPS as
+    /// needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
+    #[arg(long = "camera", value_name = "NAME=SOURCE")]
+    cameras: Vec<String>,
+    /// The fastest that any joint of the arm turns, in degrees a second.
+    #[arg(long, value_name = "DEG_S", default_value_t = 120.0)]
+    max_velocity: f64,
+    /// Where the simulated cubes lie.
+    #[arg(long, value_name = "N", default_value_t)]
+    sim_seed: u64,
+    /// Size of the simulated cameras' images.
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "320x240", value_parser = size)]
+    sim_images: (usize, usize),
+}
+
+/// `--robot`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A simulated SO-101 on a table with cubes
+    #[default]
+    Sim,
+    /// An SO-100 or SO-101 on a serial port
+    So101,
+}
+
+/// `--units`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Units {
+    /// Degrees from the middle of each joint's range
+    #[default]
+    Degrees,
+    /// −100 … 100 over each joint's range
+    Centred,
+}
+
+impl Units {
+    fn body(self) -> BodyUnit {
+        match self {
+            Self::Degrees => BodyUnit::Degrees,
+            Self::Centred => BodyUnit::Centred,
+        }
+    }
+}
+
+impl RobotArguments {
+    /// The robot, not connected yet.
+    pub(crate) fn robot(&self) -> Result<Box<dyn Robot>> {
+        let cameras = self.cameras.iter().map(|text| CameraSpec::parse(text)?.camera());
+        let cameras = cameras.collect::<Result<Vec<_>, _>>()?;
+        let arm: Box<dyn Robot> = match self.robot {
+            Kind::Sim => Box::new(SimArm::new(&self.sim())?),
+            Kind::So101 => Box::new(self.follower()?),
+        };
+        if cameras.is_empty() {
+            return Ok(arm);
+        }
+        Ok(Box::new(WithCameras::new(arm, cameras)?))
+    }
+
+    /// Whether it is one that no thing or person stands near.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.robot == Kind::Sim
+    }
+
+    /// The units that a leader arm has to have.
+    pub(crate) fn units(&self) -> Units {
+        self.units
+    }
+
+    fn sim(&self) -> SimOptions {
+        let (width, height) = self.sim_images;
+        let units = match self.units {
+            Units::Degrees => JointUnits::Degrees,
+            Units::Centred => JointUnits::Centred,
+        };
+        SimOptions { units, clock: Clock::Live, height, width, seed: self.sim_seed }
+    }
+
+    fn follower(&self) -> Result<So101Follower> {
+        let port = self.port.clone().context("--port is missing")?;
+        let arm = options(&port, &self.id, Role::Follower, self.units)?;
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let arguments = ["robot", "guard", "--port", &port].map(Into::into).to_vec();
+        let guardian = Some(GuardianCommand { program, arguments });
+        Ok(So101Follower::new(FollowerOptions { arm, max_velocity_deg_s: self.max_velocity, guardian })?)
+    }
+}
+
+/// A leader arm, if one is named.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Leader arm")]
+pub(crate) struct LeaderArguments {
+    /// The serial port of an arm that is moved by hand.
+    #[arg(long, value_name = "PORT")]
+    leader_port: Option<String>,
+    /// The leader's name: that of its calibration file.
+    #[arg(long, value_name = "NAME", default_value = "leader")]
+    leader_id: String,
+}
+
+impl LeaderArguments {
+    /// The leader in the follower's units, not connected yet.
+    pub(crate) fn leader(&self, units: Units) -> Result<Option<So101Leader>> {
+        let Some(port) = &self.leader_port else { return Ok(None) };
+        Ok(Some(So101Leader::new(options(port, &self.leader_id, Role::Leader, units)?)?))
+    }
+}
+
+/// An arm with its calibration, which LeRobot may have made.
+fn options(port: &str, id: &str, role: Role, units: Units) -> Result<ArmOptions> {
+    let path = calibration_path(id, role)?;
+    let calibration = Calibration::load(&path)?;
+    Ok(ArmOptions { port: port.to_owned(), id: id.to_owned(), calibration, body: units.body() })
+}
+
+fn calibration_path(id: &str, role: Role) -> Result<PathBuf> {
+    Ok(find(&root(|name| std::env::var_os(name)), role, id)?)
+}
+
+fn size(text: &str) -> Result<(usize, usize)> {
+    let Some((width, height)) = text.split_once('x') else { bail!("write WIDTHxHEIGHT, such as 640x480") };
+    let side = |text: &str| text.parse::<usize>().with_context(|| format!("`{text}` is no number of pixels"));
+    let (width, height) = (side(width)?, side(height)?);
+    ensure!(width.min(height) > 0 && width.max(height) <= 4096, "a side has 1 to 4096 pixels");
+    Ok((width, height))
+}

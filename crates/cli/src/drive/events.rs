@@ -1,0 +1,41 @@
+//! What happens in a loop, line by line.
+
+use skillweld_robot::{Event, Observer, Tick};
+
+use crate::console::Console;
+
+/// Every event as a note or a warning on standard error.
+pub(crate) struct EventLog {
+    console: Console,
+    chunks: u64,
+}
+
+impl EventLog {
+    pub(crate) fn new(console: Console) -> Self {
+        Self { console, chunks: 0 }
+    }
+}
+
+impl Observer for EventLog {
+    fn tick(&mut self, tick: &Tick<'_>) {
+        for event in tick.events {
+            let line = format!("{:7.2} s  {event}", tick.time.as_secs_f64());
+            match event {
+                // The first says which task was routed to; a line for each would hide all others.
+                Event::Chunk { routing, .. } => {
+                    self.chunks += 1;
+                    if self.chunks == 1 || routing.is_some() {
+                        self.console.note(&line);
+                    }
+                }
+                Event::InterventionBegins
+                | Event::InterventionEnds
+                | Event::Recovered { .. }
+                | Event::TorqueOff(_) => {
+                    self.console.note(&line);
+                }
+                _ => self.console.warn(&line),
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Keys while a loop runs.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use skillweld_robot::StopSwitch;
+
+use super::recording::{Next, Progress};
+
+/// Between two looks at whether to end.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What a key asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// q, Esc, Ctrl-C: hold, then torque off.
+    Stop,
+    /// Space: hold, and go on.
+    Hold,
+    /// i: the leader arm takes over, and gives back.
+    Intervene,
+    /// → or n: the episode is done; the next one begins.
+    NextEpisode,
+    /// ← or r: forget this episode and record it again.
+    RecordAgain,
+}
+
+impl Key {
+    fn of(code: KeyCode, modifiers: KeyModifiers) -> Option<Self> {
+        Some(match code {
+            // Under a view the terminal sends no signal.
+            KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Self::Stop,
+            KeyCode::Char('q') | KeyCode::Esc => Self::Stop,
+            KeyCode::Char(' ') => Self::Hold,
+            KeyCode::Char('i') => Self::Intervene,
+            KeyCode::Right | KeyCode::Char('n') => Self::NextEpisode,
+            KeyCode::Left | KeyCode::Char('r') => Self::RecordAgain,
+            _ => return None,
+        })
+    }
+
+    fn press(self, switch: &StopSwitch, progress: &Progress) {
+        match self {
+            Self::Stop => switch.stop(),
+            Self::Hold => switch.hold(!switch.is_held()),
+            Self::Intervene => switch.intervene(!switch.is_intervening()),
+            Self::NextEpisode => progress.ask(Next::Advance),
+            Self::RecordAgain => progress.ask(Next::Again),
+        }
+    }
+}
+
+/// A thread that listens to the keyboard, if there is one. The terminal is as before when this is dropped.
+pub(crate) struct Keys {
+    end: Arc<AtomicBool>,
+    listening: Option<(JoinHandle<()>, Termios)>,
+}
+
+impl Keys {
+    pub(crate) fn listen(switch: StopSwitch, progress: Progress) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&end);
+        let listening = single_keys().map(|before| {
+            let thread = std::thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    if !poll(PATIENCE).unwrap_or(false) {
+                        continue;
+                    }
+                    if let Ok(Event::Key(key)) = read()
+                        && key.kind == KeyEventKind::Press
+                        && let Some(key) = Key::of(key.code, key.modifiers)
+                    {
+                        key.press(&switch, &progress);
+                    }
+                }
+            });
+            (thread, before)
+        });
+        Self { end, listening }
+    }
+}
+
+/// Lets keys come one by one and unseen, and gives how the terminal was. Lines and Ctrl-C go on as ever.
+fn single_keys() -> Option<Termios> {
+    let stdin = std::io::stdin();
+    let before = stdin.is_terminal().then(|| tcgetattr(&stdin).ok())??;
+    let mut modes = before.clone();
+    modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Now, &modes).ok()?;
+    Some(before)
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some((thread, before)) = self.listening.take() {
+            let _ = thread.join();
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_what_the_help_says() {
+        let (switch, progress) = (StopSwitch::new(), Progress::default());
+        let press = |code, modifiers| {
+            if let Some(key) = Key::of(code, modifiers) {
+                key.press(&switch, &progress);
+            }
+        };
+        press(KeyCode::Char(' '), KeyModifiers::NONE);
+        assert!(switch.is_held());
+        press(KeyCode::Char(' '), KeyModifiers::NONE);
+        assert!(!switch.is_held());
+        press(KeyCode::Char('i'), KeyModifiers::NONE);
+        assert!(switch.is_intervening());
+        press(KeyCode::Right, KeyModifiers::NONE);
+        assert_eq!(progress.take(), Some(Next::Advance));
+        press(KeyCode::Left, KeyModifiers::NONE);
+        assert_eq!(progress.take(), Some(Next::Again));
+        press(KeyCode::Char('c'), KeyModifiers::NONE);
+        assert!(!switch.is_stopped());
+        press(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert!(switch.is_stopped());
+    }
+}

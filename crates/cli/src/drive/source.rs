@@ -1,0 +1,200 @@
+//! The policy that drives, in this process or behind a socket.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use skillweld_drive::{LocalPolicy, RemoteOptions, RemotePolicy};
+use skillweld_gpu::Device;
+use skillweld_policy::Policy;
+use skillweld_policy::backend::Backend;
+use skillweld_robot::{
+    ActionSpace, ChunkExecutor, ChunkSource, ExecutorOptions, Expectation, Overlap, Prompt, Robot, Unit, agree,
+};
+
+use crate::Outcome;
+use crate::console::Console;
+use crate::policy::{Job, Opening, RuleArguments, routing};
+use crate::serve::served;
+
+/// The policy.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Policy")]
+pub(crate) struct PolicyArguments {
+    /// A merged checkpoint, a single expert, or a policy server: ws://HOST:PORT.
+    #[arg(long, value_name = "POLICY")]
+    policy: String,
+    /// The expert to run by its name, instead of routing on the first observation.
+    #[arg(long, value_name = "NAME")]
+    skill: Option<String>,
+    #[command(flatten)]
+    rule: RuleArguments,
+    /// What the policy's joint positions are, where it does not say so itself.
+    #[arg(long, value_enum, value_name = "UNIT")]
+    policy_units: Option<PolicyUnits>,
+    /// What happens where a new chunk overlaps with the one that is being carried out.
+    #[arg(long, value_enum, default_value_t)]
+    overlap: OverlapName,
+    /// Keys that a server of another make expects: plain, LIBERO, DROID, ALOHA.
+    #[arg(long, value_name = "NAME", default_value = "plain")]
+    server_keys: String,
+    /// How long a server's answer may take, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 30.0)]
+    server_timeout: f64,
+    /// A file whose first line is the server's API key.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    opening: Opening,
+}
+
+/// `--overlap`.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum OverlapName {
+    /// The new chunk counts
+    Replace,
+    /// From the old one to the new one, linearly
+    #[default]
+    Blend,
+    /// The mean of all chunks that say something of a step, old ones more: ACT's temporal ensembling
+    Ensemble,
+}
+
+/// `--policy-units`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PolicyUnits {
+    /// Degrees, the gripper 0 … 100
+    Degrees,
+    /// −100 … 100, the gripper 0 … 100
+    Centred,
+}
+
+/// Whatever gives chunks, ready.
+pub(crate) struct Source {
+    pub(crate) executor: ChunkExecutor,
+    pub(crate) name: String,
+}
+
+impl PolicyArguments {
+    /// Opens the policy, compares it with the robot, and does `work` with it.
+    pub(crate) fn with_source(
+        &self,
+        task: Option<&str>,
+        robot: &dyn Robot,
+        console: Console,
+        work: impl FnOnce(Source) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let prompt = Prompt { instruction: task.map(str::to_owned), task: self.skill.clone() };
+        if self.policy.contains("://") {
+            let remote = RemotePolicy::connect(self.remote(robot)?)?;
+            return work(self.source(remote, prompt, robot)?);
+        }
+        let images = NonZeroUsize::new(robot.describe().cameras.len());
+        let Some(images) = images else {
+            bail!("the robot has no camera, and the policy sees by cameras: add one with --camera NAME=SOURCE")
+        };
+        console.note(&format!("opening {}", self.policy));
+        let job = LocalJob { arguments: self, prompt, robot, work };
+        self.opening.run(Path::new(&self.policy), images, NonZeroUsize::MIN, job)
+    }
+
+    fn remote(&self, robot: &dyn Robot) -> Result<RemoteOptions> {
+        let description = robot.describe();
+        let timeout = Duration::try_from_secs_f64(self.server_timeout).ok().filter(|timeout| !timeout.is_zero());
+        Ok(RemoteOptions {
+            url: self.policy.clone(),
+            api_key: self.api_key_file.as_deref().map(crate::serve::api_key).transpose()?,
+            keys: self.server_keys.clone(),
+            // openpi's own server says nothing of its policy: it is believed to be one for this robot.
+            assumed: Expectation {
+                action_dim: description.joints.len(),
+                space: ActionSpace::Positions,
+                names: None,
+                units: None,
+                state_dim: Some(description.joints.len()),
+                images: description.cameras.len(),
+                horizon: 50,
+                needs_instruction: true,
+            },
+            timeout: timeout.context("--server-timeout must be above 0")?,
+        })
+    }
+
+    fn source(&self, source: impl ChunkSource + 'static, prompt: Prompt, robot: &dyn Robot) -> Result<Source> {
+        let description = robot.describe();
+        let source = Told { units: self.units(description.joints.len()), source };
+        let expectation = source.expects();
+        agree(&expectation, &prompt, description)?;
+        if expectation.units.is_none() {
+            bail!(
+                "the policy does not say what its joint positions are: say it with --policy-units degrees or centred (wrong units \
+                 would move the arm far from where it should go)"
+            );
+        }
+        let overlap = match self.overlap {
+            OverlapName::Replace => Overlap::Replace,
+            OverlapName::Blend => Overlap::Blend,
+            OverlapName::Ensemble => Overlap::Ensemble,
+        };
+        let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
+        let executor = ChunkExecutor::new(source, prompt, options)?;
+        Ok(Source { executor, name: self.policy.clone() })
+    }
+
+    fn units(&self, joints: usize) -> Option<Vec<Unit>> {
+        let unit = match self.policy_units? {
+            PolicyUnits::Degrees => Unit::Degrees,
+            PolicyUnits::Centred => Unit::Centred,
+        };
+        let mut units = vec![unit; joints];
+        if let Some(gripper) = units.last_mut() {
+            *gripper = Unit::Percent;
+        }
+        Some(units)
+    }
+}
+
+/// A policy whose units somebody has said.
+struct Told<S> {
+    source: S,
+    /// Where it says nothing itself.
+    units: Option<Vec<Unit>>,
+}
+
+impl<S: ChunkSource> ChunkSource for Told<S> {
+    fn expects(&self) -> Expectation {
+        let said = self.source.expects();
+        Expectation { units: said.units.or_else(|| self.units.clone()), ..said }
+    }
+
+    fn start_episode(&mut self) {
+        self.source.start_episode();
+    }
+
+    fn infer(
+        &mut self,
+        request: &skillweld_robot::ChunkRequest,
+    ) -> Result<skillweld_robot::Chunk, skillweld_robot::ChunkError> {
+        self.source.infer(request)
+    }
+}
+
+/// What is done with a policy in this process.
+struct LocalJob<'a, W> {
+    arguments: &'a PolicyArguments,
+    prompt: Prompt,
+    robot: &'a dyn Robot,
+    work: W,
+}
+
+impl<W: FnOnce(Source) -> Result<Outcome>> Job for LocalJob<'_, W> {
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, device: Option<Device>) -> Result<Outcome> {
+        let Self { arguments, mut prompt, robot, work } = self;
+        let skill = prompt.task.take();
+        let routing = routing(&policy, skill.as_deref(), arguments.rule.rule(&policy)?)?;
+        let served = served::Served { policy: policy.into(), routing, active_tasks: NonZeroUsize::MIN, device };
+        work(arguments.source(LocalPolicy::new(served)?, prompt, robot)?)
+    }
+}

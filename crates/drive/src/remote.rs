@@ -1,0 +1,160 @@
+//! A policy behind openpi's websocket protocol.
+
+mod connection;
+mod request;
+
+use std::time::Duration;
+
+use skillweld_robot::{Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation};
+use skillweld_serve::{DecodeLimits, KEY_SETS, KeySet, Value, decode, encode};
+
+use crate::{expectation, reply};
+use connection::{Broken, Connection};
+
+/// Where a policy is served, and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// `ws://HOST:PORT`.
+    pub url: String,
+    /// What the server asks for, if it does.
+    pub api_key: Option<String>,
+    /// The keys that it expects, by the name of a [`KEY_SETS`] entry: `plain`, `LIBERO`, `DROID`, `ALOHA`.
+    pub keys: String,
+    /// What counts where the server does not say it: openpi's own says nothing of its actions.
+    pub assumed: Expectation,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// A connection to a policy server, opened again when it is lost.
+#[derive(Debug)]
+pub struct RemotePolicy {
+    options: RemoteOptions,
+    keys: &'static KeySet,
+    expectation: Expectation,
+    /// Whether it is a server of Skillweld, which takes more keys than an observation's.
+    takes_control: bool,
+    connection: Option<Connection>,
+    /// A new episode begins with the next observation.
+    begins: bool,
+}
+
+/// Why a policy server cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No address of a server.
+    #[error("`{url}` is no address of a policy server, such as ws://192.168.1.20:8000{hint}")]
+    Url {
+        /// As given.
+        url: String,
+        /// What else to do.
+        hint: &'static str,
+    },
+    /// No set of keys.
+    #[error("no set of observation keys is called `{name}`; there are {}", key_sets())]
+    Keys {
+        /// As given.
+        name: String,
+    },
+    /// It cannot be reached, or refuses.
+    #[error("{url}: {problem}")]
+    Server {
+        /// Its address.
+        url: String,
+        /// What went wrong, and what to do.
+        problem: String,
+    },
+}
+
+fn key_sets() -> String {
+    KEY_SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", ")
+}
+
+impl RemotePolicy {
+    /// Connects, and takes what the server says of its policy.
+    ///
+    /// # Errors
+    /// [`ConnectError`] that names the address and the remedy.
+    pub fn connect(options: RemoteOptions) -> Result<Self, ConnectError> {
+        let keys = KEY_SETS.iter().find(|set| set.name.eq_ignore_ascii_case(&options.keys));
+        let keys = keys.ok_or_else(|| ConnectError::Keys { name: options.keys.clone() })?;
+        let (connection, metadata) = Connection::open(&options)?;
+        let server = |problem: String| ConnectError::Server { url: options.url.clone(), problem };
+        let metadata = decode(&metadata, &DecodeLimits::default()).map_err(|error| {
+            server(format!("is no policy server: its first message is no msgpack ({error})"))
+        })?;
+        let expectation = expectation::of_server(&metadata, &options.assumed)
+            .map_err(|problem| server(format!("says of its policy that {problem}")))?;
+        if expectation.images > keys.images.len() {
+            let (wanted, offered) = (expectation.images, keys.images.len());
+            return Err(server(format!(
+                "the policy wants {wanted} images, the keys of {} have {offered}; choose other keys",
+                keys.name
+            )));
+        }
+        let takes_control = metadata.get("server").and_then(Value::as_text) == Some("skillweld");
+        Ok(Self { options, keys, expectation, takes_control, connection: Some(connection), begins: true })
+    }
+
+    /// Sends a message and waits for the answer. A connection that the server has closed is opened again, once.
+    fn ask(&mut self, message: &[u8]) -> Result<Vec<u8>, ChunkError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.reconnect()?,
+        };
+        let sent = match connection.send(message) {
+            Err(_) => {
+                connection = self.reconnect()?;
+                connection.send(message)
+            }
+            sent => sent,
+        };
+        let answer = sent.and_then(|()| match connection.receive() {
+            // Mostly it had been closed before: a message into a closed connection is noticed only when reading.
+            Err(Broken::Closed) => {
+                connection = self.reconnect().map_err(|error| Broken::Failed(error.to_string()))?;
+                connection.send(message)?;
+                connection.receive()
+            }
+            answer => answer,
+        });
+        match answer {
+            Ok(answer) => {
+                self.connection = Some(connection);
+                Ok(answer)
+            }
+            Err(broken) => Err(ChunkError::Failed(format!("{}: {broken}", self.options.url))),
+        }
+    }
+
+    /// A new connection is a new episode to the server.
+    fn reconnect(&mut self) -> Result<Connection, ChunkError> {
+        let opened = Connection::open(&self.options);
+        let (connection, _) = opened.map_err(|error| ChunkError::Failed(error.to_string()))?;
+        Ok(connection)
+    }
+}
+
+impl ChunkSource for RemotePolicy {
+    fn expects(&self) -> Expectation {
+        self.expectation.clone()
+    }
+
+    fn start_episode(&mut self) {
+        self.begins = true;
+    }
+
+    fn infer(&mut self, request: &ChunkRequest) -> Result<Chunk, ChunkError> {
+        let mut message = request::observation(request, self.keys, &self.expectation)?;
+        if self.takes_control {
+            message.extend(request::control(request, self.begins)?);
+        }
+        let answer = self.ask(&encode(&Value::Map(message)))?;
+        self.begins = false;
+        let answer = decode(&answer.into(), &DecodeLimits::default()).map_err(|error| {
+            ChunkError::Failed(format!("{}: the answer is no msgpack ({error})", self.options.url))
+        })?;
+        reply::read(&answer)
+    }
+}
