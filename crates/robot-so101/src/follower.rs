@@ -126,7 +126,11 @@ impl So101Follower {
             None => count.is_multiple_of(HEALTH_EVERY).then_some((turn, Status::default())),
         };
         let Some((i, reported)) = asked else { return Ok(()) };
-        match Health::read(self.bus()?, IDS[i]) {
+        let bus = self.bus()?;
+        let health = Health::read(bus, IDS[i]);
+        // This reply bears the complaint once more.
+        bus.take_alarms();
+        match health {
             Ok(health) => self.limits[i].fault(JOINTS[i].name, &health, reported).map_or(Ok(()), Err),
             Err(error) => Err(self.failed(error)),
         }

@@ -9,7 +9,7 @@ use skillweld_robot_so101::{So101Follower, So101Leader};
 use support::*;
 
 fn follower(servos: &Servos) -> So101Follower {
-    So101Follower::with_opener(options("memory"), opener(servos)).unwrap()
+    So101Follower::with_opener(options("memory"), opener(servos)).expect("the options are an arm's")
 }
 
 /// Connecting fails, nothing has moved, torque is off.
@@ -18,7 +18,7 @@ fn refused(servos: &Servos, expected: &[&str]) {
     // An earlier program left torque on.
     servos.set(2, address::GOAL_POSITION, &(servos.position(2) as u16).to_le_bytes());
     servos.set(2, address::TORQUE_ENABLE, &[1]);
-    let error = follower(servos).connect().unwrap_err();
+    let error = follower(servos).connect().expect_err("it is refused");
     assert!(matches!(error, RobotError::Connect(_)), "{error:?}");
     for part in expected {
         assert!(error.to_string().contains(part), "{error} / {part}");

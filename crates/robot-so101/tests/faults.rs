@@ -67,7 +67,8 @@ fn run(seed: u64, seen: &mut Seen) {
     let servos = servos_at(0.1 + 0.8 * numbers.next());
     let chance = [0.02, 0.1, 0.3][(seed % 3) as usize];
     let schedule = Schedule { seed, chance, faults: faults(seed) };
-    let mut arm = So101Follower::with_opener(options("memory"), opener(&servos)).unwrap();
+    let arm = So101Follower::with_opener(options("memory"), opener(&servos));
+    let mut arm = arm.expect("the options are an arm's");
     // Half of the runs have a good line until they are connected.
     if seed % 4 < 2 {
         servos.schedule(schedule.clone());

@@ -25,7 +25,10 @@ fn arguments(function: &str) -> Vec<OsString> {
 }
 
 fn guardian() -> GuardianCommand {
-    GuardianCommand { program: env::current_exe().unwrap(), arguments: arguments("program_that_guards") }
+    GuardianCommand {
+        program: env::current_exe().expect("this test has a file"),
+        arguments: arguments("program_that_guards"),
+    }
 }
 
 #[test]

@@ -63,14 +63,14 @@ fn a_calibration_from_the_first_step_to_a_connected_arm() {
     servos.set(3, address::HOMING_OFFSET, &[100, 0]);
     servos.set(3, address::MIN_POSITION, &[0xE8, 3]);
     servos.set(3, address::TORQUE_ENABLE, &[1]);
+    let mut bus = bus(&servos);
+    let centring = Centring::start(&mut bus).unwrap();
+    assert_eq!(torque(&servos), [false; 6]);
     // Where each encoder shows the middle of its joint, the last ones at its ends.
     let middles = [2757, 900, 3267, 2047, 4095, 0];
     for (id, middle) in IDS.into_iter().zip(middles) {
         servos.turn(id, f64::from(middle));
     }
-    let mut bus = bus(&servos);
-    let centring = Centring::start(&mut bus).unwrap();
-    assert_eq!(torque(&servos), [false; 6]);
     let mut sweep = centring.centred(&mut bus).unwrap();
     // 4095 − 2047 does not fit into the register: a tick is left.
     assert_eq!(positions(&servos), [2047, 2047, 2047, 2047, 2048, 2047]);

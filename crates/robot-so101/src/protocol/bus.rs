@@ -8,7 +8,8 @@ use crate::registers::{LOCK, Memory, Register};
 /// The baud rate of SO-100 and SO-101 arms.
 pub const BAUD: u32 = 1_000_000;
 
-/// How long and how often the bus waits for a reply. An exchange takes at most `attempts` × (wire time + `patience` + 2 ms).
+/// How long and how often the bus waits for a reply. An exchange takes at most `attempts` × (wire time + `patience` + 1 ms),
+/// and 10 ms more for each attempt on a line that is never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// How often a request is sent before it has failed; at least once.
@@ -28,7 +29,7 @@ impl Retries {
 /// How long the line is silent before it counts as silent.
 const SILENCE: Duration = Duration::from_millis(1);
 /// An adapter that never falls silent ends this.
-const NOISE: usize = 4096;
+const NOISE: usize = 1024;
 
 /// Asks servos, and waits for their replies.
 ///

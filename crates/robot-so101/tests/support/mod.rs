@@ -10,7 +10,7 @@ use skillweld_robot_so101::protocol::{BAUD, Bus, BusError, Transport};
 use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, JOINTS, Opener};
 
-pub const IDS: [u8; 6] = [1, 2, 3, 4, 5, 6];
+pub(crate) const IDS: [u8; 6] = [1, 2, 3, 4, 5, 6];
 
 /// Homing offset, least and largest position of each joint.
 const RANGES: [(i32, i32, i32); 6] = [
@@ -22,7 +22,7 @@ const RANGES: [(i32, i32, i32); 6] = [
     (0, 2020, 3522),
 ];
 
-pub fn calibration() -> Calibration {
+pub(crate) fn calibration() -> Calibration {
     let motor = |i: usize| {
         let (homing_offset, range_min, range_max) = RANGES[i];
         MotorCalibration { id: JOINTS[i].id, drive_mode: 0, homing_offset, range_min, range_max }
@@ -31,7 +31,7 @@ pub fn calibration() -> Calibration {
 }
 
 /// Servos that are calibrated so, each joint at this place of its range, 0 … 1.
-pub fn servos_at(place: f64) -> Servos {
+pub(crate) fn servos_at(place: f64) -> Servos {
     let servos = Servos::new(&IDS);
     for motor in calibration().motors {
         let sign = if motor.homing_offset < 0 { 1 << 11 } else { 0 };
@@ -45,15 +45,15 @@ pub fn servos_at(place: f64) -> Servos {
     servos
 }
 
-pub fn servos() -> Servos {
+pub(crate) fn servos() -> Servos {
     servos_at(0.5)
 }
 
-pub fn arm_options(port: &str) -> ArmOptions {
+pub(crate) fn arm_options(port: &str) -> ArmOptions {
     ArmOptions { port: port.into(), id: "arm".into(), calibration: calibration(), body: BodyUnit::Degrees }
 }
 
-pub fn options(port: &str) -> FollowerOptions {
+pub(crate) fn options(port: &str) -> FollowerOptions {
     FollowerOptions { arm: arm_options(port), max_velocity_deg_s: 180.0, guardian: None }
 }
 
@@ -92,13 +92,13 @@ impl Transport for Line {
 }
 
 /// A bus in memory.
-pub fn bus(servos: &Servos) -> Bus {
+pub(crate) fn bus(servos: &Servos) -> Bus {
     servos.set_timing(Timing::Wire);
-    Bus::over(Box::new(Line(Loopback::open(servos).unwrap())), "memory", BAUD)
+    Bus::over(Box::new(Line(Loopback::open(servos).expect("the cable is in"))), "memory", BAUD)
 }
 
 /// Opens the bus in memory, while its cable is in.
-pub fn opener(servos: &Servos) -> Opener {
+pub(crate) fn opener(servos: &Servos) -> Opener {
     let servos = servos.clone();
     Box::new(move || match Loopback::open(&servos) {
         Ok(line) => Ok(Bus::over(Box::new(Line(line)), "memory", BAUD)),
@@ -106,20 +106,20 @@ pub fn opener(servos: &Servos) -> Opener {
     })
 }
 
-pub fn torque(servos: &Servos) -> Vec<bool> {
+pub(crate) fn torque(servos: &Servos) -> Vec<bool> {
     IDS.iter().map(|&id| servos.torque_enabled(id)).collect()
 }
 
-pub fn goals(servos: &Servos) -> Vec<i32> {
+pub(crate) fn goals(servos: &Servos) -> Vec<i32> {
     IDS.iter().map(|&id| servos.goal(id)).collect()
 }
 
-pub fn positions(servos: &Servos) -> Vec<i32> {
+pub(crate) fn positions(servos: &Servos) -> Vec<i32> {
     IDS.iter().map(|&id| servos.position(id)).collect()
 }
 
 /// Waits for something that another process does.
-pub fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !happens() {
         assert!(Instant::now() < end, "{what} does not happen");
