@@ -102,7 +102,7 @@ const STRANGERS: std::ops::RangeInclusive<u8> = 0..=20;
 
 /// Servos that answer and are no joints. Only asked when one is missing, for it takes a tenth of a second.
 fn strangers(bus: &mut Bus) -> Result<Vec<u8>, RobotError> {
-    bus.set_retries(Retries::PROBE);
+    let before = bus.set_retries(Retries::PROBE);
     let mut found = Vec::new();
     for id in STRANGERS.filter(|id| !IDS.contains(id)) {
         match bus.ping(id) {
@@ -111,7 +111,7 @@ fn strangers(bus: &mut Bus) -> Result<Vec<u8>, RobotError> {
             Err(_) => {}
         }
     }
-    bus.set_retries(Retries::STEADY);
+    bus.set_retries(before);
     Ok(found)
 }
 

@@ -13,7 +13,7 @@ fn an_arm_at_a_port() {
     let servos = servos();
     let line = ServoBus::start(&servos).unwrap();
     let port = line.path().to_str().unwrap();
-    let mut arm = So101Follower::new(options(port)).unwrap();
+    let mut arm = So101Follower::with_opener(options(port), patient_opener(port)).unwrap();
     arm.connect().unwrap();
     let busy = Bus::open(port, BAUD).err().unwrap();
     assert!(busy.to_string().contains("another program uses it"), "{busy}");
@@ -26,7 +26,7 @@ fn an_arm_at_a_port() {
     assert_eq!(torque(&servos), [false; 6]);
     // The next program gets the port, with other settings first.
     assert_eq!(Bus::open(port, 500_000).unwrap().ping(1), Err(BusError::NoReply { ids: vec![1] }));
-    assert_eq!(Bus::open(port, BAUD).unwrap().ping(1), Ok(()));
+    assert_eq!(patient_opener(port)().unwrap().ping(1), Ok(()));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_cable_pulled_while_observing_and_acting() {
     let line = ServoBus::start(&servos).unwrap();
     let port = line.path().to_str().unwrap();
     for acting in [false, true] {
-        let mut arm = So101Follower::new(options(port)).unwrap();
+        let mut arm = So101Follower::with_opener(options(port), patient_opener(port)).unwrap();
         arm.connect().unwrap();
         servos.unplug();
         eventually("the port hangs up", || !line.path().exists());
@@ -59,7 +59,8 @@ fn a_cable_pulled_while_observing_and_acting() {
 fn an_arm_connects_again_after_its_cable_was_out() {
     let servos = servos();
     let line = ServoBus::start(&servos).unwrap();
-    let mut arm = So101Follower::new(options(line.path().to_str().unwrap())).unwrap();
+    let port = line.path().to_str().unwrap();
+    let mut arm = So101Follower::with_opener(options(port), patient_opener(port)).unwrap();
     arm.connect().unwrap();
     servos.unplug();
     eventually("the arm is lost", || matches!(arm.observe(), Err(RobotError::Disconnected(_))));

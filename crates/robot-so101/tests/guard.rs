@@ -52,7 +52,7 @@ fn a_killed_program_leaves_no_torque() {
 fn program_that_is_killed() {
     let Ok(port) = env::var(PORT) else { return };
     let options = FollowerOptions { guardian: Some(guardian()), ..options(&port) };
-    let mut arm = So101Follower::new(options).unwrap();
+    let mut arm = So101Follower::with_opener(options, patient_opener(&port)).unwrap();
     arm.connect().unwrap();
     loop {
         arm.observe().unwrap();
@@ -77,7 +77,8 @@ fn a_program_that_stops_its_arm_takes_its_guardian_along() {
         program: "sh".into(),
         arguments: vec!["-c".into(), format!("test \"$(cat)\" = released && touch {port}.released").into()],
     };
-    let mut arm = So101Follower::new(FollowerOptions { guardian: Some(cat), ..options(port) }).unwrap();
+    let options = FollowerOptions { guardian: Some(cat), ..options(port) };
+    let mut arm = So101Follower::with_opener(options, patient_opener(port)).unwrap();
     arm.connect().unwrap();
     arm.stop().unwrap();
     assert!(line.path().with_extension("released").exists());
@@ -88,7 +89,7 @@ fn a_broken_pipe_turns_torque_off_once_the_port_is_free() {
     let servos = servos();
     let line = ServoBus::start(&servos).unwrap();
     let port = line.path().to_str().unwrap().to_owned();
-    let mut arm = So101Follower::new(options(&port)).unwrap();
+    let mut arm = So101Follower::with_opener(options(&port), patient_opener(&port)).unwrap();
     arm.connect().unwrap();
     let guardian = thread::spawn({
         let port = port.clone();

@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::time::Duration;
+
 use skillweld_fake_servo_bus::{Fault, Servos, address};
 use skillweld_robot::Robot;
 use skillweld_robot_so101::calibration::{Calibration, MAX_TICKS};
-use skillweld_robot_so101::protocol::BusError;
+use skillweld_robot_so101::protocol::{Bus, BusError, Retries};
 use skillweld_robot_so101::registers::{BAUD_RATES, GOAL_POSITION, HOMING_OFFSET, PRESENT_POSITION};
 use skillweld_robot_so101::setup::{Centring, Found, SETUP_ORDER, SetupError, monitor, scan, setup_motor};
 use skillweld_robot_so101::{JOINTS, So101Follower, label};
@@ -133,10 +135,21 @@ fn what_the_servos_show_is_read_out() {
 }
 
 #[test]
+fn a_late_reply_is_not_taken_for_the_next_one() {
+    let servos = servos();
+    let mut bus = bus(&servos);
+    bus.write(5, &GOAL_POSITION, 1234).unwrap();
+    bus.set_retries(Retries { attempts: 1, ..Retries::STEADY });
+    servos.inject(5, Fault::Delayed(Duration::from_millis(20)));
+    assert_eq!(bus.read(5, &PRESENT_POSITION), Err(BusError::NoReply { ids: vec![5] }));
+    assert_eq!(bus.read(5, &GOAL_POSITION), Ok(1234));
+}
+
+#[test]
 fn what_a_servo_says_and_what_is_missing_is_told_apart() {
     let servos = servos();
     let mut bus = bus(&servos);
-    let read = |bus: &mut skillweld_robot_so101::protocol::Bus| bus.read(5, &PRESENT_POSITION);
+    let read = |bus: &mut Bus| bus.read(5, &PRESENT_POSITION);
     for (fault, expected) in [
         (Fault::NoReply, "no reply from wrist_roll (id 5)"),
         (Fault::BadChecksum, "damaged reply from wrist_roll (id 5): wrong checksum"),

@@ -5,7 +5,6 @@ mod support;
 use std::time::{Duration, Instant};
 
 use skillweld_fake_servo_bus::{ServoBus, address};
-use skillweld_robot_so101::protocol::{BAUD, Bus};
 use skillweld_robot_so101::registers::PRESENT_POSITION;
 use support::*;
 
@@ -16,7 +15,7 @@ fn six_positions_take_a_millisecond_more_than_their_bytes() {
         servos.set(id, address::RETURN_DELAY, &[0]);
     }
     let line = ServoBus::start(&servos).unwrap();
-    let mut bus = Bus::open(line.path().to_str().unwrap(), BAUD).unwrap();
+    let mut bus = patient_opener(line.path().to_str().unwrap())().unwrap();
     // 14 bytes of request, 6 × 8 of replies, ten bits each.
     let wire = bus.wire_time(14 + 6 * 8);
     assert_eq!(wire, Duration::from_micros(620));

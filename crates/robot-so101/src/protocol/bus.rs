@@ -76,9 +76,9 @@ impl Bus {
         &self.port
     }
 
-    /// Changes how long and how often replies are waited for.
-    pub fn set_retries(&mut self, retries: Retries) {
-        self.retries = retries;
+    /// Changes how long and how often replies are waited for, and says how it was before.
+    pub fn set_retries(&mut self, retries: Retries) -> Retries {
+        std::mem::replace(&mut self.retries, retries)
     }
 
     /// Changes the port's baud rate.
@@ -184,21 +184,16 @@ impl Bus {
         let mut values = Vec::new();
         let mut damage = None;
         for _ in 0..self.retries.attempts.max(1) {
-            // All of one moment, or none; and two replies with one id make both of them doubtful.
+            // All of one moment, or none: a reply with another servo's id leaves its own place empty.
             values = vec![None; ids.len()];
-            let mut twice = None;
             self.send(&request)?;
             let deadline = self.deadline(request.len() + ids.len() * (size + 6));
             damage = self.collect(size, deadline, |id, params| {
                 if let Some(i) = ids.iter().position(|&wanted| wanted == id) {
-                    twice = twice.or(values[i].map(|_| i));
                     values[i] = Some(register.decode(params));
                 }
                 values.iter().all(Option::is_some)
             })?;
-            if let Some(i) = twice {
-                values[i] = None;
-            }
             if values.iter().all(Option::is_some) {
                 return Ok(values.into_iter().flatten().collect());
             }

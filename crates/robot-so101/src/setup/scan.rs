@@ -29,9 +29,9 @@ pub fn scan(
         bus.set_baud(baud)?;
         for &id in ids {
             asked(baud, id);
-            bus.set_retries(Retries::PROBE);
+            let before = bus.set_retries(Retries::PROBE);
             let answer = bus.ping(id);
-            bus.set_retries(Retries::STEADY);
+            bus.set_retries(before);
             match answer {
                 Ok(()) => {
                     let model = bus.read(id, &MODEL_NUMBER)?;

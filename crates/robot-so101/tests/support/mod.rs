@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use skillweld_fake_servo_bus::{Loopback, Servos, Timing, address};
 use skillweld_robot_so101::calibration::{Calibration, MotorCalibration};
-use skillweld_robot_so101::protocol::{BAUD, Bus, BusError, Transport};
+use skillweld_robot_so101::protocol::{BAUD, Bus, BusError, Retries, Transport};
 use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, JOINTS, Opener};
 
@@ -95,6 +95,16 @@ impl Transport for Line {
 pub(crate) fn bus(servos: &Servos) -> Bus {
     servos.set_timing(Timing::Wire);
     Bus::over(Box::new(Line(Loopback::open(servos).expect("the cable is in"))), "memory", BAUD)
+}
+
+/// Opens a real port for a bus that waits longer: a machine that is busy may not let the fake servos run for a while.
+pub(crate) fn patient_opener(port: &str) -> Opener {
+    let port = port.to_owned();
+    Box::new(move || {
+        let mut bus = Bus::open(&port, BAUD)?;
+        bus.set_retries(Retries { patience: Duration::from_millis(500), ..Retries::STEADY });
+        Ok(bus)
+    })
 }
 
 /// Opens the bus in memory, while its cable is in.
