@@ -36,7 +36,8 @@ const GRIPPER_TORQUE: i32 = 500;
 /// The arm that is moved: [`Robot`] without cameras.
 ///
 /// Goals are cut to the calibrated ranges, whatever is asked for. A servo's complaint, which every reply bears, is a
-/// [`RobotError::Fault`] of the observation; so are heat and low voltage by the servos' own limits.
+/// [`RobotError::Fault`] of the observation; so are heat and low voltage by the servos' own limits, and torque that
+/// went off by itself.
 pub struct So101Follower {
     options: FollowerOptions,
     description: Description,
@@ -152,7 +153,7 @@ impl So101Follower {
             configure(bus, i, id, self.options.max_velocity_deg_s).map_err(connect)?;
             self.limits.push(Limits::read(bus, id).map_err(connect)?);
         }
-        if let Some(command) = &self.options.guardian {
+        if let (Some(command), None) = (&self.options.guardian, &self.guardian) {
             self.guardian = Some(GuardianHandle::start(command)?);
         }
         self.hold_where_it_stands(bus)?;

@@ -5,6 +5,7 @@ use skillweld_robot::RobotError;
 use crate::protocol::{Bus, BusError, Status};
 use crate::registers::{
     MAX_TEMPERATURE, MIN_VOLTAGE, MOVING, PRESENT_LOAD, PRESENT_TEMPERATURE, PRESENT_VOLTAGE, STATUS,
+    TORQUE_ENABLE,
 };
 
 /// How a servo feels.
@@ -12,6 +13,8 @@ use crate::registers::{
 pub struct Health {
     /// What it complains about.
     pub status: Status,
+    /// Whether it turns and holds the joint. After its supply failed for a moment it does not, and says nothing of it.
+    pub torque: bool,
     /// −100 … 100: how much of the supply the motor gets.
     pub load_percent: f64,
     /// The supply.
@@ -26,10 +29,11 @@ impl Health {
     /// # Errors
     /// Those of [`Bus::read_block`].
     pub fn read(bus: &mut Bus, id: u8) -> Result<Self, BusError> {
-        let from = PRESENT_LOAD.address;
+        let from = TORQUE_ENABLE.address;
         let block = bus.read_block(id, from, MOVING.address - from + 1)?;
         Ok(Self {
             status: Status(STATUS.within(&block, from) as u8),
+            torque: TORQUE_ENABLE.within(&block, from) == 1,
             load_percent: f64::from(PRESENT_LOAD.within(&block, from)) / 10.0,
             voltage_v: f64::from(PRESENT_VOLTAGE.within(&block, from)) / 10.0,
             temperature_c: PRESENT_TEMPERATURE.within(&block, from),
@@ -59,7 +63,7 @@ impl Limits {
         })
     }
 
-    /// The fault that a servo's state is, if it is one; `reported` is what it complained about in earlier replies.
+    /// The fault that the state of a servo with torque is, if it is one; `reported` is what it complained about in earlier replies.
     pub(crate) fn fault(&self, joint: &str, health: &Health, reported: Status) -> Option<RobotError> {
         let status = Status(health.status.0 | reported.0);
         let problem = if !status.is_ok() {
@@ -68,6 +72,8 @@ impl Limits {
             "too hot".into()
         } else if health.voltage_v < self.min_voltage_v {
             "supply voltage too low".into()
+        } else if !health.torque {
+            "torque went off by itself".into()
         } else {
             return None;
         };

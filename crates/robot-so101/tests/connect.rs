@@ -234,6 +234,21 @@ fn complaints_of_a_servo_are_faults_of_its_joint() {
 }
 
 #[test]
+fn a_supply_that_failed_for_a_moment_is_noticed() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    servos.power_cycle();
+    // Every joint has its turn within sixty observations.
+    let faults =
+        (0..60).filter_map(|_| arm.observe().err()).map(|error| error.to_string()).collect::<Vec<_>>();
+    assert_eq!(faults.len(), 6, "{faults:?}");
+    let first =
+        "shoulder_pan: torque went off by itself (30 °C, 7.4 V, load 0 %); let it cool down, and check";
+    assert!(faults[0].starts_with(first), "{faults:?}");
+}
+
+#[test]
 fn one_lost_reply_is_nothing() {
     let servos = servos();
     let mut arm = follower(&servos);

@@ -15,6 +15,7 @@ use std::{env, thread};
 use skillweld_fake_servo_bus::ServoBus;
 use skillweld_robot::Robot;
 use skillweld_robot_so101::guard::{Guarded, GuardianCommand, guard};
+use skillweld_robot_so101::protocol::{BAUD, Bus};
 use skillweld_robot_so101::{FollowerOptions, So101Follower};
 use support::*;
 
@@ -45,6 +46,8 @@ fn a_killed_program_leaves_no_torque() {
     program.kill().unwrap();
     program.wait().unwrap();
     eventually("torque goes off", || torque(&servos) == [false; 6]);
+    // The guardian reads back that it is off before it lets go of the port: the port must be there until then.
+    eventually("the guardian ends", || Bus::open(line.path().to_str().unwrap(), BAUD).is_ok());
 }
 
 #[test]
