@@ -1,0 +1,292 @@
+//! What connecting does to an arm, and what it refuses.
+
+mod support;
+
+use skillweld_fake_servo_bus::{Fault, Servos, address};
+use skillweld_robot::{Robot, RobotError, Unit};
+use skillweld_robot_so101::calibration::Calibration;
+use skillweld_robot_so101::{So101Follower, So101Leader};
+use support::*;
+
+fn follower(servos: &Servos) -> So101Follower {
+    So101Follower::with_opener(options("memory"), opener(servos)).expect("the options are an arm's")
+}
+
+/// Connecting fails, nothing has moved, torque is off.
+fn refused(servos: &Servos, expected: &[&str]) {
+    let before = positions(servos);
+    // An earlier program left torque on.
+    servos.set(2, address::GOAL_POSITION, &(servos.position(2) as u16).to_le_bytes());
+    servos.set(2, address::TORQUE_ENABLE, &[1]);
+    let error = follower(servos).connect().expect_err("it is refused");
+    assert!(matches!(error, RobotError::Connect(_)), "{error:?}");
+    for part in expected {
+        assert!(error.to_string().contains(part), "{error} / {part}");
+    }
+    assert_eq!((positions(servos), torque(servos)), (before, vec![false; 6]));
+}
+
+#[test]
+fn an_arm_is_held_where_it_stands() {
+    let servos = servos_at(0.25);
+    let here = positions(&servos);
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    assert_eq!(
+        (torque(&servos), goals(&servos), positions(&servos)),
+        (vec![true; 6], here.clone(), here.clone())
+    );
+    // The only goals that were ever written, before torque came on.
+    let written: Vec<(i32, bool)> = servos.goals().iter().map(|goal| (goal.goal, goal.torque)).collect();
+    assert_eq!(written, here.iter().map(|&goal| (goal, false)).collect::<Vec<_>>());
+    arm.stop().unwrap();
+    assert_eq!(torque(&servos), [false; 6]);
+    assert_eq!(arm.observe(), Err(RobotError::NotConnected));
+    assert_eq!(arm.act(&[0.0; 6]), Err(RobotError::NotConnected));
+    assert_eq!(arm.stop(), Ok(()));
+}
+
+#[test]
+fn settings_are_kept_and_locked() {
+    let servos = servos();
+    follower(&servos).connect().unwrap();
+    assert_eq!(servos.word(3, address::GOAL_VELOCITY), 2048); // 180°/s
+    assert_eq!(servos.word(6, address::TORQUE_LIMIT), 500);
+    servos.power_cycle();
+    for id in IDS {
+        let pid: Vec<u8> = [21, 22, 23].iter().map(|&at| servos.byte(id, at)).collect();
+        assert_eq!(pid, [16, 32, 0]);
+        assert_eq!(
+            (servos.byte(id, address::RETURN_DELAY), servos.byte(id, address::MAX_ACCELERATION)),
+            (0, 254)
+        );
+        assert_eq!(servos.byte(id, address::LOCK), 1);
+        assert_eq!(servos.word(id, address::MAX_TORQUE), if id == 6 { 500 } else { 1000 });
+    }
+    // What holds its value is not written again: no EEPROM wears out by connecting.
+    servos.forget();
+    follower(&servos).connect().unwrap();
+    let writes = servos.packets().into_iter().filter(|packet| packet.from_host && packet.bytes[4] == 3);
+    assert!(writes.into_iter().all(|packet| packet.bytes[5] >= 40), "EEPROM was written");
+}
+
+#[test]
+fn a_dropped_arm_is_let_go() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    drop(arm);
+    assert_eq!(torque(&servos), [false; 6]);
+}
+
+#[test]
+fn a_velocity_in_coarse_units_is_the_same_velocity() {
+    let servos = servos();
+    servos.set(3, 18, &[8]);
+    follower(&servos).connect().unwrap();
+    assert_eq!(servos.word(3, address::GOAL_VELOCITY), 40); // of 50 ticks/s
+}
+
+#[test]
+fn missing_servos_are_named() {
+    let servos = servos();
+    servos.set_connected(3, false);
+    servos.set_connected(6, false);
+    // One of them has its plug pulled: only those that are there can be let go.
+    let error = follower(&servos).connect().unwrap_err().to_string();
+    assert!(error.contains("no reply from elbow_flex (id 3), gripper (id 6) at memory"), "{error}");
+    assert!(error.contains("power supply"), "{error}");
+}
+
+#[test]
+fn a_servo_with_a_wrong_id_is_named() {
+    let servos = servos();
+    servos.set(3, address::ID, &[12]);
+    let error = follower(&servos).connect().unwrap_err().to_string();
+    let expected = "no reply from elbow_flex (id 3) at memory, but servo 12 answers";
+    assert!(error.contains(expected) && error.contains("skillweld robot setup"), "{error}");
+}
+
+#[test]
+fn another_model_is_refused() {
+    let servos = servos();
+    servos.set(4, address::MODEL, &1284_u16.to_le_bytes());
+    refused(&servos, &["wrist_flex (id 4) is a servo of model 1284"]);
+}
+
+#[test]
+fn different_firmware_is_refused() {
+    let servos = servos();
+    servos.set(5, 1, &[9]);
+    refused(&servos, &["shoulder_pan 3.10", "wrist_roll 3.9", "firmware"]);
+}
+
+#[test]
+fn another_calibration_is_refused_with_the_command_that_mends_it() {
+    let servos = servos();
+    servos.set(1, address::HOMING_OFFSET, &[0, 0]);
+    servos.set(6, address::MAX_POSITION, &[0, 8]);
+    let command = "skillweld robot calibrate --follower --port memory --id arm --from-file";
+    refused(&servos, &["the motors of shoulder_pan, gripper are calibrated otherwise", command]);
+    calibration().write_to(&mut bus(&servos)).unwrap();
+    follower(&servos).connect().unwrap();
+    servos.power_cycle();
+    assert_eq!(Calibration::read_from(&mut bus(&servos)).unwrap(), calibration());
+}
+
+#[test]
+fn a_joint_outside_its_range_is_not_pulled_into_it() {
+    let servos = servos();
+    servos.turn(3, f64::from(-1220 + 3098 + 24));
+    refused(&servos, &["elbow_flex stands at 3122, outside its range of 884 … 3098"]);
+    servos.turn(3, f64::from(-1220 + 3098 + 23));
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    assert_eq!(servos.goal(3), 3098);
+}
+
+#[test]
+fn what_cannot_be_an_arm_is_refused_before_anything_is_opened() {
+    let never = || -> skillweld_robot_so101::Opener { Box::new(|| panic!("opened")) };
+    let mut bad = options("memory");
+    bad.arm.calibration.motors[2].range_max = 0;
+    let error = So101Follower::with_opener(bad.clone(), never()).err().unwrap().to_string();
+    assert!(error.contains("\"arm\": elbow_flex: the range 884 … 0"), "{error}");
+    assert!(So101Leader::with_opener(bad.arm, never()).is_err());
+    for velocity in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let options =
+            skillweld_robot_so101::FollowerOptions { max_velocity_deg_s: velocity, ..options("memory") };
+        assert!(So101Follower::with_opener(options, never()).is_err());
+    }
+}
+
+#[test]
+fn a_port_that_is_not_there_is_named() {
+    let mut arm = So101Follower::new(options("/dev/no-such-arm")).unwrap();
+    let error = arm.connect().unwrap_err();
+    assert!(matches!(&error, RobotError::Connect(text) if text.contains("/dev/no-such-arm")), "{error:?}");
+    assert!(error.to_string().contains("skillweld robot ports"), "{error}");
+    // Torque was never on: there is nothing to let go.
+    assert_eq!(arm.stop(), Ok(()));
+}
+
+#[test]
+fn goals_are_reached_and_cut_to_the_range() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    // The middle of an odd range is half a tick away.
+    let seen = arm.observe().unwrap().positions;
+    assert_eq!((&seen[..3], seen[5]), (&[0.0; 3][..], 50.0));
+    assert_eq!(seen[3], 0.5 * 360.0 / 4095.0);
+    arm.act(&[45.0, -10.0, 0.0, 1000.0, -1000.0, 25.0]).unwrap();
+    // 2039 + 45·4095/360 = 2550.9; 2021 − 113.75 = 1907.25; the gripper: 2020 + 1502/4.
+    assert_eq!(goals(&servos), [2550, 1907, 1991, 3198, 0, 2395]);
+    servos.advance(std::time::Duration::from_secs(3));
+    assert_eq!(positions(&servos), goals(&servos));
+    let seen = arm.observe().unwrap().positions;
+    // Within a tick, 0.088°, of what was asked for.
+    assert!((seen[0] - 45.0).abs() < 0.088 && (seen[1] + 10.0).abs() < 0.088, "{seen:?}");
+    servos.turn(2, f64::from(1104 + 2000));
+    arm.hold().unwrap();
+    assert_eq!(servos.goal(2), 2000);
+}
+
+#[test]
+fn commands_that_are_none_are_refused() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    servos.forget();
+    let nan = arm.act(&[0.0, 0.0, f64::NAN, 0.0, 0.0, 0.0]).unwrap_err();
+    assert_eq!(nan, RobotError::Command("elbow_flex cannot go to NaN".into()));
+    assert!(matches!(arm.act(&[0.0; 5]), Err(RobotError::Command(_))));
+    assert!(servos.packets().is_empty());
+}
+
+#[test]
+fn the_description_is_the_calibrations() {
+    let servos = servos();
+    let arm = follower(&servos);
+    let described = arm.describe();
+    let units: Vec<Unit> = described.joints.iter().map(|joint| joint.unit).collect();
+    assert_eq!(units[..5], [Unit::Degrees; 5]);
+    assert_eq!((units[5], described.joints[5].name.as_str()), (Unit::Percent, "gripper"));
+    assert_eq!(described.joints[4].max, 180.0);
+}
+
+#[test]
+fn complaints_of_a_servo_are_faults_of_its_joint() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    arm.observe().unwrap();
+    servos.set_status(3, 0x24);
+    servos.set(3, address::PRESENT_TEMPERATURE, &[71]);
+    let Err(RobotError::Fault { joint, fault }) = arm.observe() else { panic!("no fault") };
+    assert_eq!(joint, "elbow_flex");
+    assert!(fault.contains("too hot, overload (71 °C, 7.4 V"), "{fault}");
+    servos.set_status(3, 0);
+    // Heat that the servo was told not to complain about is found when its turn comes, within sixty observations.
+    let faults = (0..60).filter_map(|_| arm.observe().err()).collect::<Vec<_>>();
+    assert_eq!(faults.len(), 1);
+    assert!(matches!(&faults[0], RobotError::Fault { joint, .. } if joint == "elbow_flex"), "{faults:?}");
+}
+
+#[test]
+fn a_supply_that_failed_for_a_moment_is_noticed() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    servos.power_cycle();
+    // Every joint has its turn within sixty observations.
+    let faults =
+        (0..60).filter_map(|_| arm.observe().err()).map(|error| error.to_string()).collect::<Vec<_>>();
+    assert_eq!(faults.len(), 6, "{faults:?}");
+    let first =
+        "shoulder_pan: torque went off by itself (30 °C, 7.4 V, load 0 %); let it cool down, and check";
+    assert!(faults[0].starts_with(first), "{faults:?}");
+}
+
+#[test]
+fn one_lost_reply_is_nothing() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    arm.observe().unwrap();
+    for fault in
+        [Fault::NoReply, Fault::BadChecksum, Fault::Truncated(3), Fault::WrongId(2), Fault::WrongId(5)]
+    {
+        servos.inject(4, fault);
+        let seen = arm.observe().unwrap().positions;
+        assert!(seen[..5].iter().all(|degrees| degrees.abs() < 0.05), "{seen:?}");
+    }
+    servos.set_connected(4, false);
+    let error = arm.observe().unwrap_err();
+    assert!(matches!(&error, RobotError::Bus(text) if text.contains("wrist_flex (id 4)")), "{error:?}");
+    let error = arm.stop().unwrap_err();
+    let expected =
+        "torque may still be on at wrist_flex (id 4): hold the arm and switch its power supply off";
+    assert_eq!(error.to_string(), expected);
+    servos.set_connected(4, true);
+    arm.stop().unwrap();
+    assert_eq!(torque(&servos), [false; 6]);
+}
+
+#[test]
+fn a_leader_is_read_and_moves_freely() {
+    let servos = servos();
+    servos.set(2, address::TORQUE_ENABLE, &[1]);
+    let mut leader = So101Leader::with_opener(arm_options("memory"), opener(&servos)).unwrap();
+    assert_eq!(leader.read(), Err(RobotError::NotConnected));
+    leader.connect().unwrap();
+    assert_eq!(torque(&servos), [false; 6]);
+    servos.turn(1, f64::from(-709 + 2039 + 512));
+    servos.turn(6, f64::from(2020 + 751));
+    let seen = leader.read().unwrap();
+    assert_eq!((seen[0], seen[5]), (512.0 * 360.0 / 4095.0, 50.0));
+    assert_eq!(leader.joints()[5].unit, Unit::Percent);
+    servos.unplug();
+    assert!(matches!(leader.read(), Err(RobotError::Disconnected(_))));
+    assert_eq!(leader.read(), Err(RobotError::NotConnected));
+}
