@@ -9,8 +9,8 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    completions, diff, export, extract_lora, inspect, materialize, merge, plugins, predict, preprocess,
-    report, retain, route, serve, sweep,
+    completions, dataset, diff, drive, export, extract_lora, inspect, materialize, merge, plugins, predict,
+    preprocess, record, replay, report, retain, robot, route, serve, sweep,
 };
 
 const EXAMPLES: &str = "\
@@ -33,6 +33,13 @@ Examples:
   skillweld route merged --inputs observation.safetensors
                                                  which task it belongs to
   skillweld serve merged                         answer robots on ws://127.0.0.1:8000
+  skillweld drive --policy merged --task 'put the red cube on the tray' --view
+                                                 a simulated arm; --robot so101 --port PORT for a real one
+  skillweld robot calibrate --follower --port PORT --id my_arm
+                                                 set up an SO-101
+  skillweld record data/cube --task '…' --robot so101 --port PORT --leader-port PORT
+                                                 demonstrations, as a LeRobot dataset
+  skillweld dataset inspect data/cube            what is in it, and whether it is whole
   skillweld preprocess camera.png --output camera.safetensors
                                                  an image as the model sees it
   skillweld plugins list                         the merge methods at hand
@@ -40,7 +47,7 @@ Examples:
 Exit codes: 0 done; 1 failed, or something was refused; 2 wrong usage;
 130 interrupted. Of diff: 0 equal; 1 different; 2 failed, or wrong usage.";
 
-/// Merge expert checkpoints of one base model into one.
+/// Merge expert checkpoints of one base model into one policy, and let it move an arm.
 #[derive(Parser)]
 #[command(name = "skillweld", version, after_help = EXAMPLES, max_term_width = 110, styles = STYLES)]
 pub(crate) struct Arguments {
@@ -119,6 +126,11 @@ pub(crate) enum Command {
     Predict(predict::Args),
     Route(route::Args),
     Serve(serve::Args),
+    Drive(Box<drive::Args>),
+    Robot(robot::Args),
+    Record(Box<record::Args>),
+    Replay(Box<replay::Args>),
+    Dataset(dataset::Args),
     Preprocess(preprocess::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),

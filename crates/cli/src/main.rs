@@ -4,9 +4,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to people is what this crate is for")]
 
 mod arguments;
+mod arm;
 mod completions;
 mod console;
+mod dataset;
 mod diff;
+mod drive;
 mod export;
 mod extract_lora;
 mod failure;
@@ -23,8 +26,11 @@ mod policy;
 mod predict;
 mod preprocess;
 mod progress;
+mod record;
+mod replay;
 mod report;
 mod retain;
+mod robot;
 mod route;
 mod serve;
 mod sweep;
@@ -75,6 +81,11 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Predict(args) => predict::run(args, console),
         Command::Route(args) => route::run(args, console),
         Command::Serve(args) => serve::run(args, console),
+        Command::Drive(args) => drive::run(args, console),
+        Command::Robot(args) => robot::run(args, console),
+        Command::Record(args) => record::run(args, console),
+        Command::Replay(args) => replay::run(args, console),
+        Command::Dataset(args) => dataset::run(args, console),
         Command::Plugins(command) => plugins::run(command, console),
         Command::Completions(args) => completions::run(args),
     }

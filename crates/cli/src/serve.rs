@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::policy::{Job, Opening, RuleArguments, routing};
 
 mod decision_log;
-mod served;
+pub(crate) mod served;
 
 use decision_log::DecisionLog;
 use served::Served;
@@ -146,7 +146,7 @@ impl Job for Serve<'_> {
     }
 }
 
-fn api_key(path: &Path) -> Result<String> {
+pub(crate) fn api_key(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let key = text.lines().next().unwrap_or_default().trim();
     ensure!(!key.is_empty(), "{} holds no API key: put it on the first line", path.display());

@@ -86,7 +86,7 @@ impl ArmOptions {
         } else {
             let answering = labels(&strangers);
             text += &format!(
-                ", but {answering} answers, which no joint is: give it its id with `skillweld robot setup --port {}`",
+                ", but {answering} answers, which no joint is: give it its id with `skillweld robot setup-motors --port {}`",
                 self.port
             );
         }

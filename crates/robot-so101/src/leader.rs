@@ -1,4 +1,6 @@
-use skillweld_robot::{Joint, RobotError};
+use std::time::Instant;
+
+use skillweld_robot::{Description, Observation, Robot, RobotError};
 
 use crate::arm::{ArmOptions, Opener, connect};
 use crate::calibration::Role;
@@ -7,10 +9,11 @@ use crate::protocol::{Bus, BusError};
 use crate::registers::{OPERATING_MODE, PRESENT_POSITION, RETURN_DELAY};
 use crate::torque_off;
 
-/// The arm that a hand moves, to be followed: its joints in the follower's units, torque always off.
+/// The arm that a hand moves, to be followed: a [`Robot`] that is only observed, its joints in the follower's units, torque
+/// always off.
 pub struct So101Leader {
     options: ArmOptions,
-    joints: Vec<Joint>,
+    description: Description,
     open: Opener,
     bus: Option<Bus>,
 }
@@ -33,19 +36,18 @@ impl So101Leader {
         options.check()?;
         // Nothing commands it: it may move as fast as the hand.
         let joints = options.body.joints(&options.calibration, f64::INFINITY);
-        Ok(Self { options, joints, open, bus: None })
+        let description = Description { kind: "so101_leader".into(), joints, cameras: Vec::new() };
+        Ok(Self { options, description, open, bus: None })
+    }
+}
+
+impl Robot for So101Leader {
+    fn describe(&self) -> &Description {
+        &self.description
     }
 
-    /// Names, units and ranges of what [`read`](Self::read) gives.
-    pub fn joints(&self) -> &[Joint] {
-        &self.joints
-    }
-
-    /// Opens the connection, checks that this is the arm, and turns its torque off.
-    ///
-    /// # Errors
-    /// [`RobotError::Connect`] with what is missing or differs, and the command that mends it.
-    pub fn connect(&mut self) -> Result<(), RobotError> {
+    /// Torque goes off, not on.
+    fn connect(&mut self) -> Result<(), RobotError> {
         let mut bus = (self.open)()?;
         self.options.verify(&mut bus, Role::Leader)?;
         torque_off(&mut bus, &IDS).map_err(connect)?;
@@ -56,11 +58,7 @@ impl So101Leader {
         Ok(())
     }
 
-    /// Where the hand holds the arm, in the order of the joints.
-    ///
-    /// # Errors
-    /// [`RobotError`] that names the joint or the cable.
-    pub fn read(&mut self) -> Result<Vec<f64>, RobotError> {
+    fn observe(&mut self) -> Result<Observation, RobotError> {
         let bus = self.bus.as_mut().ok_or(RobotError::NotConnected)?;
         let ticks = bus.sync_read(&PRESENT_POSITION, &IDS).map_err(|error: BusError| {
             if error.is_lost() {
@@ -69,11 +67,17 @@ impl So101Leader {
             RobotError::from(error)
         })?;
         let motors = ticks.iter().zip(&self.options.calibration.motors).enumerate();
-        Ok(motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect())
+        let positions = motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect();
+        Ok(Observation { captured: Instant::now(), positions, frames: Vec::new() })
     }
 
-    /// Closes the connection.
-    pub fn close(&mut self) {
+    fn act(&mut self, _positions: &[f64]) -> Result<(), RobotError> {
+        Err(RobotError::Command("a leader arm is moved by hand, and told nothing".into()))
+    }
+
+    /// Torque was never on.
+    fn stop(&mut self) -> Result<(), RobotError> {
         self.bus = None;
+        Ok(())
     }
 }

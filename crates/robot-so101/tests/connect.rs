@@ -104,7 +104,7 @@ fn a_servo_with_a_wrong_id_is_named() {
     servos.set(3, address::ID, &[12]);
     let error = follower(&servos).connect().unwrap_err().to_string();
     let expected = "no reply from elbow_flex (id 3) at memory, but servo 12 answers";
-    assert!(error.contains(expected) && error.contains("skillweld robot setup"), "{error}");
+    assert!(error.contains(expected) && error.contains("skillweld robot setup-motors"), "{error}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_port_that_is_not_there_is_named() {
     let mut arm = So101Follower::new(options("/dev/no-such-arm")).unwrap();
     let error = arm.connect().unwrap_err();
     assert!(matches!(&error, RobotError::Connect(text) if text.contains("/dev/no-such-arm")), "{error:?}");
-    assert!(error.to_string().contains("skillweld robot ports"), "{error}");
+    assert!(error.to_string().contains("skillweld robot find-port"), "{error}");
     // Torque was never on: there is nothing to let go.
     assert_eq!(arm.stop(), Ok(()));
 }
@@ -278,15 +278,15 @@ fn a_leader_is_read_and_moves_freely() {
     let servos = servos();
     servos.set(2, address::TORQUE_ENABLE, &[1]);
     let mut leader = So101Leader::with_opener(arm_options("memory"), opener(&servos)).unwrap();
-    assert_eq!(leader.read(), Err(RobotError::NotConnected));
+    assert_eq!(leader.observe(), Err(RobotError::NotConnected));
     leader.connect().unwrap();
     assert_eq!(torque(&servos), [false; 6]);
     servos.turn(1, f64::from(-709 + 2039 + 512));
     servos.turn(6, f64::from(2020 + 751));
-    let seen = leader.read().unwrap();
+    let seen = leader.observe().unwrap().positions;
     assert_eq!((seen[0], seen[5]), (512.0 * 360.0 / 4095.0, 50.0));
-    assert_eq!(leader.joints()[5].unit, Unit::Percent);
+    assert_eq!(leader.describe().joints[5].unit, Unit::Percent);
     servos.unplug();
-    assert!(matches!(leader.read(), Err(RobotError::Disconnected(_))));
-    assert_eq!(leader.read(), Err(RobotError::NotConnected));
+    assert!(matches!(leader.observe(), Err(RobotError::Disconnected(_))));
+    assert_eq!(leader.observe(), Err(RobotError::NotConnected));
 }

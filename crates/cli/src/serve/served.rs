@@ -14,14 +14,14 @@ use crate::policy::stages;
 const STEPS_OF_A_GPU: usize = 4;
 
 /// Answers the server's clients.
-pub(super) struct Served<B: Backend> {
-    pub(super) policy: Arc<Policy<B>>,
+pub(crate) struct Served<B: Backend> {
+    pub(crate) policy: Arc<Policy<B>>,
     /// What a session does unless its client names a task.
-    pub(super) routing: Routing,
+    pub(crate) routing: Routing,
     /// How many tasks' weights stay in memory.
-    pub(super) active_tasks: NonZeroUsize,
+    pub(crate) active_tasks: NonZeroUsize,
     /// The GPU that it runs on.
-    pub(super) device: Option<Device>,
+    pub(crate) device: Option<Device>,
 }
 
 impl<B: Backend + 'static> skillweld_serve::Policy for Served<B> {

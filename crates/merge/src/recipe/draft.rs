@@ -77,7 +77,7 @@ impl Draft {
             let place = || {
                 let start = self.text.len() - after.len() - inner.len() - "${}".len();
                 let line = self.text[..start].matches('\n').count() + 1;
-                Place { path: format!("${{{inner}}}"), line }
+                Place { path: format!("${{{}}}", inner.strip_prefix("1-").unwrap_or(inner)), line }
             };
             let name = inner.strip_prefix("1-").unwrap_or(inner);
             let Some(&(_, value)) = settings.iter().rev().find(|(set, _)| *set == name) else {

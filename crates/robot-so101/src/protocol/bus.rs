@@ -342,7 +342,7 @@ fn write_params(register: &Register, value: i32) -> Result<Vec<u8>, BusError> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such port; plug the arm in, and see `skillweld robot ports`".into()
+            "there is no such port; plug the arm in, and see `skillweld robot find-port`".into()
         }
         io::ErrorKind::PermissionDenied => {
             "you may not use it; on Linux `sudo usermod -aG dialout $USER`, then log in again".into()

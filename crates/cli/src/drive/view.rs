@@ -1,0 +1,299 @@
+//! A loop in the terminal: joints, latency, queue, routing, safety.
+
+use std::collections::VecDeque;
+use std::io::Stdout;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, List, Paragraph, Row, Table};
+use ratatui::{Frame, Terminal};
+use skillweld_robot::{Description, Durations, Event, Joint, Observer, Origin, Reason, Routing, State, StopSwitch, Tick};
+
+use super::recording::Progress;
+use super::summary::{ms, percentiles};
+
+/// Pictures a second. Drawing takes well under a millisecond.
+const PICTURE: Duration = Duration::from_millis(100);
+/// Width of a joint's bar, in columns.
+const BAR: usize = 30;
+/// Lines of events that are kept.
+const EVENTS: usize = 200;
+
+/// What is shown.
+struct Shown {
+    title: String,
+    task: String,
+    joints: Vec<Joint>,
+    positions: Vec<f64>,
+    sent: Vec<f64>,
+    time: Duration,
+    steps: u64,
+    origin: Origin,
+    state: String,
+    holds: bool,
+    queued: usize,
+    latency: Durations,
+    routing: Option<Routing>,
+    events: VecDeque<(bool, String)>,
+}
+
+/// Draws ten times a second; the terminal is as before when this is dropped.
+pub(crate) struct View {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    shown: Shown,
+    switch: StopSwitch,
+    progress: Progress,
+    drawn: Instant,
+}
+
+impl View {
+    pub(crate) fn open(
+        title: &str,
+        task: &str,
+        robot: &Description,
+        (switch, progress): (StopSwitch, Progress),
+    ) -> Result<Self> {
+        let terminal = ratatui::try_init().context("cannot draw in this terminal")?;
+        let shown = Shown::new(title, task, robot);
+        Ok(Self { terminal, shown, switch, progress, drawn: Instant::now() - PICTURE })
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+impl Observer for View {
+    fn tick(&mut self, tick: &Tick<'_>) {
+        self.shown.take(tick);
+        if self.drawn.elapsed() < PICTURE {
+            return;
+        }
+        self.drawn = Instant::now();
+        let keys = keys(&self.switch);
+        let recording = self.progress.line();
+        // A terminal that is gone must not stop an arm.
+        let _ = self.terminal.draw(|frame| self.shown.draw(frame, &keys, &recording));
+    }
+}
+
+fn keys(switch: &StopSwitch) -> String {
+    let hold = if switch.is_held() { "space go on" } else { "space hold" };
+    let leader = if switch.is_intervening() { "i back to the policy" } else { "i by hand" };
+    format!(" q stop   {hold}   {leader}   → next episode   ← again ")
+}
+
+impl Shown {
+    fn new(title: &str, task: &str, robot: &Description) -> Self {
+        Self {
+            title: title.to_owned(),
+            task: task.to_owned(),
+            joints: robot.joints.clone(),
+            positions: Vec::new(),
+            sent: Vec::new(),
+            time: Duration::ZERO,
+            steps: 0,
+            origin: Origin::Hold,
+            state: String::new(),
+            holds: true,
+            queued: 0,
+            latency: Durations::default(),
+            routing: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    fn take(&mut self, tick: &Tick<'_>) {
+        (self.time, self.steps, self.origin) = (tick.time, tick.step, tick.origin);
+        if let Some(observation) = tick.observation {
+            self.positions.clone_from(&observation.positions);
+        }
+        if let Some(sent) = tick.sent {
+            self.sent = sent.to_vec();
+        }
+        self.holds = !matches!(tick.state, State::Running);
+        self.state = match tick.state {
+            State::Running => tick.origin.to_string(),
+            State::Holding { reason, .. } => format!("holds: {reason}"),
+            State::TorqueOff(reason) => format!("torque off: {reason}"),
+        };
+        if tick.origin == Origin::Policy {
+            self.queued = self.queued.saturating_sub(1);
+        }
+        for event in tick.events {
+            if let Event::Chunk { actions, dropped, latency, routing, .. } = event {
+                self.queued = actions - dropped;
+                self.latency.record(*latency);
+                if routing.is_some() {
+                    self.routing.clone_from(routing);
+                }
+                if routing.is_none() {
+                    continue;
+                }
+            }
+            let quiet = matches!(
+                event,
+                Event::Chunk { .. } | Event::Recovered { .. } | Event::TorqueOff(Reason::Over | Reason::Stopped)
+            );
+            self.events.push_front((!quiet, format!("{:8.2} s  {event}", tick.time.as_secs_f64())));
+            self.events.truncate(EVENTS);
+        }
+    }
+
+    fn draw(&self, frame: &mut Frame<'_>, keys: &str, recording: &str) {
+        let joints = self.joints.len() as u16 + 3;
+        let rows = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(joints),
+            Constraint::Length(6),
+            Constraint::Min(3),
+            Constraint::Length(1),
+        ]);
+        let [head, table, figures, events, foot] = rows.areas(frame.area());
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        let title = Line::from(vec![Span::styled(format!(" {} ", self.title), bold), Span::raw(format!("  “{}”", self.task))]);
+        frame.render_widget(title, head);
+        self.draw_joints(frame, table);
+        self.draw_figures(frame, figures, recording);
+        let lines = self.events.iter().map(|(bad, text)| {
+            let style = if *bad { Style::new().fg(Color::Yellow) } else { Style::new().fg(Color::Green) };
+            Line::styled(text.as_str(), style)
+        });
+        frame.render_widget(List::new(lines.map(ratatui::widgets::ListItem::new)).block(Block::bordered().title(" events ")), events);
+        frame.render_widget(Line::styled(keys.to_owned(), Style::new().add_modifier(Modifier::REVERSED)), foot);
+    }
+
+    fn draw_joints(&self, frame: &mut Frame<'_>, area: Rect) {
+        let row = |(index, joint): (usize, &Joint)| {
+            let at = self.positions.get(index).copied();
+            let goal = self.sent.get(index).copied();
+            let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:8.2}"));
+            Row::new([
+                Cell::from(joint.name.clone()),
+                Cell::from(number(at)),
+                Cell::from(number(goal)),
+                Cell::from(joint.unit.to_string()),
+                Cell::from(bar(joint, at, goal)),
+            ])
+        };
+        let widths = [15, 9, 9, 8, BAR as u16].map(Constraint::Length);
+        let header = Row::new(["joint", "is at", "goal", "unit", "range"]).style(Style::new().add_modifier(Modifier::DIM));
+        let table = Table::new(self.joints.iter().enumerate().map(row), widths).header(header);
+        frame.render_widget(table.block(Block::bordered()), area);
+    }
+
+    fn draw_figures(&self, frame: &mut Frame<'_>, area: Rect, recording: &str) {
+        let tone = if self.holds { Color::Yellow } else { Color::Green };
+        let routing = self.routing.as_ref().map_or_else(String::new, |routing| {
+            let margin = routing.margin.map(|margin| format!(", margin {margin:.3}")).unwrap_or_default();
+            format!("{} ({}{margin})", routing.task, routing.reason)
+        });
+        let latency = if self.latency.count() > 0 {
+            format!("{}; the longest {}", percentiles(&self.latency), ms(self.latency.max()))
+        } else {
+            String::new()
+        };
+        let lines = vec![
+            Line::from(vec![
+                Span::raw(format!("{:7.1} s  step {:6}   ", self.time.as_secs_f64(), self.steps)),
+                Span::styled(self.state.clone(), Style::new().fg(tone)),
+            ]),
+            Line::from(format!("inference  {latency}")),
+            Line::from(format!("queue      {} actions     routed to  {routing}", self.queued)),
+            Line::styled(recording.to_owned(), Style::new().fg(Color::Red)),
+        ];
+        frame.render_widget(Paragraph::new(lines).block(Block::bordered()), area);
+    }
+}
+
+/// Where a joint is in its range, and where it shall go.
+fn bar(joint: &Joint, at: Option<f64>, goal: Option<f64>) -> String {
+    let column = |value: f64| {
+        let share = (value - joint.min) / (joint.max - joint.min).max(f64::MIN_POSITIVE);
+        (share.clamp(0.0, 1.0) * (BAR - 1) as f64).round() as usize
+    };
+    let mut cells = vec!['·'; BAR];
+    for (value, mark) in [(goal, '○'), (at, '●')] {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            cells[column(value)] = mark;
+        }
+    }
+    cells.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::backend::TestBackend;
+    use skillweld_robot::{Observation, Unit};
+
+    use super::*;
+
+    fn robot() -> Description {
+        let joint = |name: &str| Joint {
+            name: name.into(),
+            unit: Unit::Degrees,
+            min: -100.0,
+            max: 100.0,
+            max_velocity: 90.0,
+        };
+        Description { kind: "arm".into(), joints: vec![joint("pan"), joint("lift")], cameras: Vec::new() }
+    }
+
+    #[test]
+    fn everything_that_counts_is_in_the_picture() {
+        let mut shown = Shown::new("merged drives arm", "stack the cubes", &robot());
+        let observation = Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new() };
+        let routing = Routing { task: "stack".into(), reason: "routed".into(), margin: Some(0.25) };
+        let chunk = Event::Chunk {
+            actions: 50,
+            dropped: 4,
+            latency: Duration::from_millis(130),
+            speed: 1.0,
+            routing: Some(routing),
+        };
+        let events = [chunk, Event::Starved];
+        shown.take(&Tick {
+            step: 42,
+            time: Duration::from_millis(1400),
+            observation: Some(&observation),
+            raw: None,
+            sent: Some(&[15.5, 0.0]),
+            origin: Origin::Policy,
+            state: &State::Running,
+            events: &events,
+        });
+        let mut terminal = Terminal::new(TestBackend::new(100, 24)).unwrap();
+        terminal.draw(|frame| shown.draw(frame, " q stop ", "● episode 1")).unwrap();
+        let picture = terminal.backend().to_string();
+        for part in [
+            "merged drives arm",
+            "stack the cubes",
+            "12.25",
+            "15.50",
+            "step     42",
+            "policy",
+            "130.0 ms",
+            "46 actions",
+            "stack (routed, margin 0.250)",
+            "no action is there",
+            "● episode 1",
+            "q stop",
+        ] {
+            assert!(picture.contains(part), "{part}:\n{picture}");
+        }
+    }
+
+    #[test]
+    fn a_bar_shows_where_a_joint_is() {
+        let joint = &robot().joints[0];
+        assert_eq!(bar(joint, Some(-100.0), Some(100.0)), format!("●{}○", "·".repeat(BAR - 2)));
+        assert_eq!(bar(joint, Some(500.0), None), format!("{}●", "·".repeat(BAR - 1)));
+        assert_eq!(bar(joint, Some(f64::NAN), None), "·".repeat(BAR));
+    }
+}
