@@ -17,8 +17,8 @@ pub enum Disagreement {
     /// Another number of joints.
     #[error(
         "{who} gives {found} numbers an action, {robot} has {} joints ({}): it was made for another robot",
-        joints.len(),
-        joints.join(", ")
+        .joints.len(),
+        .joints.join(", ")
     )]
     Joints {
         /// Who gives the actions: `the policy`, `the leader arm`.
@@ -47,7 +47,7 @@ pub enum Disagreement {
         joint: String,
     },
     /// Another unit.
-    #[error("{who}'s actions are {found}, joint {joint} of {robot} is set to {set}: {}", mend(*.found, *.set))]
+    #[error("{who}'s actions are {found}, joint {joint} of {robot} is set to {set}: {}", mend(.found, .set))]
     Units {
         /// Who gives the actions.
         who: &'static str,
@@ -75,8 +75,8 @@ pub enum Disagreement {
     /// Too few cameras.
     #[error(
         "the policy wants {wanted} images, {robot} has {} cameras ({}): add cameras with --camera NAME=DEVICE",
-        cameras.len(),
-        cameras.join(", ")
+        .cameras.len(),
+        .cameras.join(", ")
     )]
     Cameras {
         /// How many images.
@@ -95,9 +95,9 @@ pub enum Disagreement {
 }
 
 /// What mends two units that differ: the arm's unit may be chosen only between those that cover the same joints.
-fn mend(found: Unit, set: Unit) -> String {
+fn mend(found: &Unit, set: &Unit) -> String {
     let choice = [Unit::Degrees, Unit::Radians, Unit::Centred];
-    if choice.contains(&found) && choice.contains(&set) {
+    if choice.contains(found) && choice.contains(set) {
         format!("start with --units {found}")
     } else {
         "it was made for another robot".to_owned()

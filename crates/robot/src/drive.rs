@@ -10,7 +10,7 @@ use crate::limits::Limiter;
 use crate::source::ActionSource;
 use crate::{
     Clock, Description, Disagreement, Event, LimitOptions, MonotonicClock, Observation, Observer, Origin,
-    Reason, Robot, RobotError, State, StopSwitch, Summary, Tick, WatchdogOptions,
+    Robot, RobotError, State, StopSwitch, Summary, Tick, WatchdogOptions,
 };
 
 /// How a robot is driven.

@@ -89,8 +89,10 @@ pub struct ChunkExecutor {
 /// A request that has not been answered.
 #[derive(Debug, Clone, Copy)]
 struct Flight {
-    /// Step of the plan at which its observation was taken.
+    /// Step of the plan at which its observation was taken; between two steps, the later one.
     step: u64,
+    /// How far ahead of the observation that step was, 0 … 1 steps.
+    ahead: f64,
     /// Whether the answer is still wanted.
     wanted: bool,
 }
@@ -146,7 +148,7 @@ impl ChunkExecutor {
                 }
                 self.begun = true;
                 let actions = chunk.actions.len();
-                let dropped = self.queue.insert(flight.step, chunk.actions);
+                let dropped = self.queue.insert(flight.step, shift(&chunk.actions, flight.ahead));
                 self.speed = self.cruise(actions, moment.period);
                 let routing = chunk.routing.filter(|routing| {
                     self.task
@@ -185,7 +187,9 @@ impl ChunkExecutor {
             left_over: self.queue.left_over().take(self.expectation.horizon).collect(),
         };
         self.inference.submit(request);
-        self.flight = Some(Flight { step: self.queue.step() + self.fraction.round() as u64, wanted: true });
+        let whole = self.fraction.ceil();
+        let (step, ahead) = (self.queue.step() + whole as u64, whole - self.fraction);
+        self.flight = Some(Flight { step, ahead, wanted: true });
     }
 
     /// The observation with the images that the policy wants.
@@ -237,12 +241,8 @@ impl ChunkExecutor {
             self.fraction = 0.0;
             return None;
         };
-        if self.fraction > 0.0
-            && let Some(next) = self.queue.get(1)
-        {
-            let between =
-                action.iter().zip(&next).map(|(a, b)| a * (1.0 - self.fraction) + b * self.fraction);
-            action = between.collect();
+        if let Some(next) = self.queue.get(1) {
+            action = between(&action, &next, self.fraction);
         }
         self.fraction = if self.speed < 1.0 { self.fraction + self.speed } else { 1.0 };
         if self.fraction >= 1.0 {
@@ -251,6 +251,17 @@ impl ChunkExecutor {
         }
         Some(action)
     }
+}
+
+/// The actions `ahead` (0 … 1) steps later than theirs; the last stays.
+fn shift(actions: &[Vec<f64>], ahead: f64) -> Vec<Vec<f64>> {
+    let later = actions.iter().skip(1).chain(actions.last());
+    actions.iter().zip(later).map(|(action, next)| between(action, next, ahead)).collect()
+}
+
+/// What lies at `share` (0 … 1) of the way from one action to another.
+fn between(from: &[f64], to: &[f64], share: f64) -> Vec<f64> {
+    from.iter().zip(to).map(|(from, to)| from * (1.0 - share) + to * share).collect()
 }
 
 impl ActionSource for ChunkExecutor {

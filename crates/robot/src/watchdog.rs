@@ -62,7 +62,7 @@ pub enum Reason {
     #[error("hold was asked for")]
     Asked,
     /// Joints were not read for too long.
-    #[error("the joints were last read {} ms ago{}", age.as_millis(), because(.last))]
+    #[error("the joints were last read {} ms ago{}", .age.as_millis(), because(.last))]
     StaleObservation {
         /// For how long.
         age: Duration,
@@ -70,7 +70,7 @@ pub enum Reason {
         last: Option<RobotError>,
     },
     /// A camera's image is too old.
-    #[error("the image of camera {camera} is {} ms old: check its cable", age.as_millis())]
+    #[error("the image of camera {camera} is {} ms old: check its cable", .age.as_millis())]
     StaleFrame {
         /// The camera's name.
         camera: String,
@@ -78,7 +78,7 @@ pub enum Reason {
         age: Duration,
     },
     /// No action came for too long.
-    #[error("no action for {:.1} s{}", age.as_secs_f64(), because(.last))]
+    #[error("no action for {:.1} s{}", .age.as_secs_f64(), because(.last))]
     NoAction {
         /// For how long.
         age: Duration,

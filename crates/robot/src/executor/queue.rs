@@ -59,14 +59,16 @@ impl ChunkQueue {
         self.planned.len()
     }
 
-    /// Takes in a chunk whose first action belongs to the step `first` (the present one if that is ahead); says how many
-    /// actions are dropped because their step has passed.
+    /// Takes in a chunk whose first action belongs to the step `first` (or to the first step that has no action, if that is
+    /// earlier); says how many actions are dropped because their step has passed.
     pub(super) fn insert(&mut self, first: u64, actions: Vec<Vec<f64>>) -> usize {
         let passed =
             usize::try_from(self.step.saturating_sub(first)).unwrap_or(usize::MAX).min(actions.len());
-        let overlapping = (actions.len() - passed).min(self.planned.len());
+        let ahead =
+            usize::try_from(first.saturating_sub(self.step)).unwrap_or(usize::MAX).min(self.planned.len());
+        let overlapping = (actions.len() - passed).min(self.planned.len() - ahead);
         for (index, action) in actions.into_iter().skip(passed).enumerate() {
-            let Some(planned) = self.planned.get_mut(index) else {
+            let Some(planned) = self.planned.get_mut(ahead + index) else {
                 self.planned.push_back(Planned::of(action));
                 continue;
             };
@@ -121,53 +123,69 @@ mod tests {
     #[derive(Debug, Default)]
     struct Slow {
         step: u64,
-        chunks: Vec<(u64, u64, Vec<f64>)>,
+        chunks: Vec<Said>,
+    }
+
+    /// A chunk that came at one step, for the steps from `first` on.
+    #[derive(Debug)]
+    struct Said {
+        came: u64,
+        first: u64,
+        actions: Vec<f64>,
+    }
+
+    impl Said {
+        fn end(&self) -> u64 {
+            self.first + self.actions.len() as u64
+        }
+
+        fn of(&self, step: u64) -> Option<f64> {
+            self.actions.get(usize::try_from(step.checked_sub(self.first)?).ok()?).copied()
+        }
     }
 
     impl Slow {
-        /// All that was said about `step` before it had passed, with the moment of saying, oldest first.
-        fn said(&self, step: u64) -> impl Iterator<Item = (u64, u64, f64)> + '_ {
-            self.chunks.iter().filter_map(move |(came, first, actions)| {
-                let action = actions.get(usize::try_from(step.checked_sub(*first)?).ok()?)?;
-                (step >= *came).then_some((*came, *first + actions.len() as u64, *action))
-            })
+        fn end(&self) -> u64 {
+            self.chunks.iter().map(Said::end).max().unwrap_or(0).max(self.step)
         }
 
         fn action(&self, overlap: Overlap, step: u64) -> Option<f64> {
-            let said: Vec<_> = self.said(step).collect();
-            let (_, _, newest) = *said.last()?;
-            Some(match overlap {
-                Overlap::Replace => newest,
+            let said = || self.chunks.iter().filter_map(|chunk| chunk.of(step));
+            match overlap {
+                Overlap::Replace => said().last(),
                 Overlap::Ensemble => {
-                    let weights = (0..said.len()).map(|i| (-0.01 * i as f64).exp());
-                    let sum: f64 =
-                        weights.clone().zip(&said).map(|(weight, (_, _, action))| weight * action).sum();
-                    sum / weights.sum::<f64>()
+                    let weights = || (0..said().count()).map(|i| (-0.01 * i as f64).exp());
+                    let sum: f64 = weights().zip(said()).map(|(weight, action)| weight * action).sum();
+                    said().next().map(|_| sum / weights().sum::<f64>())
                 }
                 Overlap::Blend => {
-                    let (_, mut end, mut action) = said[0];
-                    for (came, new_end, new) in &said[1..] {
-                        let overlap = end.min(*new_end) - came;
-                        let share = (step - came + 1) as f64 / (overlap + 1) as f64;
-                        action += (new - action) * share;
-                        end = end.max(*new_end);
+                    let (mut action, mut end) = (None, 0);
+                    for chunk in &self.chunks {
+                        if let Some(new) = chunk.of(step) {
+                            let from = chunk.first.max(chunk.came);
+                            let share = |end: u64| {
+                                (step - from + 1) as f64 / (chunk.end().min(end) - from + 1) as f64
+                            };
+                            action = action.map(|old: f64| old + (new - old) * share(end)).or(Some(new));
+                        }
+                        end = end.max(chunk.end());
                     }
                     action
                 }
-            })
+            }
         }
     }
 
     #[derive(Debug, Clone)]
     enum Do {
-        Insert { ago: u64, actions: Vec<f64> },
+        Insert { ago: i64, actions: Vec<f64> },
         Advance,
         Clear,
     }
 
     fn doing() -> impl Strategy<Value = Do> {
         prop_oneof![
-            2 => (0_u64..12, prop::collection::vec(-100.0..100.0_f64, 1..16))
+            2 => (-3_i64..12, prop::collection::vec(-100.0..100.0_f64, 1..16))
                 .prop_map(|(ago, actions)| Do::Insert { ago, actions }),
             4 => Just(Do::Advance),
             1 => Just(Do::Clear),
@@ -184,11 +202,11 @@ mod tests {
             for doing in doings {
                 match doing {
                     Do::Insert { ago, actions } => {
-                        let first = slow.step.saturating_sub(ago);
+                        let first = slow.step.saturating_add_signed(-ago).min(slow.end());
                         let rows = actions.iter().map(|action| vec![*action]).collect();
                         let dropped = queue.insert(first, rows);
-                        prop_assert_eq!(dropped as u64, (slow.step - first).min(actions.len() as u64));
-                        slow.chunks.push((slow.step, first, actions));
+                        prop_assert_eq!(dropped as u64, slow.step.saturating_sub(first).min(actions.len() as u64));
+                        slow.chunks.push(Said { came: slow.step, first, actions });
                     }
                     Do::Advance => {
                         queue.advance();

@@ -136,8 +136,8 @@ proptest! {
         let mut bench = Bench::onwards(50, options, move |_| ms(latency));
         let (moves, starved) = bench.moves(600);
         prop_assert_eq!(starved, 0);
-        // An observation belongs to the nearest step, and a slow arm is told to do a whole step from where it is.
-        prop_assert!(moves.iter().all(|moved| *moved > -0.6 && *moved < 2.0), "{:?}", moves);
+        // Each chunk begins with a whole step from where the arm is, although a slow arm does less: at most one too many.
+        prop_assert!(moves.iter().all(|moved| *moved > -0.5 && *moved < 2.0), "{:?}", moves);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use skillweld_robot::{
 
 /// What an arm was asked to do, with when; failures are not among them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Call {
+pub(crate) enum Call {
     Connect,
     Observe(Vec<f64>),
     Act(Duration, Vec<f64>),
@@ -19,7 +19,7 @@ pub enum Call {
 
 /// What an arm is about to do.
 #[derive(Debug)]
-pub enum Exchange<'a> {
+pub(crate) enum Exchange<'a> {
     Connect,
     Observe(&'a mut Observation),
     Act,
@@ -28,23 +28,23 @@ pub enum Exchange<'a> {
 }
 
 /// Says what goes wrong, changes what is observed, lets time pass.
-pub type Script = Box<dyn FnMut(Exchange<'_>) -> Result<(), RobotError> + Send>;
+pub(crate) type Script = Box<dyn FnMut(Exchange<'_>) -> Result<(), RobotError> + Send>;
 
-pub type Log = Arc<Mutex<Vec<Call>>>;
+pub(crate) type Log = Arc<Mutex<Vec<Call>>>;
 
 /// An arm in memory that is where it was told to be.
-pub struct Arm {
-    pub description: Description,
-    pub clock: VirtualClock,
-    pub log: Log,
-    pub script: Script,
-    pub positions: Vec<f64>,
-    pub torque: bool,
+pub(crate) struct Arm {
+    pub(crate) description: Description,
+    pub(crate) clock: VirtualClock,
+    pub(crate) log: Log,
+    pub(crate) script: Script,
+    pub(crate) positions: Vec<f64>,
+    pub(crate) torque: bool,
 }
 
 impl Arm {
     /// Two joints of −90 … 90°, 60 °/s: 2° a step of 30 Hz, at most 6° from where they are.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let joint = |name: &str| Joint {
             name: name.to_owned(),
             unit: Unit::Degrees,
@@ -63,7 +63,7 @@ impl Arm {
         }
     }
 
-    pub fn with(script: impl FnMut(Exchange<'_>) -> Result<(), RobotError> + Send + 'static) -> Self {
+    pub(crate) fn with(script: impl FnMut(Exchange<'_>) -> Result<(), RobotError> + Send + 'static) -> Self {
         Self { script: Box::new(script), ..Self::new() }
     }
 
@@ -71,12 +71,12 @@ impl Arm {
         self.log.lock().unwrap().push(call);
     }
 
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.log.lock().unwrap().clone()
     }
 
     /// What it was told, with when.
-    pub fn commands(&self) -> Vec<(Duration, Vec<f64>)> {
+    pub(crate) fn commands(&self) -> Vec<(Duration, Vec<f64>)> {
         let acts = self.calls().into_iter().filter_map(|call| match call {
             Call::Act(at, goal) => Some((at, goal)),
             _ => None,
@@ -128,7 +128,13 @@ impl Robot for Arm {
 }
 
 /// A source that a closure stands for.
-pub struct Source<F>(pub F);
+pub(crate) struct Source<F>(F);
+
+impl<F: FnMut(&Moment<'_>) -> Next> Source<F> {
+    pub(crate) fn new(next: F) -> Self {
+        Self(next)
+    }
+}
 
 impl<F: FnMut(&Moment<'_>) -> Next> ActionSource for Source<F> {
     fn agree(&self, _robot: &Description) -> Result<(), Disagreement> {
@@ -145,36 +151,36 @@ impl<F: FnMut(&Moment<'_>) -> Next> ActionSource for Source<F> {
 }
 
 /// Both joints to one place, always.
-pub fn towards(goal: f64) -> Source<impl FnMut(&Moment<'_>) -> Next> {
-    Source(move |_: &Moment<'_>| Next::Act(vec![goal, goal], Origin::Policy))
+pub(crate) fn towards(goal: f64) -> Source<impl FnMut(&Moment<'_>) -> Next> {
+    Source::new(move |_: &Moment<'_>| Next::Act(vec![goal, goal], Origin::Policy))
 }
 
 /// What was told of one step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
-    pub step: u64,
-    pub time: Duration,
-    pub raw: Option<Vec<f64>>,
-    pub sent: Option<Vec<f64>>,
-    pub origin: Origin,
-    pub running: bool,
-    pub events: Vec<Event>,
+pub(crate) struct Told {
+    pub(crate) step: u64,
+    pub(crate) time: Duration,
+    pub(crate) raw: Option<Vec<f64>>,
+    pub(crate) sent: Option<Vec<f64>>,
+    pub(crate) origin: Origin,
+    pub(crate) running: bool,
+    pub(crate) events: Vec<Event>,
 }
 
 /// Remembers what it is told, and does something at every step.
-pub struct Notes<F> {
-    pub told: Vec<Told>,
-    pub ended: Option<Summary>,
-    pub each: F,
+pub(crate) struct Notes<F> {
+    pub(crate) told: Vec<Told>,
+    pub(crate) ended: Option<Summary>,
+    pub(crate) each: F,
 }
 
 impl<F: FnMut(&Tick<'_>)> Notes<F> {
-    pub fn new(each: F) -> Self {
+    pub(crate) fn new(each: F) -> Self {
         Self { told: Vec::new(), ended: None, each }
     }
 
     /// All events, as they would stand in a log.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.told.iter().flat_map(|told| &told.events).map(ToString::to_string).collect()
     }
 }
@@ -198,12 +204,12 @@ impl<F: FnMut(&Tick<'_>)> Observer for Notes<F> {
     }
 }
 
-pub fn for_steps(steps: u64) -> DriveOptions {
+pub(crate) fn for_steps(steps: u64) -> DriveOptions {
     DriveOptions { steps: Some(steps), ..DriveOptions::default() }
 }
 
 /// Drives in virtual time; nobody stops it.
-pub fn run(
+pub(crate) fn run(
     arm: &mut Arm,
     source: &mut dyn ActionSource,
     options: &DriveOptions,
@@ -213,6 +219,6 @@ pub fn run(
     drive_by_clock(arm, source, options, observer, &StopSwitch::new(), &clock)
 }
 
-pub fn bus(text: &str) -> RobotError {
+pub(crate) fn bus(text: &str) -> RobotError {
     RobotError::Bus(text.to_owned())
 }

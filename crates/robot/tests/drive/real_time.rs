@@ -84,7 +84,7 @@ fn a_policy_that_takes_a_second_does_not_starve_fifty_actions() {
     let summary = drive(&mut arm, &mut executor, &options, &mut (), &StopSwitch::new()).unwrap();
     assert!(summary.is_success());
     assert_eq!(summary.starved, 0, "{summary:?}");
-    assert!((30..45).contains(&summary.waited), "{}", summary.waited);
+    assert!((20..60).contains(&summary.waited), "{}", summary.waited);
     let inference = summary.inference.unwrap();
     assert!(inference.count() >= 4 && inference.percentile(0.5) >= Duration::from_secs(1), "{inference:?}");
     assert!(arm.position > 90.0, "it went on: {}", arm.position);

@@ -61,7 +61,7 @@ fn a_jump_becomes_a_walk() {
 fn what_is_no_number_is_not_sent() {
     let mut arm = Arm::new();
     let mut step = 0;
-    let mut source = Source(|_: &_| {
+    let mut source = Source::new(|_: &_| {
         step += 1;
         Next::Act(vec![1.0, if step % 2 == 0 { f64::NAN } else { 1.0 }], Origin::Policy)
     });
@@ -85,7 +85,7 @@ fn the_last_command_is_repeated_when_nothing_comes() {
     answers.extend(vec![Next::Starved; 5]);
     answers.push(Next::Finished);
     let mut answers = answers.into_iter();
-    let mut source = Source(|_: &_| answers.next().unwrap());
+    let mut source = Source::new(|_: &_| answers.next().unwrap());
     let mut notes = Notes::new(|_: &_| ());
     let summary = run(&mut arm, &mut source, &DriveOptions::default(), &mut notes).unwrap();
     assert_eq!((summary.waited, summary.starved, summary.steps), (3, 5, 13));

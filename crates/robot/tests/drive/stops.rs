@@ -1,9 +1,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skillweld_robot::{
-    DriveError, DriveOptions, Next, Observer, Reason, RobotError, StopSwitch, Tick, drive_by_clock,
+    Clock, DriveError, DriveOptions, Next, Observer, Origin, Reason, RobotError, StopSwitch, Tick,
+    VirtualClock, drive_by_clock,
 };
 
 use crate::arm::{Arm, Call, Exchange, Notes, Source, bus, for_steps, run, towards};
@@ -34,9 +35,9 @@ fn a_stop_ends_the_run_within_a_period() {
             Ok(())
         });
         let in_source = stop.clone();
-        let mut source = Source(move |_: &_| {
+        let mut source = Source::new(move |_: &_| {
             in_source("decide");
-            Next::Act(vec![1.0, 1.0], skillweld_robot::Origin::Policy)
+            Next::Act(vec![1.0, 1.0], Origin::Policy)
         });
         let mut notes = Notes::new(|_: &Tick<'_>| stop("between"));
         let options = DriveOptions::default();
@@ -50,19 +51,35 @@ fn a_stop_ends_the_run_within_a_period() {
     }
 }
 
+/// Someone asks for a stop while the loop sleeps.
+struct Alarm {
+    clock: VirtualClock,
+    at: Duration,
+    switch: StopSwitch,
+}
+
+impl Clock for Alarm {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) {
+        self.clock.sleep_until(deadline);
+        if self.clock.passed() >= self.at {
+            self.switch.stop();
+        }
+    }
+}
+
 #[test]
 fn a_stop_does_not_wait_for_a_slow_loops_next_step() {
     let mut arm = Arm::new();
-    let switch = StopSwitch::new();
-    let clock = arm.clock.clone();
+    let (switch, at) = (StopSwitch::new(), Duration::from_millis(4_500));
+    let clock = Alarm { clock: arm.clock.clone(), at, switch: switch.clone() };
     let options = DriveOptions { hz: 0.5, ..DriveOptions::default() };
-    let mut notes = Notes::new(|tick: &Tick<'_>| {
-        if tick.step == 3 {
-            switch.stop();
-        }
-    });
-    drive_by_clock(&mut arm, &mut towards(1.0), &options, &mut notes, &switch, &clock).unwrap();
-    assert!(clock.passed() < Duration::from_millis(6_020), "{:?}", clock.passed());
+    let summary = drive_by_clock(&mut arm, &mut towards(1.0), &options, &mut (), &switch, &clock).unwrap();
+    assert_eq!((summary.end, summary.steps), (Reason::Stopped, 3));
+    assert!(summary.duration <= at + Duration::from_millis(10), "{:?}", summary.duration);
 }
 
 #[test]
