@@ -152,7 +152,7 @@ mod tests {
         fn action(&self, overlap: Overlap, step: u64) -> Option<f64> {
             let said = || self.chunks.iter().filter_map(|chunk| chunk.of(step));
             match overlap {
-                Overlap::Replace => said().last(),
+                Overlap::Replace => said().next_back(),
                 Overlap::Ensemble => {
                     let weights = || (0..said().count()).map(|i| (-0.01 * i as f64).exp());
                     let sum: f64 = weights().zip(said()).map(|(weight, action)| weight * action).sum();
