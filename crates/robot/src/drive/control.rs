@@ -272,9 +272,6 @@ impl<'a> Control<'a> {
     /// Sends what was decided, or makes the arm hold. Says what was sent, and how long the exchanges took.
     fn act(&mut self, decision: &Decision) -> (Option<Vec<f64>>, Duration) {
         let begun = self.clock.now();
-        if self.switch.is_stopped() {
-            return (None, Duration::ZERO);
-        }
         match (self.watchdog.state(), &decision.limited) {
             (State::Running, Some(limited)) => {
                 self.note_clamps(limited);

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ActionSpace, Chunk, Clock, VirtualClock};
+use crate::{ActionSpace, Chunk, Clock, Frame, VirtualClock};
 
 const PERIOD: Duration = Duration::from_nanos(33_333_333);
 
@@ -66,7 +66,7 @@ impl Bench {
             names: Some(vec!["pan".to_owned()]),
             units: None,
             state_dim: None,
-            images: 0,
+            images: 1,
             horizon,
             needs_instruction: false,
         };
@@ -87,7 +87,9 @@ impl Bench {
 
     fn tick(&mut self) -> Next {
         let now = self.clock.now();
-        let observation = Observation { captured: now, positions: vec![self.position], frames: Vec::new() };
+        let rgb: Arc<[u8]> = Arc::from([0_u8; 3].as_slice());
+        let frames = vec![Frame { rgb, height: 1, width: 1, captured: now }; 2];
+        let observation = Observation { captured: now, positions: vec![self.position], frames };
         let moment = Moment { now, period: PERIOD, observation: &observation };
         let next = self.executor.next(&moment, &mut self.events);
         if let Next::Act(action, origin) = &next {
@@ -149,8 +151,8 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_one_slow_inference_among_fast_ones(fast in 0_u64..150, slow_one in 1_usize..20) {
-        let latency = move |number| ms(if number == slow_one { 1000 } else { fast });
+    fn nor_do_slow_inferences_among_fast_ones(fast in 0_u64..150, first in 1_usize..20, slow in 1_usize..5) {
+        let latency = move |number| ms(if (first..first + slow).contains(&number) { 1000 } else { fast });
         prop_assert_eq!(Bench::onwards(50, ExecutorOptions::default(), latency).moves(900).1, 0);
     }
 
@@ -158,6 +160,8 @@ proptest! {
     fn chunks_of_any_length_are_slowed_down_not_starved(horizon in 1_usize..60, latency in 0_u64..2000) {
         let mut bench = Bench::onwards(horizon, ExecutorOptions::default(), move |_| ms(latency));
         prop_assert_eq!(bench.moves(600).1, 0);
+        let requests = bench.requests.lock().unwrap();
+        prop_assert!(requests.iter().all(|request| request.left_over.len() <= horizon));
     }
 }
 
@@ -195,6 +199,10 @@ fn requests_say_what_will_have_passed_and_what_is_left() {
         }
     }
     assert_eq!(requests[1].left_over.len(), 34, "two thirds of a chunk");
+    assert!(
+        requests.iter().all(|request| request.observation.frames.len() == 1),
+        "of two cameras, as many as wanted"
+    );
 }
 
 #[test]
@@ -272,6 +280,47 @@ fn a_task_is_told_when_it_changes() {
     });
     let told: Vec<_> = told.map(|routing| routing.task).collect();
     assert_eq!(told, ["stack", "sort"]);
+}
+
+/// A policy in real time that counts its episodes in its first action.
+struct Counts {
+    expectation: Expectation,
+    episodes: f64,
+}
+
+impl ChunkSource for Counts {
+    fn expects(&self) -> Expectation {
+        self.expectation.clone()
+    }
+
+    fn start_episode(&mut self) {
+        self.episodes += 1.0;
+    }
+
+    fn infer(&mut self, _request: &ChunkRequest) -> Result<Chunk, ChunkError> {
+        Ok(Chunk { actions: vec![vec![self.episodes]], routing: None, timing: Vec::new() })
+    }
+}
+
+#[test]
+fn a_run_is_an_episode() {
+    let expectation = Bench::onwards(1, ExecutorOptions::default(), |_| ms(0)).executor.expectation.clone();
+    let source = Counts { expectation, episodes: 0.0 };
+    let mut executor = ChunkExecutor::new(source, Prompt::default(), ExecutorOptions::default()).unwrap();
+    let observation = Observation { captured: Instant::now(), positions: vec![0.0], frames: Vec::new() };
+    for episode in 1..4 {
+        executor.start().unwrap();
+        let begun = Instant::now();
+        let action = loop {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            let moment = Moment { now: Instant::now(), period: PERIOD, observation: &observation };
+            match executor.next(&moment, &mut Vec::new()) {
+                Next::Act(action, _) => break action,
+                _ => std::thread::sleep(ms(1)),
+            }
+        };
+        assert_eq!(action, [f64::from(episode)]);
+    }
 }
 
 struct Panics(Expectation);

@@ -53,10 +53,10 @@ fn problem(text: &str) -> RobotError {
     RobotError::Camera { camera: "wrist".to_owned(), problem: text.to_owned() }
 }
 
-/// A run of ten seconds with a camera that gives this; its log, and what the arm was asked.
+/// A run of ten seconds with a camera that gives this: how it ended, its log, and how often the arm held.
 fn run_with(
     gives: impl Fn(&VirtualClock, Duration) -> Result<Frame, RobotError> + Send + 'static,
-) -> (Reason, Vec<String>) {
+) -> (Reason, Vec<String>, usize) {
     let arm = Arm::new();
     let (clock, camera_clock, log) = (arm.clock.clone(), arm.clock.clone(), Arc::clone(&arm.log));
     let wrist = camera("wrist", &clock, Box::new(move |at| gives(&camera_clock, at)));
@@ -71,19 +71,20 @@ fn run_with(
     assert_eq!(*state.lock().unwrap(), "closed");
     let calls = log.lock().unwrap().clone();
     assert!(matches!(calls.last(), Some(Call::Stop(_))));
-    (summary.end, notes.lines())
+    let holds = calls.iter().filter(|call| matches!(call, Call::Hold(_))).count();
+    (summary.end, notes.lines(), holds)
 }
 
 #[test]
 fn frames_follow_the_arms_own() {
-    let (end, lines) = run_with(|clock, _| Ok(frame(clock, Duration::from_millis(20), 3)));
+    let (end, lines, _) = run_with(|clock, _| Ok(frame(clock, Duration::from_millis(20), 3)));
     assert_eq!(end, Reason::Over);
     assert_eq!(lines, ["torque is off: the run is over"]);
 }
 
 #[test]
 fn a_camera_that_freezes_holds_the_arm_until_it_recovers() {
-    let (end, lines) = run_with(|clock, at| {
+    let (end, lines, _) = run_with(|clock, at| {
         let frozen = Duration::from_secs(2)..Duration::from_secs(4);
         let age = if frozen.contains(&at) { at - frozen.start } else { Duration::ZERO };
         Ok(frame(clock, age, 3))
@@ -95,10 +96,11 @@ fn a_camera_that_freezes_holds_the_arm_until_it_recovers() {
 
 #[test]
 fn a_camera_that_fails_for_good_ends_the_run() {
-    let (end, lines) = run_with(|clock, at| match at.as_secs() {
+    let (end, lines, holds) = run_with(|clock, at| match at.as_secs() {
         0..2 => Ok(frame(clock, Duration::ZERO, 3)),
         _ => Err(problem("no images: check its cable")),
     });
+    assert_eq!(holds, 1, "an arm needs no camera to hold");
     assert_eq!(
         end.to_string().rsplit("; ").next(),
         Some("the last: camera wrist: no images: check its cable")
@@ -108,7 +110,8 @@ fn a_camera_that_fails_for_good_ends_the_run() {
 
 #[test]
 fn images_of_another_size_are_refused() {
-    let (end, _) = run_with(|clock, at| Ok(frame(clock, Duration::ZERO, if at.is_zero() { 3 } else { 4 })));
+    let (end, _, _) =
+        run_with(|clock, at| Ok(frame(clock, Duration::ZERO, if at.is_zero() { 3 } else { 4 })));
     assert!(end.to_string().ends_with("camera wrist: an image of 2 × 4 instead of 2 × 3"), "{end}");
 }
 

@@ -58,6 +58,23 @@ fn failures_without_end_turn_torque_off() {
 }
 
 #[test]
+fn an_arm_that_is_read_but_cannot_be_told_holds_too() {
+    let mut acts = 0;
+    let mut arm = Arm::with(move |exchange| match exchange {
+        Exchange::Act => {
+            acts += 1;
+            if acts > 10 { Err(bus(NO_ANSWER)) } else { Ok(()) }
+        }
+        Exchange::Hold => Err(bus(NO_ANSWER)),
+        _ => Ok(()),
+    });
+    let summary = run(&mut arm, &mut towards(1.0), &for_steps(9_000), &mut ()).unwrap();
+    assert!(matches!(summary.end, Reason::Failures { .. }), "{}", summary.end);
+    assert_eq!(arm.commands().len(), 10);
+    assert!(!arm.torque);
+}
+
+#[test]
 fn a_lost_cable_ends_the_run_at_once() {
     let lost = RobotError::Disconnected("the USB cable of the arm is out".to_owned());
     let mut arm = failing(lost, |number| number >= 10);

@@ -99,6 +99,16 @@ impl ActionSource for Policy {
 }
 
 #[test]
+fn what_was_planned_before_a_hold_is_void() {
+    let (mut arm, switch, interruptions) = (Arm::new(), StopSwitch::new(), Arc::default());
+    let clock = arm.clock.clone();
+    let mut source = Policy(Arc::clone(&interruptions));
+    let mut notes = Notes::new(|tick: &Tick<'_>| switch.hold((10..20).contains(&tick.step)));
+    drive_by_clock(&mut arm, &mut source, &for_steps(30), &mut notes, &switch, &clock).unwrap();
+    assert_eq!(*interruptions.lock().unwrap(), 1);
+}
+
+#[test]
 fn a_person_corrects_and_the_policy_goes_on() {
     let (mut arm, switch, interruptions) = (Arm::new(), StopSwitch::new(), Arc::default());
     let clock = arm.clock.clone();

@@ -113,6 +113,27 @@ fn commands_may_be_more_frequent_than_steps() {
 }
 
 #[test]
+fn commands_whose_time_has_passed_are_left_out() {
+    let mut arm = Arm::new();
+    let clock = arm.clock.clone();
+    arm.script = Box::new(move |exchange| {
+        if matches!(exchange, Exchange::Act) {
+            clock.advance(Duration::from_millis(12));
+        }
+        Ok(())
+    });
+    let options = DriveOptions { send_hz: Some(120.0), ..for_steps(4) };
+    let summary = run(&mut arm, &mut towards(100.0), &options, &mut ()).unwrap();
+    // Of four commands, 8.3 ms apart, the second ends after the third's time, and so on: the goal itself is always sent.
+    let commands: Vec<_> = arm.commands().into_iter().map(|(_, goal)| goal[0]).collect();
+    for step in 1..=4 {
+        assert!(commands.contains(&f64::from(2 * step)), "{commands:?}");
+    }
+    assert!(commands.len() < 16 && commands.is_sorted(), "{commands:?}");
+    assert_eq!((summary.steps, summary.skipped), (4, 0));
+}
+
+#[test]
 fn steps_that_take_too_long_leave_others_out() {
     let mut arm = Arm::new();
     let (clock, mut observed) = (arm.clock.clone(), 0);
