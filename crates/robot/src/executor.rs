@@ -39,7 +39,7 @@ impl Default for ExecutorOptions {
 /// When the next chunk is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Refill {
-    /// When no more actions are queued than pass during an inference, as the last 64 of them took, and two thirds of a chunk
+    /// When no more actions are queued than pass during an inference, as the last 32 of them took, and two thirds of a chunk
     /// at the latest: then one inference that takes much longer than all before it does not find the queue empty.
     Measured {
         /// Which share (0 … 1) of the measured inferences is to be in time.
@@ -52,7 +52,7 @@ pub enum Refill {
 }
 
 impl Default for Refill {
-    /// The slowest of the last 64 inferences, and two steps.
+    /// The slowest of the last 32 inferences, and two steps.
     fn default() -> Self {
         Self::Measured { percentile: 1.0, margin_steps: 2 }
     }
@@ -178,12 +178,10 @@ impl ChunkExecutor {
             // What is queued has to last until the answer comes.
             self.speed = self.speed.min(queued / self.need(moment.period)).min(1.0);
         }
-        let delay =
-            (self.latency.percentile(self.percentile()).as_secs_f64() / moment.period.as_secs_f64()).ceil();
         let request = ChunkRequest {
             observation: self.seen(moment.observation),
             prompt: self.prompt.clone(),
-            inference_delay: (delay * self.speed).ceil() as usize,
+            inference_delay: (self.passing(moment.period) * self.speed).ceil() as usize,
             left_over: self.queue.left_over().take(self.expectation.horizon).collect(),
         };
         self.inference.submit(request);
@@ -199,14 +197,20 @@ impl ChunkExecutor {
         seen
     }
 
+    /// Periods that pass during an inference.
+    fn passing(&self, period: Duration) -> f64 {
+        let percentile = match self.options.refill {
+            Refill::Measured { percentile, .. } => percentile,
+            Refill::Fixed(_) => 1.0,
+        };
+        (self.latency.percentile(percentile).as_secs_f64() / period.as_secs_f64()).ceil()
+    }
+
     /// Periods until an answer can be here.
     fn need(&self, period: Duration) -> f64 {
         match self.options.refill {
             Refill::Fixed(actions) => f64::from(actions.max(1)),
-            Refill::Measured { percentile, margin_steps } => {
-                let latency = self.latency.percentile(percentile).as_secs_f64() / period.as_secs_f64();
-                latency.ceil() + f64::from(margin_steps)
-            }
+            Refill::Measured { margin_steps, .. } => self.passing(period) + f64::from(margin_steps),
         }
     }
 
@@ -220,18 +224,10 @@ impl ChunkExecutor {
         }
     }
 
-    fn percentile(&self) -> f64 {
-        match self.options.refill {
-            Refill::Measured { percentile, .. } => percentile,
-            Refill::Fixed(_) => 1.0,
-        }
-    }
-
     /// Actions a period that inferences of the measured latency can keep up with: one after the other, each brings a chunk less
     /// what is carried out meanwhile, and that has to last for the next.
     fn cruise(&self, actions: usize, period: Duration) -> f64 {
-        let latency = self.latency.percentile(self.percentile()).as_secs_f64() / period.as_secs_f64();
-        let sustained = actions as f64 / (latency.ceil() + self.need(period));
+        let sustained = actions as f64 / (self.passing(period) + self.need(period));
         if self.options.slow_down { sustained.min(1.0) } else { 1.0 }
     }
 

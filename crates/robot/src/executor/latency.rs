@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::Durations;
 
 /// Inferences that say how long the next will take.
-const RECENT: usize = 64;
+const RECENT: usize = 32;
 
 /// How long inferences take.
 #[derive(Debug, Default)]
@@ -14,8 +14,9 @@ pub(super) struct Latency {
 }
 
 impl Latency {
+    /// The very first inference loads and compiles: it says nothing about the others, once there is another.
     pub(super) fn record(&mut self, took: Duration) {
-        if self.recent.len() == RECENT {
+        if self.recent.len() == RECENT || self.all.count() == 1 {
             self.recent.pop_front();
         }
         self.recent.push_back(took);

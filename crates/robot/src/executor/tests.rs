@@ -144,14 +144,14 @@ proptest! {
 
     #[test]
     fn nor_do_latencies_that_differ(latencies in prop::collection::vec(0_u64..=1000, 1..60), overlap in any_overlap()) {
-        // The first inference is the slowest, as it is when things are loaded and compiled.
-        let latency = move |number| ms(if number == 0 { 1000 } else { latencies[number % latencies.len()] });
+        // The second is the slowest, so that the others are no surprise.
+        let latency = move |number| ms(if number < 2 { 1000 } else { latencies[number % latencies.len()] });
         let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
         prop_assert_eq!(Bench::onwards(50, options, latency).moves(900).1, 0);
     }
 
     #[test]
-    fn nor_do_slow_inferences_among_fast_ones(fast in 0_u64..150, first in 1_usize..20, slow in 1_usize..5) {
+    fn nor_do_slow_inferences_among_fast_ones(fast in 0_u64..150, first in 2_usize..20, slow in 1_usize..5) {
         let latency = move |number| ms(if (first..first + slow).contains(&number) { 1000 } else { fast });
         prop_assert_eq!(Bench::onwards(50, ExecutorOptions::default(), latency).moves(900).1, 0);
     }
@@ -163,6 +163,15 @@ proptest! {
         let requests = bench.requests.lock().unwrap();
         prop_assert!(requests.iter().all(|request| request.left_over.len() <= horizon));
     }
+}
+
+#[test]
+fn a_first_inference_that_loads_and_compiles_slows_nothing_down() {
+    let latency = |number| ms(if number == 0 { 20_000 } else { 100 });
+    let mut bench = Bench::onwards(50, ExecutorOptions::default(), latency);
+    let (moves, starved) = bench.moves(300);
+    assert_eq!(starved, 0);
+    assert!(moves.iter().filter(|moved| **moved < 0.999).count() < 10, "{moves:?}");
 }
 
 #[test]
