@@ -53,3 +53,30 @@ pub trait Robot: Send {
     /// [`RobotError`] if torque may still be on, with what to do then.
     fn stop(&mut self) -> Result<(), RobotError>;
 }
+
+/// A robot that is chosen at run time.
+impl<R: Robot + ?Sized> Robot for Box<R> {
+    fn describe(&self) -> &Description {
+        (**self).describe()
+    }
+
+    fn connect(&mut self) -> Result<(), RobotError> {
+        (**self).connect()
+    }
+
+    fn observe(&mut self) -> Result<Observation, RobotError> {
+        (**self).observe()
+    }
+
+    fn act(&mut self, positions: &[f64]) -> Result<(), RobotError> {
+        (**self).act(positions)
+    }
+
+    fn hold(&mut self) -> Result<(), RobotError> {
+        (**self).hold()
+    }
+
+    fn stop(&mut self) -> Result<(), RobotError> {
+        (**self).stop()
+    }
+}

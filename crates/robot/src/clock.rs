@@ -1,0 +1,176 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where the control loop takes its time from: the machine's clock, or one that a test moves.
+pub trait Clock: Send + Sync {
+    /// The time now.
+    fn now(&self) -> Instant;
+
+    /// Returns at `deadline`, or at once if that has passed.
+    fn sleep_until(&self, deadline: Instant);
+}
+
+/// The machine's monotonic clock.
+///
+/// On Linux it sleeps with `clock_nanosleep` and an absolute deadline: a thread that is preempted between reading the clock and
+/// going to sleep still wakes in time, the kernel's timer is good to about 0.1 ms, and no core is kept busy that a policy
+/// on the same machine could use (`spin_sleep` would spin for the last part of every period). Elsewhere it sleeps
+/// relatively, again until the deadline has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct MonotonicClock {
+    /// One moment on both clocks: an `Instant` cannot be asked for the kernel's number.
+    #[cfg(target_os = "linux")]
+    anchor: (Instant, Duration),
+}
+
+impl MonotonicClock {
+    /// The machine's clock.
+    pub fn new() -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            Self { anchor: linux::anchor() }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Self {}
+    }
+}
+
+impl Default for MonotonicClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for MonotonicClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) {
+        // A signal may end a sleep early, so it is repeated until the time has come.
+        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
+            #[cfg(target_os = "linux")]
+            linux::sleep(self.anchor, deadline, left);
+            #[cfg(not(target_os = "linux"))]
+            std::thread::sleep(left);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::time::{Duration, Instant};
+
+    use rustix::io::Errno;
+    use rustix::thread::{ClockId, clock_nanosleep_absolute};
+    use rustix::time::{Timespec, clock_gettime};
+
+    /// The same moment as an `Instant` and as the kernel's monotonic time.
+    pub(super) fn anchor() -> (Instant, Duration) {
+        let read = || {
+            let before = Instant::now();
+            let kernel = clock_gettime(ClockId::Monotonic);
+            let kernel =
+                Duration::new(kernel.tv_sec.unsigned_abs(), u32::try_from(kernel.tv_nsec).unwrap_or(0));
+            (before.elapsed(), (before, kernel))
+        };
+        // The shortest of a few readings was not preempted in between.
+        let (mut shortest, mut anchor) = read();
+        for _ in 0..8 {
+            let (took, moment) = read();
+            if took < shortest {
+                (shortest, anchor) = (took, moment);
+            }
+        }
+        anchor
+    }
+
+    pub(super) fn sleep((instant, kernel): (Instant, Duration), deadline: Instant, left: Duration) {
+        let absolute = kernel + deadline.saturating_duration_since(instant);
+        let slept = i64::try_from(absolute.as_secs()).map_err(|_| Errno::INVAL).and_then(|seconds| {
+            let request = Timespec { tv_sec: seconds, tv_nsec: absolute.subsec_nanos().into() };
+            clock_nanosleep_absolute(ClockId::Monotonic, &request)
+        });
+        if slept.is_err_and(|error| error != Errno::INTR) {
+            std::thread::sleep(left);
+        }
+    }
+}
+
+/// A clock that stands still until someone sleeps or [advances](Self::advance) it. Clones show the same time.
+///
+/// With it a minute of control is tested in milliseconds, and a simulator may run as fast as it can.
+#[derive(Debug, Clone)]
+pub struct VirtualClock {
+    start: Instant,
+    passed_ns: Arc<AtomicU64>,
+}
+
+impl VirtualClock {
+    /// A clock that stands at this moment.
+    pub fn new() -> Self {
+        Self { start: Instant::now(), passed_ns: Arc::default() }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, time: Duration) {
+        self.passed_ns.fetch_add(nanoseconds(time), Ordering::SeqCst);
+    }
+
+    /// How much time has passed since the clock was made.
+    pub fn passed(&self) -> Duration {
+        Duration::from_nanos(self.passed_ns.load(Ordering::SeqCst))
+    }
+}
+
+impl Default for VirtualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Instant {
+        self.start + self.passed()
+    }
+
+    fn sleep_until(&self, deadline: Instant) {
+        let passed = nanoseconds(deadline.saturating_duration_since(self.start));
+        self.passed_ns.fetch_max(passed, Ordering::SeqCst);
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_clock_never_wakes_early() {
+        let clock = MonotonicClock::new();
+        for microseconds in [0, 1, 50, 999, 2_000, 15_000] {
+            let deadline = clock.now() + Duration::from_micros(microseconds);
+            clock.sleep_until(deadline);
+            let late = clock.now().checked_duration_since(deadline).expect("not before the deadline");
+            // Far more than a busy machine needs: a wrong anchor would be off by the machine's uptime.
+            assert!(late < Duration::from_secs(2), "{late:?} late");
+        }
+        clock.sleep_until(clock.now() - Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_virtual_clock_moves_only_forward() {
+        let clock = VirtualClock::new();
+        let start = clock.now();
+        clock.clone().sleep_until(start + Duration::from_secs(60));
+        assert_eq!(clock.now(), start + Duration::from_secs(60));
+        clock.sleep_until(start);
+        clock.advance(Duration::from_millis(5));
+        assert_eq!(clock.passed(), Duration::from_millis(60_005));
+    }
+}
