@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arm = world.arm().clone();
     let open = arm.gripper.position_for(0.055, &arm.joints[GRIPPER]);
     let closed = arm.joints[GRIPPER].min_rad;
-    let above = Vec3::Z * 0.07;
+    let above = Vec3::Z * 0.055;
     let drop_yaw = world.bodies()[tray].pose().yaw_rad();
     let mut pictures = Vec::new();
     let mut renderer = Renderer::new();
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (arm.from_above(from, yaw, 0.025), open, 0.8),
         (arm.from_above(from, yaw, 0.025), closed, 0.8),
         (arm.from_above(from + above, yaw, 0.025), closed, 0.8),
-        (arm.from_above(to + vec3(0.0, 0.0, 0.09), drop_yaw, 0.025), closed, 1.2),
+        (arm.from_above(to + vec3(0.0, 0.0, 0.065), drop_yaw, 0.025), closed, 1.2),
         (arm.from_above(to + vec3(0.0, 0.0, 0.03), drop_yaw, 0.025), closed, 0.8),
         (arm.from_above(to + vec3(0.0, 0.0, 0.03), drop_yaw, 0.025), open, 0.8),
     ] {

@@ -117,10 +117,10 @@ impl Scene {
         let front = Camera {
             name: "front".into(),
             mount: Mount::World,
-            eye: vec3(0.60, -0.38, 0.40),
-            target: vec3(0.155, 0.02, 0.055),
+            eye: vec3(0.585, -0.37, 0.285),
+            target: vec3(0.140, 0.015, 0.090),
             up: Vec3::Z,
-            fov_y_rad: 0.72,
+            fov_y_rad: 0.66,
             width,
             height,
         };
@@ -141,7 +141,7 @@ impl Scene {
                 surface: Surface::Wood { colors: [[222, 190, 150], [196, 158, 116]], size_m: 0.11 },
             },
             light: Light { direction: vec3(0.35, -0.45, 1.0), intensity: [1.0, 0.97, 0.91], ambient: 0.42 },
-            background: Background { top: [148, 186, 226], horizon: [232, 238, 244], floor: [150, 154, 162] },
+            background: Background { top: [112, 164, 222], horizon: [238, 242, 246], floor: [186, 192, 202] },
             cameras: vec![front, wrist],
             noise: 0.0,
             noise_seed: 0,

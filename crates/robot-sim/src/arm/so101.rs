@@ -39,7 +39,7 @@ impl ArmModel {
                 joint(-0.175, 1.745),
             ],
             gripper: Gripper {
-                jaws: Jaws::Hinged { hinge_m: [-0.0647, 0.0202], jaw_m: 0.081, face_m: -0.014 },
+                jaws: Jaws::Hinged { hinge_m: [-0.0647, 0.0202], jaw_m: 0.0765, face_m: -0.014 },
                 tip_m: 0.010,
                 width_m: 0.018,
                 thickness_m: 0.008,

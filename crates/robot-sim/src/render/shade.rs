@@ -5,8 +5,8 @@ use crate::geometry::Vec3;
 use crate::scene::{Scene, Surface};
 
 /// The shadow map covers a disc around the workspace.
-const SHADOW_CENTRE_M: [f32; 3] = [0.20, 0.0, 0.10];
-const SHADOW_RADIUS_M: f32 = 0.50;
+const SHADOW_CENTRE_M: [f32; 3] = [0.17, 0.0, 0.10];
+const SHADOW_RADIUS_M: f32 = 0.42;
 const SHADOW_PIXELS: usize = 512;
 /// A surface is not in its own shadow: it is lifted by this along its normal, and by this towards the light.
 const LIFT_M: f32 = 0.0015;
@@ -49,23 +49,25 @@ impl ShadowMap {
         [middle + scale * dot(self.right, d), middle + scale * dot(self.down, d), dot(self.light, d)]
     }
 
-    /// How much of the light reaches a point, 0 … 1: four pixels of the map, weighted by how close they are.
+    /// How much of the light reaches a point, 0 … 1: the mean over a square of three pixels of the map, exact at its rim.
     fn lit(&self, point: [f32; 3], normal: [f32; 3]) -> f32 {
         let [x, y, height] = self.place(std::array::from_fn(|k| point[k] + LIFT_M * normal[k]));
-        let (x, y) = (x - 0.5, y - 0.5);
-        let last = (SHADOW_PIXELS - 2) as f32;
+        let (x, y) = (x - 1.5, y - 1.5);
+        let last = (SHADOW_PIXELS - 4) as f32;
         if !(x >= 0.0 && y >= 0.0 && x < last && y < last) {
             return 1.0;
         }
         let (column, row) = (x as usize, y as usize);
         let (right, down) = (x - column as f32, y - row as f32);
-        let free = |c: usize, r: usize| {
-            let there = self.layer.nearness[(row + r) * SHADOW_PIXELS + column + c];
-            if there > height + BIAS_M { 0.0 } else { 1.0f32 }
-        };
-        let upper = free(0, 0) * (1.0 - right) + free(1, 0) * right;
-        let lower = free(0, 1) * (1.0 - right) + free(1, 1) * right;
-        upper * (1.0 - down) + lower * down
+        let (across, along) = ([1.0 - right, 1.0, 1.0, right], [1.0 - down, 1.0, 1.0, down]);
+        let mut free = 0.0;
+        for (r, weight) in along.into_iter().enumerate() {
+            let first = (row + r) * SHADOW_PIXELS + column;
+            for (there, share) in self.layer.nearness[first..first + 4].iter().zip(across) {
+                free += if *there > height + BIAS_M { 0.0 } else { weight * share };
+            }
+        }
+        free / 9.0
     }
 }
 
@@ -174,10 +176,11 @@ impl<'a> Shading<'a> {
             shine *= shine;
         }
         let shine = if top { 0.25 } else { 1.0 } * GLOSS * shine * lit;
-        // Light from everywhere is bluish from above and warm from the table below.
+        // Light from everywhere is bluish from above, warm from the table below, and a little comes from the eye's side.
         let up = 0.5 + 0.5 * normal[2];
-        let around = [0.80 + 0.16 * up, 0.76 + 0.24 * up, 0.68 + 0.40 * up]
-            .map(|x| self.ambient * (0.45 + 0.55 * up) * x);
+        let front = 0.34 * dot(normal, to_eye).max(0.0);
+        let around = [0.98 - 0.04 * up, 0.94 + 0.04 * up, 0.86 + 0.18 * up]
+            .map(|tint| self.ambient * (tint * (0.40 + 0.48 * up) + front));
         std::array::from_fn(|k| base[k] * (around[k] + self.sun[k] * direct) + self.sun[k] * shine)
     }
 

@@ -14,6 +14,8 @@ const ROUNDS: usize = 12;
 const FAR_M: f64 = 0.03;
 /// A body under an edge squeezes out sideways up to here; deeper, it carries.
 const EDGE_M: f64 = 0.002;
+/// A drawer slides for pushes within 60° of its slide.
+const ALONG: f64 = 0.5;
 /// Normals steeper than this are floors and ceilings, not walls.
 const STEEP: f64 = 0.7;
 
@@ -28,7 +30,7 @@ impl World {
         let arm_solids = std::mem::replace(&mut self.arm_solids, self.arm.solids(&self.frames));
         self.move_held(frames.tool());
         let worst_m = self.make_way(&bodies);
-        if worst_m <= TOLERANCE_M.max(self.worst_m + 1e-7) {
+        if worst_m <= TOLERANCE_M.max(self.worst_m) {
             self.worst_m = worst_m;
             return true;
         }
@@ -103,9 +105,11 @@ impl World {
         match self.bodies[body].motion {
             Motion::Fixed => false,
             Motion::Slides { axis, .. } => {
-                let Some((back, forth)) = sweep(mine, other, axis, 0.0) else { return false };
-                let by_m = if back.abs() < forth.abs() { back } else { forth };
-                by_m.abs() < FAR_M && self.slide_to(body, self.bodies[body].slide_m + by_m)
+                // Across its slide a drawer is as firm as a wall.
+                let along = contact.normal.dot(axis);
+                along.abs() > ALONG
+                    && contact.depth_m < FAR_M
+                    && self.slide_to(body, self.bodies[body].slide_m + contact.depth_m / along)
             }
             Motion::Free if contact.normal.z > STEEP => {
                 let Some((_, up)) = sweep(mine, other, Vec3::Z, 0.0) else { return false };

@@ -11,8 +11,8 @@ const GRAVITY: f64 = 9.81;
 const BELOW_M: f64 = 0.002;
 /// The same while it turns, which may drive an edge down.
 const BELOW_TURNING_M: f64 = 0.006;
-/// Sideways overlap that does not hold a falling body up.
-const GRAZE_M: f64 = 2e-4;
+/// Sideways overlap that does not hold a body up, however little the side slants: what may be left of a push.
+const GRAZE_M: f64 = 0.9 * TOLERANCE_M;
 /// Surfaces this far below the highest one still carry.
 const LEVEL_M: f64 = 3e-4;
 /// How fast a body lies down, in radians a second.
