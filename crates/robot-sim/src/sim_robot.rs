@@ -128,7 +128,7 @@ impl SimArm {
     /// Positions of the joints in the description's units.
     fn positions(&self) -> Vec<f64> {
         let joints = self.world.joints();
-        (0..JOINTS).map(|j| self.scale(j).from_rad(joints[j])).collect()
+        (0..JOINTS).map(|j| self.scale(j).value(joints[j])).collect()
     }
 
     fn scale(&self, joint: usize) -> Scale {
@@ -204,7 +204,7 @@ impl Robot for SimArm {
             return Err(RobotError::Command(format!("{}: {} is no position", JOINT_NAMES[j], wanted[j])));
         }
         self.catch_up();
-        let goals = std::array::from_fn(|j| self.scale(j).to_rad(wanted[j]));
+        let goals = std::array::from_fn(|j| self.scale(j).rad(wanted[j]));
         self.world.set_goals(&goals);
         if let Clock::Stepped { period_s } = self.clock {
             self.pass(period_s);
@@ -243,11 +243,11 @@ impl Scale {
         }
     }
 
-    fn from_rad(&self, rad: f64) -> f64 {
+    fn value(&self, rad: f64) -> f64 {
         (rad - self.zero_rad) * self.per_rad
     }
 
-    fn to_rad(&self, value: f64) -> f64 {
+    fn rad(&self, value: f64) -> f64 {
         value / self.per_rad + self.zero_rad
     }
 }
@@ -262,8 +262,8 @@ fn describe(arm: &ArmModel, joint: usize, units: JointUnits) -> Joint {
     Joint {
         name: JOINT_NAMES[joint].into(),
         unit,
-        min: scale.from_rad(model.min_rad),
-        max: scale.from_rad(model.max_rad),
+        min: scale.value(model.min_rad),
+        max: scale.value(model.max_rad),
         max_velocity: model.max_velocity * scale.per_rad,
     }
 }

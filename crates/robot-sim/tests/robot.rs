@@ -7,7 +7,7 @@ use skillweld_robot_sim::{Clock, JointUnits, SimArm, SimError, SimOptions};
 
 fn stepped(units: JointUnits, seed: u64) -> SimArm {
     let clock = Clock::Stepped { period_s: 1.0 / 30.0 };
-    SimArm::new(&SimOptions { units, clock, height: 48, width: 64, seed }).unwrap()
+    SimArm::new(&SimOptions { units, clock, height: 48, width: 64, seed }).expect("sound options")
 }
 
 #[test]

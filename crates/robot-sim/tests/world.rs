@@ -9,7 +9,7 @@ use skillweld_robot_sim::{
 const RED: [u8; 3] = [200, 40, 40];
 
 fn world(bodies: Vec<Body>) -> World {
-    World::new(ArmModel::so101(), Scene::tabletop(32, 32), bodies).unwrap()
+    World::new(ArmModel::so101(), Scene::tabletop(32, 32), bodies).expect("a sound world")
 }
 
 fn cube(name: &str, x: f64, y: f64, z: f64) -> Body {
@@ -20,7 +20,7 @@ fn cube(name: &str, x: f64, y: f64, z: f64) -> Body {
 fn go(world: &mut World, target: &ToolTarget, opening_m: f64, seconds: f64) {
     let arm = world.arm().clone();
     let start = world.servos().goals;
-    let mut end = arm.inverse(target, &start).unwrap();
+    let mut end = arm.inverse(target, &start).expect("a target in reach");
     end[GRIPPER] = arm.gripper.position_for(opening_m, &arm.joints[GRIPPER]);
     let steps = (seconds * f64::from(STEPS_PER_S)) as usize;
     for step in 1..=steps {
@@ -103,7 +103,7 @@ fn the_gripper_lifts_a_cube_and_lets_it_go() {
     let arm = world.arm().clone();
     grasp(&mut world, vec3(0.22, 0.04, 0.0125), 0.0, 0.025);
     assert_eq!(world.held(), Some(1));
-    // 25 mm between the fingers, at most the touching distance of a millimetre more on either side.
+    // 25 mm between the fingers, and what a slanting jaw and the tolerance of a contact change.
     assert!((0.0235..0.0275).contains(&world.opening_m()), "{}", world.opening_m());
     let grip = world.tool().inverse() * world.bodies()[1].pose();
     go(&mut world, &arm.from_above(vec3(0.20, -0.06, 0.08), 0.0, 0.025), 0.0, 1.2);
@@ -142,8 +142,10 @@ fn the_table_stops_the_arm() {
     let arm = world.arm().clone();
     go(&mut world, &arm.from_above(vec3(0.22, 0.0, 0.05), 0.0, 0.025), 0.0, 1.5);
     go(&mut world, &arm.from_above(vec3(0.22, 0.0, -0.05), 0.0, 0.025), 0.0, 1.0);
-    let tips_m = world.tool().position.z - arm.gripper.tip_m;
-    assert!((-TOLERANCE_M..0.004).contains(&tips_m), "{tips_m}");
+    // The goal is 60 mm below the table. The tips are at it, but for a tilt of the stopped wrist.
+    let tips_m = world.tool().apply(Vec3::X * arm.gripper.tip_m).z;
+    assert!((-0.002..0.004).contains(&tips_m), "{tips_m}");
+    assert!(world.penetration_m() <= TOLERANCE_M);
 }
 
 #[test]

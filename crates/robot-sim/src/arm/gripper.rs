@@ -85,11 +85,11 @@ impl Gripper {
         position_rad.clamp(joint.min_rad, joint.max_rad)
     }
 
-    /// Where along z of the gripper the middle of a thing is to be before the fingers close on it: a millimetre from the
-    /// fixed finger, or halfway between two that move.
+    /// Where along z of the gripper the middle of a thing is to be before the fingers close on it: two millimetres from
+    /// the fixed finger, or halfway between two that move.
     pub fn grip_centre_m(&self, width_m: f64) -> f64 {
         match self.jaws {
-            Jaws::Hinged { face_m, .. } => face_m + 0.5 * width_m + 1e-3,
+            Jaws::Hinged { face_m, .. } => face_m + 0.5 * width_m + 2e-3,
             Jaws::Parallel { .. } => 0.0,
         }
     }

@@ -170,18 +170,23 @@ impl<'a> Shading<'a> {
         let lit = if facing > 0.0 { self.shadow.lit(point, normal) } else { 0.0 };
         let direct = facing.max(0.0) * lit;
         let to_eye = unit(ray.map(|x| -x));
-        let half = unit(std::array::from_fn(|k| to_eye[k] + self.shadow.light[k]));
-        let mut shine = dot(normal, half).max(0.0);
-        for _ in 0..5 {
-            shine *= shine;
-        }
-        let shine = if top { 0.25 } else { 1.0 } * GLOSS * shine * lit;
+        let shine = if top || direct == 0.0 { 0.0 } else { GLOSS * lit * self.highlight(normal, to_eye) };
         // Light from everywhere is bluish from above, warm from the table below, and a little comes from the eye's side.
         let up = 0.5 + 0.5 * normal[2];
         let front = 0.34 * dot(normal, to_eye).max(0.0);
         let around = [0.98 - 0.04 * up, 0.94 + 0.04 * up, 0.86 + 0.18 * up]
             .map(|tint| self.ambient * (tint * (0.40 + 0.48 * up) + front));
         std::array::from_fn(|k| base[k] * (around[k] + self.sun[k] * direct) + self.sun[k] * shine)
+    }
+
+    /// How much of the light a glossy surface throws to the eye.
+    fn highlight(&self, normal: [f32; 3], to_eye: [f32; 3]) -> f32 {
+        let half = unit(std::array::from_fn(|k| to_eye[k] + self.shadow.light[k]));
+        let mut shine = dot(normal, half).max(0.0);
+        for _ in 0..5 {
+            shine *= shine;
+        }
+        shine
     }
 
     /// The background in a direction with this height, −1 … 1.

@@ -70,7 +70,7 @@ fn world(seed: u64) -> World {
     let tilted =
         Pose { position: vec3(0.3, 0.1, 0.15), rotation: Quat::about(axis, random.uniform(0.0, 3.0)) };
     bodies.push(Body::cylinder("can", 0.03, 0.1, [200, 200, 20], tilted));
-    let mut world = World::new(ArmModel::so101(), Scene::tabletop(56, 42), bodies).unwrap();
+    let mut world = World::new(ArmModel::so101(), Scene::tabletop(56, 42), bodies).expect("a sound world");
     let arm = ArmModel::so101();
     let joints = std::array::from_fn(|j| {
         let (min, max) = (arm.joints[j].min_rad, arm.joints[j].max_rad);
@@ -119,7 +119,7 @@ proptest! {
                 }
             }
         }
-        prop_assert!(compared > 1000, "only {compared} pixels were compared");
+        prop_assert!(compared > 500, "only {compared} pixels were compared");
     }
 }
 

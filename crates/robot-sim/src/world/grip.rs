@@ -7,7 +7,7 @@ use crate::geometry::{Pose, Vec3};
 use crate::shape::{Solid, separation_m};
 
 /// A finger this close to a body touches it: printed arms and their gears give by as much.
-const TOUCH_M: f64 = 2e-3;
+const TOUCH_M: f64 = 2.5e-3;
 /// Opening by this angle lets go.
 const RELEASE_RAD: f64 = 0.03;
 /// A handle that has moved this far out of the fingers is lost.

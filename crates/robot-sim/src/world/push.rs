@@ -12,8 +12,8 @@ const SLOP_M: f64 = 1e-4;
 const ROUNDS: usize = 12;
 /// A body pushed further than this in one go is not pushed but run through: the arm stops instead.
 const FAR_M: f64 = 0.03;
-/// A body under an edge squeezes out sideways up to here; deeper, it carries.
-const EDGE_M: f64 = 0.002;
+/// A body under a fingertip, which is rounded, squeezes out sideways up to here; further in, it carries.
+const EDGE_M: f64 = 0.003;
 /// A drawer slides for pushes within 60° of its slide.
 const ALONG: f64 = 0.5;
 /// Normals steeper than this are floors and ceilings, not walls.

@@ -24,8 +24,18 @@ const SLIDE_SPEED: f64 = 0.25;
 struct Ground {
     /// From the body's bottom down to it; negative if the body must rise.
     gap_m: f64,
-    /// Of the surfaces that carry: the body, if it is one, its solid, and the solid above it.
-    carriers: Vec<(Option<usize>, Solid, Solid)>,
+    /// What carries.
+    carriers: Vec<Carrier>,
+}
+
+/// A surface under a body.
+struct Carrier {
+    /// Whose it is; none if it is the arm's.
+    body: Option<usize>,
+    below: Solid,
+    /// Of the body above, the part that it is under.
+    above: Solid,
+    gap_m: f64,
 }
 
 impl World {
@@ -36,7 +46,11 @@ impl World {
             .filter(|&i| self.bodies[i].motion == Motion::Free && held != Some(i))
             .collect();
         order.sort_by(|&a, &b| self.bodies[a].bottom_m().total_cmp(&self.bodies[b].bottom_m()));
-        order.into_iter().fold(false, |moved, i| self.settle_body(i) || moved)
+        let mut moved = false;
+        for i in order {
+            moved |= self.settle_body(i);
+        }
+        moved
     }
 
     fn settle_body(&mut self, i: usize) -> bool {
@@ -58,31 +72,29 @@ impl World {
             self.displace(i, vec3(0.0, 0.0, -ground.gap_m), 0.0);
             moved = true;
         }
-        self.bodies[i].rests_on = ground.carriers.first().and_then(|c| c.0);
+        self.bodies[i].rests_on = ground.carriers.first().and_then(|c| c.body);
         self.lie_down(i) || self.slide_off(i, &ground) || moved
     }
 
     /// The surfaces that would stop a body's fall. Without any, the floor.
     fn ground(&self, i: usize, below_m: f64) -> Ground {
-        let mut found: Vec<(f64, (Option<usize>, Solid, Solid))> = Vec::new();
+        let mut carriers: Vec<Carrier> = Vec::new();
         let bodies = self.bodies.iter().enumerate().filter(|(j, _)| *j != i);
         let others = bodies.flat_map(|(j, b)| b.solids.iter().map(move |s| (Some(j), *s)));
-        for (j, other) in others.chain(self.arm_solids.iter().map(|s| (None, *s))) {
-            for mine in &self.bodies[i].solids {
-                if !mine.near_xy(&other) || mine.bottom_m() > other.top_m() + 1.0 {
-                    continue;
-                }
-                if let Some((_, up)) = sweep(mine, &other, Vec3::Z, GRAZE_M)
+        for (body, below) in others.chain(self.arm_solids.iter().map(|s| (None, *s))) {
+            for &above in &self.bodies[i].solids {
+                if above.near_xy(&below)
+                    && let Some((_, up)) = sweep(&above, &below, Vec3::Z, GRAZE_M)
                     && up <= below_m
                 {
-                    found.push((-up, (j, other, *mine)));
+                    carriers.push(Carrier { body, below, above, gap_m: -up });
                 }
             }
         }
         let floor_m = self.bodies[i].bottom_m() - FLOOR_M;
-        let gap_m = found.iter().map(|f| f.0).fold(floor_m, f64::min);
-        found.retain(|f| f.0 <= gap_m + LEVEL_M);
-        Ground { gap_m, carriers: found.into_iter().map(|f| f.1).collect() }
+        let gap_m = carriers.iter().map(|c| c.gap_m).fold(floor_m, f64::min);
+        carriers.retain(|c| c.gap_m <= gap_m + LEVEL_M);
+        Ground { gap_m, carriers }
     }
 
     /// Turns a body towards its nearest flat position, unless something is in the way; whether it turned.
@@ -119,7 +131,11 @@ impl World {
             .chain(self.arm_solids.iter().copied())
             .collect();
         for _ in 0..4 {
-            if !others.iter().fold(false, |moved, other| self.push(i, other) || moved) {
+            let mut moved = false;
+            for other in &others {
+                moved |= self.push(i, other);
+            }
+            if !moved {
                 return;
             }
         }
@@ -133,7 +149,7 @@ impl World {
         let points = ground
             .carriers
             .iter()
-            .flat_map(|(_, below, mine)| clipped(&footprint(mine, -1.0), &footprint(below, 1.0)));
+            .flat_map(|c| clipped(&footprint(&c.above, -1.0), &footprint(&c.below, 1.0)));
         let area = hull(points.collect());
         let centre = self.bodies[i].pose.position;
         let Some(nearest) = nearest_on(&area, [centre.x, centre.y]) else { return false };
