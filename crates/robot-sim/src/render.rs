@@ -1,4 +1,4 @@
-//! Pictures of a world, made on the CPU: the same bytes for the same state, on one thread.
+//! Pictures of a world, made on the CPU: the same bytes for the same state, whatever the number of threads.
 //!
 //! Everything becomes triangles once; a shadow map is drawn from the light, each camera draws which triangle is nearest
 //! in every pixel, and then every pixel is shaded once.
@@ -18,6 +18,9 @@ use mesh::{Mesh, Tag};
 use raster::{Layer, NOTHING, clip_near};
 use shade::{Encoder, Shading, ShadowMap};
 
+/// Smaller pictures are shaded on the caller's thread: many of them are drawn side by side in evaluations.
+const PIXELS_FOR_THREADS: usize = 200_000;
+
 /// Nearer than this nothing is seen, in metres.
 const NEAR_M: f32 = 0.008;
 
@@ -33,19 +36,34 @@ pub struct Image {
 }
 
 /// Draws worlds; keeps its buffers from picture to picture, and nothing else.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Renderer {
     mesh: Mesh,
     layer: Layer,
     shadow: ShadowMap,
     encoder: Encoder,
     on_screen: Vec<[f32; 3]>,
+    /// For large pictures.
+    threads: usize,
+}
+
+impl Default for Renderer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Renderer {
-    /// With empty buffers.
+    /// With empty buffers; pictures of 640 × 480 and more are shaded on up to four threads.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            mesh: Mesh::default(),
+            layer: Layer::default(),
+            shadow: ShadowMap::default(),
+            encoder: Encoder::default(),
+            on_screen: Vec::new(),
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+        }
     }
 
     /// One picture of each camera of the scene, in their order.
@@ -64,7 +82,8 @@ impl Renderer {
                     height: camera.height,
                     rgb: vec![0; camera.width * camera.height * 3],
                 };
-                shading.picture(&self.layer, scene.samples, &self.encoder, &mut image);
+                let threads = if view.width * view.height < PIXELS_FOR_THREADS { 1 } else { self.threads };
+                shading.picture(&self.layer, scene.samples, &self.encoder, &mut image, threads);
                 if scene.noise > 0.0 {
                     let stream =
                         scene.noise_seed ^ world.steps().wrapping_mul(0x9e37_79b9) ^ ((index as u64) << 56);

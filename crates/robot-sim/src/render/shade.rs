@@ -8,6 +8,9 @@ use crate::scene::{Scene, Surface};
 const SHADOW_CENTRE_M: [f32; 3] = [0.17, 0.0, 0.10];
 const SHADOW_RADIUS_M: f32 = 0.42;
 const SHADOW_PIXELS: usize = 512;
+/// Squares of this many pixels know the highest thing in and around them.
+const BLOCK: usize = 16;
+const BLOCKS: usize = SHADOW_PIXELS / BLOCK;
 /// A surface is not in its own shadow: it is lifted by this along its normal, and by this towards the light.
 const LIFT_M: f32 = 0.0015;
 const BIAS_M: f32 = 0.0012;
@@ -18,6 +21,8 @@ const GLOSS: f32 = 0.10;
 #[derive(Debug, Default)]
 pub(super) struct ShadowMap {
     layer: Layer,
+    /// For each block, nothing in it or in its eight neighbours is higher than this.
+    ceiling: Vec<f32>,
     right: [f32; 3],
     down: [f32; 3],
     light: [f32; 3],
@@ -39,6 +44,24 @@ impl ShadowMap {
             let corners = triangle.corners.map(|c| self.place(mesh.positions[c as usize]));
             self.layer.fill(corners, index as u32);
         }
+        self.raise_ceiling();
+    }
+
+    fn raise_ceiling(&mut self) {
+        let mut highest = [f32::NEG_INFINITY; BLOCKS * BLOCKS];
+        for (row, pixels) in self.layer.nearness.chunks_exact(SHADOW_PIXELS).enumerate() {
+            for (column, block) in pixels.chunks_exact(BLOCK).enumerate() {
+                let slot = &mut highest[row / BLOCK * BLOCKS + column];
+                *slot = block.iter().fold(*slot, |best, &h| if h > best { h } else { best });
+            }
+        }
+        let around = |at: usize| at.saturating_sub(1)..(at + 2).min(BLOCKS);
+        let block = |at: usize| {
+            let rows = around(at / BLOCKS).flat_map(|r| around(at % BLOCKS).map(move |c| r * BLOCKS + c));
+            rows.map(|neighbour| highest[neighbour]).fold(f32::NEG_INFINITY, f32::max)
+        };
+        self.ceiling.clear();
+        self.ceiling.extend((0..BLOCKS * BLOCKS).map(block));
     }
 
     /// Column, row and height towards the light.
@@ -58,6 +81,9 @@ impl ShadowMap {
             return 1.0;
         }
         let (column, row) = (x as usize, y as usize);
+        if self.ceiling[row / BLOCK * BLOCKS + column / BLOCK] <= height + BIAS_M {
+            return 1.0;
+        }
         let (right, down) = (x - column as f32, y - row as f32);
         let (across, along) = ([1.0 - right, 1.0, 1.0, right], [1.0 - down, 1.0, 1.0, down]);
         let mut free = 0.0;
@@ -134,11 +160,34 @@ impl<'a> Shading<'a> {
         }
     }
 
-    /// Shades all pixels, and averages `samples` × `samples` of them.
-    pub(super) fn picture(&self, layer: &Layer, samples: usize, encoder: &Encoder, image: &mut Image) {
+    /// Shades all pixels, each thread some rows of them: every pixel is computed alone, so their number does not show.
+    pub(super) fn picture(
+        &self,
+        layer: &Layer,
+        samples: usize,
+        encoder: &Encoder,
+        image: &mut Image,
+        threads: usize,
+    ) {
+        let rows = image.height.div_ceil(threads.max(1)).max(1);
+        let bands = image.rgb.chunks_mut(rows * image.width * 3).enumerate();
+        if threads <= 1 {
+            bands.for_each(|(band, rgb)| self.rows(layer, samples, encoder, band * rows, rgb));
+            return;
+        }
+        std::thread::scope(|scope| {
+            for (band, rgb) in bands {
+                scope.spawn(move || self.rows(layer, samples, encoder, band * rows, rgb));
+            }
+        });
+    }
+
+    /// Shades rows from `first` on, and averages `samples` × `samples` pixels for each of theirs.
+    fn rows(&self, layer: &Layer, samples: usize, encoder: &Encoder, first: usize, rgb: &mut [u8]) {
         let share = 1.0 / (samples * samples) as f32;
-        for (pixel, rgb) in image.rgb.chunks_exact_mut(3).enumerate() {
-            let (column, row) = (pixel % image.width * samples, pixel / image.width * samples);
+        let width = layer.width / samples;
+        for (pixel, rgb) in rgb.chunks_exact_mut(3).enumerate() {
+            let (column, row) = (pixel % width * samples, (first + pixel / width) * samples);
             let mut sum = [0f32; 3];
             for r in row..row + samples {
                 for c in column..column + samples {
@@ -208,13 +257,12 @@ impl<'a> Shading<'a> {
             }
             Surface::Wood { size_m, .. } => {
                 let across = x / size_m as f32;
-                let board = across.floor();
+                let board = floor(across);
                 let tone = lattice(board as i32, 7);
-                let grain =
-                    0.65 * noise(x * 160.0, y * 5.0 + 31.0 * tone) + 0.35 * noise(x * 420.0, y * 11.0);
+                let grain = noise(x * 260.0, y * 6.0 + 31.0 * tone);
                 let seam = (across - board - 0.5).abs() * 2.0;
                 let seam = ((seam - 0.975) * 40.0).clamp(0.0, 1.0);
-                mix(0.15 + 0.35 * tone + 0.45 * grain * grain + 0.55 * seam)
+                mix(0.15 + 0.35 * tone + 0.42 * grain * grain + 0.55 * seam)
             }
         }
     }
@@ -228,9 +276,15 @@ fn lattice(x: i32, y: i32) -> f32 {
     ((h ^ (h >> 15)) >> 8) as f32 / 16_777_216.0
 }
 
+/// The next integer below, without the call that `f32::floor` is where the processor is not known.
+fn floor(x: f32) -> f32 {
+    let whole = x as i32 as f32;
+    if whole > x { whole - 1.0 } else { whole }
+}
+
 /// The grid's numbers, smoothly in between.
 fn noise(x: f32, y: f32) -> f32 {
-    let (column, row) = (x.floor(), y.floor());
+    let (column, row) = (floor(x), floor(y));
     let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
     let (u, v) = (smooth(x - column), smooth(y - row));
     let (c, r) = (column as i32, row as i32);

@@ -144,6 +144,19 @@ fn the_same_state_gives_the_same_bytes_and_noise_is_seeded() {
 }
 
 #[test]
+fn the_number_of_threads_does_not_show() {
+    let mut world = world(7);
+    world.scene.cameras[0].width = 640;
+    world.scene.cameras[0].height = 481;
+    let with = |threads: usize| {
+        let mut renderer = Renderer::new();
+        renderer.threads = threads;
+        renderer.render(&world)
+    };
+    assert!(with(1) == with(3));
+}
+
+#[test]
 fn every_knob_changes_the_picture() {
     let knobs: [fn(&mut Scene); 8] = [
         |s| s.light.direction = vec3(-1.0, 0.3, 1.0),
