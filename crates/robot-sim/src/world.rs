@@ -48,6 +48,8 @@ pub struct World {
     arm_solids: Vec<Solid>,
     bodies: Vec<Body>,
     grip: Option<Grip>,
+    /// The body that the fingers let go of, until they have parted.
+    leaving: Option<usize>,
     /// Overlap that the last accepted motion of the arm left, in metres.
     worst_m: f64,
     /// Nothing moved in the last step and nobody touched the state since.
@@ -89,6 +91,7 @@ impl World {
             arm_solids,
             bodies,
             grip: None,
+            leaving: None,
             worst_m: 0.0,
             quiet: false,
             steps: 0,
@@ -126,6 +129,7 @@ impl World {
             }
             self.let_go_if_open();
         }
+        self.part_from_leaving();
         if !self.quiet {
             let moved = self.settle();
             self.quiet = !moved && self.servos.positions == before;
@@ -157,7 +161,7 @@ impl World {
         self.servos = Servos { torque: self.servos.torque, ..Servos::at(self.arm.clamped(*positions)) };
         self.frames = self.arm.frames(&self.servos.positions);
         self.arm_solids = self.arm.solids(&self.frames);
-        self.grip = None;
+        (self.grip, self.leaving) = (None, None);
         self.changed();
     }
 
@@ -267,21 +271,25 @@ impl World {
         self.steps
     }
 
-    /// The deepest overlap of any two bodies, or of the arm with one that it does not hold, in metres.
+    /// The deepest overlap of any two bodies, or of the arm with one that is not in its fingers, in metres.
     pub fn penetration_m(&self) -> f64 {
         let mut worst = 0f64;
         for (i, body) in self.bodies.iter().enumerate() {
             let rest = self.bodies[i + 1..]
                 .iter()
                 .filter(|b| !(body.motion == Motion::Fixed && b.motion == Motion::Fixed));
-            let arm = self.arm_solids.iter().filter(|_| self.held() != Some(i));
-            for other in rest.flat_map(|b| &b.solids).chain(arm) {
+            for other in rest.flat_map(|b| &b.solids).chain(self.arm_against(i)) {
                 for mine in &body.solids {
                     worst = worst.max(contact(mine, other).map_or(0.0, |c| c.depth_m));
                 }
             }
         }
         worst
+    }
+
+    /// The solids of the arm that a body may not overlap: none while it is held, or has not left the fingers yet.
+    fn arm_against(&self, body: usize) -> &[Solid] {
+        if self.held() == Some(body) || self.leaving == Some(body) { &[] } else { &self.arm_solids }
     }
 
     fn changed(&mut self) {

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use skillweld_robot_sim::{
-    ArmModel, Body, GRIPPER, JOINTS, Motion, Part, Pose, Random, STEPS_PER_S, Scene, Shape, SimError, TABLE,
-    TOLERANCE_M, ToolTarget, Vec3, World, cubes_and_tray, vec3,
+    ArmModel, Body, GRIPPER, JOINTS, Jaws, Motion, Part, Pose, Random, STEPS_PER_S, Scene, Shape, SimError,
+    TABLE, TOLERANCE_M, ToolTarget, Vec3, World, cubes_and_tray, vec3,
 };
 
 const RED: [u8; 3] = [200, 40, 40];
@@ -115,6 +115,21 @@ fn the_gripper_lifts_a_cube_and_lets_it_go() {
     assert_eq!(world.held(), None);
     assert!((world.bodies()[1].pose().position.z - 0.0125).abs() < 1e-6);
     assert!((world.bodies()[1].pose().position - vec3(0.20, -0.06, 0.0125)).length() < 0.02);
+}
+
+#[test]
+fn another_arm_with_a_parallel_gripper_lifts_a_cube_too() {
+    let mut arm = ArmModel::so101();
+    (arm.name, arm.upper_arm_m, arm.lower_arm_m) = ("longer".into(), 0.14, 0.15);
+    arm.gripper.jaws = Jaws::Parallel { opening_m: 0.07, finger_m: 0.06 };
+    let arm = arm.dressed();
+    let cube = cube("cube", 0.25, 0.05, 0.0125);
+    let mut world = World::new(arm.clone(), Scene::tabletop(32, 32), vec![cube]).unwrap();
+    grasp(&mut world, vec3(0.25, 0.05, 0.0125), 0.0, 0.025);
+    assert_eq!(world.held(), Some(1));
+    assert!((world.opening_m() - 0.025).abs() < 2e-3, "{}", world.opening_m());
+    go(&mut world, &arm.from_above(vec3(0.25, 0.0, 0.07), 0.0, 0.025), 0.0, 1.0);
+    assert!((world.bodies()[1].pose().position - vec3(0.25, 0.0, 0.07)).length() < 4e-3);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The gripper holds a body that stops both of its fingers, until it opens.
 
-use super::World;
+use super::{TOLERANCE_M, World};
 use crate::arm::{GRIPPER, Link};
 use crate::body::Motion;
 use crate::geometry::{Pose, Vec3};
@@ -11,7 +11,7 @@ const TOUCH_M: f64 = 2.5e-3;
 /// Opening by this angle lets go.
 const RELEASE_RAD: f64 = 0.03;
 /// A handle that has moved this far out of the fingers is lost.
-const SLIP_M: f64 = 0.02;
+const SLIP_M: f64 = 0.01;
 
 /// What the gripper holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,8 +71,19 @@ impl World {
         let slipped =
             (self.frames.tool().inverse() * self.bodies[grip.body].pose).position - grip.pose.position;
         if opened || slipped.length() > SLIP_M {
+            self.leaving = Some(grip.body);
             self.grip = None;
             self.worst_m = self.overlap_of_arm();
+        }
+    }
+
+    /// Fingers give way a little, and an opening jaw swings into what it held: only once they have parted do they touch
+    /// the body as everything else does.
+    pub(super) fn part_from_leaving(&mut self) {
+        if let Some(body) = self.leaving.take()
+            && self.overlap_of(body) > TOLERANCE_M
+        {
+            self.leaving = Some(body);
         }
     }
 

@@ -47,8 +47,7 @@ impl World {
     /// Pushes until nothing overlaps or nothing helps; the overlap of what moved, in metres.
     fn make_way(&mut self, before: &[(Pose, f64)]) -> f64 {
         let held = self.held();
-        let mut pushers = self.arm_solids.clone();
-        pushers.extend(held.into_iter().flat_map(|h| self.bodies[h].solids.iter().copied()));
+        let carried: Vec<Solid> = held.into_iter().flat_map(|h| self.bodies[h].solids.clone()).collect();
         // How many bodies are between the arm and a body: the nearer one pushes. What nothing pushes stays where it is.
         let mut rank = vec![usize::MAX; self.bodies.len()];
         for _ in 0..ROUNDS {
@@ -57,7 +56,8 @@ impl World {
                 if self.bodies[i].motion == Motion::Fixed || held == Some(i) {
                     continue;
                 }
-                for pusher in &pushers {
+                let arm = self.arm_against(i).to_vec();
+                for pusher in arm.iter().chain(&carried) {
                     if self.push(i, pusher) {
                         (rank[i], clean) = (1, false);
                     }
@@ -180,16 +180,14 @@ impl World {
     /// The deepest overlap of a body with anything else, in metres.
     pub(super) fn overlap_of(&self, body: usize) -> f64 {
         let others = self.bodies.iter().enumerate().filter(|(i, _)| *i != body).flat_map(|(_, b)| &b.solids);
-        let arm = self.arm_solids.iter().filter(|_| self.held() != Some(body));
-        others.chain(arm).map(|other| self.depth_of(body, other)).fold(0.0, f64::max)
+        others.chain(self.arm_against(body)).map(|other| self.depth_of(body, other)).fold(0.0, f64::max)
     }
 
     /// The same for the arm and what it holds.
     pub(super) fn overlap_of_arm(&self) -> f64 {
         let held = self.held();
         let of_arm = (0..self.bodies.len())
-            .filter(|&i| held != Some(i))
-            .flat_map(|i| self.arm_solids.iter().map(move |solid| self.depth_of(i, solid)));
+            .flat_map(|i| self.arm_against(i).iter().map(move |solid| self.depth_of(i, solid)));
         of_arm.fold(held.map_or(0.0, |h| self.overlap_of(h)), f64::max)
     }
 

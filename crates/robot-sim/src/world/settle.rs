@@ -69,8 +69,12 @@ impl World {
         self.bodies[i].fall_speed = 0.0;
         let mut moved = false;
         if ground.gap_m < -1e-6 {
+            let overlap_m = self.overlap_of(i);
             self.displace(i, vec3(0.0, 0.0, -ground.gap_m), 0.0);
-            moved = true;
+            moved = self.overlap_of(i) <= TOLERANCE_M.max(overlap_m);
+            if !moved {
+                self.displace(i, vec3(0.0, 0.0, ground.gap_m), 0.0);
+            }
         }
         self.bodies[i].rests_on = ground.carriers.first().and_then(|c| c.body);
         self.lie_down(i) || self.slide_off(i, &ground) || moved
@@ -81,7 +85,7 @@ impl World {
         let mut carriers: Vec<Carrier> = Vec::new();
         let bodies = self.bodies.iter().enumerate().filter(|(j, _)| *j != i);
         let others = bodies.flat_map(|(j, b)| b.solids.iter().map(move |s| (Some(j), *s)));
-        for (body, below) in others.chain(self.arm_solids.iter().map(|s| (None, *s))) {
+        for (body, below) in others.chain(self.arm_against(i).iter().map(|s| (None, *s))) {
             for &above in &self.bodies[i].solids {
                 if above.near_xy(&below)
                     && let Some((_, up)) = sweep(&above, &below, Vec3::Z, GRAZE_M)
@@ -128,7 +132,7 @@ impl World {
         let others: Vec<Solid> = (0..self.bodies.len())
             .filter(|&j| j != i)
             .flat_map(|j| self.bodies[j].solids.iter().copied())
-            .chain(self.arm_solids.iter().copied())
+            .chain(self.arm_against(i).iter().copied())
             .collect();
         for _ in 0..4 {
             let mut moved = false;
