@@ -1,0 +1,269 @@
+//! The world as a robot: what `skillweld drive` drives when there is no arm.
+
+use std::time::Instant;
+
+use skillweld_robot::{CameraStream, Description, Frame, Joint, Observation, Robot, RobotError, Unit};
+
+use crate::arm::{ArmModel, GRIPPER, JOINT_NAMES, JOINTS};
+use crate::error::SimError;
+use crate::render::Renderer;
+use crate::scene::Scene;
+use crate::tabletop::cubes_and_tray;
+use crate::world::{STEPS_PER_S, World};
+
+/// After a pause longer than this the world goes on from where it was, in seconds.
+const LONGEST_PAUSE_S: f64 = 0.5;
+
+/// What the arm's numbers mean. The gripper is 0 … 100 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JointUnits {
+    /// Degrees from the middle of each joint's range.
+    #[default]
+    Degrees,
+    /// −100 … 100 over each joint's range.
+    Centred,
+}
+
+/// What makes time pass in the simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Clock {
+    /// The wall clock: the world is as old as the time between calls.
+    #[default]
+    Live,
+    /// Every action takes a fixed time, however long the caller thinks: runs repeat to the byte.
+    Stepped {
+        /// Length of an action in seconds, for example 1/30.
+        period_s: f64,
+    },
+}
+
+/// How a simulated SO-101 is set up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimOptions {
+    /// What its numbers mean.
+    pub units: JointUnits,
+    /// What makes time pass.
+    pub clock: Clock,
+    /// Rows of both cameras.
+    pub height: usize,
+    /// Columns of both cameras.
+    pub width: usize,
+    /// Decides where the cubes are.
+    pub seed: u64,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        Self { units: JointUnits::Degrees, clock: Clock::Live, height: 480, width: 640, seed: 0 }
+    }
+}
+
+/// A simulated arm. Torque off leaves it where it stands, as the gears of its servos do.
+#[derive(Debug)]
+pub struct SimArm {
+    world: World,
+    renderer: Renderer,
+    description: Description,
+    clock: Clock,
+    connected: bool,
+    /// Until when the world has been simulated.
+    reached: Instant,
+    /// Time owed to the world: less than a step.
+    owed_s: f64,
+}
+
+impl SimArm {
+    /// An SO-101 with three cubes and a tray, seen by the cameras `front` and `wrist`.
+    ///
+    /// # Errors
+    /// [`SimError::Invalid`] for impossible picture sizes or periods.
+    pub fn new(options: &SimOptions) -> Result<Self, SimError> {
+        let scene = Scene::tabletop(options.width, options.height);
+        let world = World::new(ArmModel::so101(), scene, cubes_and_tray(options.seed))?;
+        Self::with_world(world, options.units, options.clock)
+    }
+
+    /// The arm of any world. The cameras are those that its scene has now.
+    ///
+    /// # Errors
+    /// [`SimError::Invalid`] for a period that is not positive, or longer than a minute.
+    pub fn with_world(world: World, units: JointUnits, clock: Clock) -> Result<Self, SimError> {
+        if let Clock::Stepped { period_s } = clock
+            && !(period_s > 0.0 && period_s <= 60.0)
+        {
+            return Err(SimError::invalid("period_s", format!("{period_s} is not in 0 … 60 seconds")));
+        }
+        let description = Description {
+            kind: format!("{}_sim", world.arm().name),
+            joints: (0..JOINTS).map(|j| describe(world.arm(), j, units)).collect(),
+            cameras: world
+                .scene
+                .cameras
+                .iter()
+                .map(|c| CameraStream { name: c.name.clone(), height: c.height, width: c.width })
+                .collect(),
+        };
+        let renderer = Renderer::new();
+        Ok(Self {
+            world,
+            renderer,
+            description,
+            clock,
+            connected: false,
+            reached: Instant::now(),
+            owed_s: 0.0,
+        })
+    }
+
+    /// The world in which the arm stands.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The same, to put things elsewhere or to change the light. Cameras keep their number and their sizes.
+    pub fn world_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    /// Positions of the joints in the description's units.
+    fn positions(&self) -> Vec<f64> {
+        let joints = self.world.joints();
+        (0..JOINTS).map(|j| self.scale(j).value(joints[j])).collect()
+    }
+
+    fn scale(&self, joint: usize) -> Scale {
+        Scale::new(self.world.arm(), joint, self.description.joints[joint].unit)
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        self.owed_s += seconds;
+        // A millionth of a step makes up for rounding: 1/30 s is eight steps, not seven.
+        let steps = (self.owed_s * f64::from(STEPS_PER_S) + 1e-6).floor().max(0.0);
+        self.owed_s -= steps / f64::from(STEPS_PER_S);
+        self.world.advance(steps as usize);
+    }
+
+    fn catch_up(&mut self) {
+        if self.clock == Clock::Live {
+            let now = Instant::now();
+            let elapsed_s = (now - self.reached).as_secs_f64();
+            self.reached = now;
+            self.pass(elapsed_s.min(LONGEST_PAUSE_S));
+        }
+    }
+
+    fn require_connected(&self) -> Result<(), RobotError> {
+        if self.connected { Ok(()) } else { Err(RobotError::NotConnected) }
+    }
+}
+
+impl Robot for SimArm {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn connect(&mut self) -> Result<(), RobotError> {
+        self.world.set_torque(true);
+        self.connected = true;
+        self.reached = Instant::now();
+        Ok(())
+    }
+
+    fn observe(&mut self) -> Result<Observation, RobotError> {
+        self.require_connected()?;
+        self.catch_up();
+        let captured = Instant::now();
+        let images = self.renderer.render(&self.world);
+        let same = images.len() == self.description.cameras.len();
+        if !same
+            || images
+                .iter()
+                .zip(&self.description.cameras)
+                .any(|(i, c)| (i.height, i.width) != (c.height, c.width))
+        {
+            let problem =
+                "cameras were added, removed or resized after the arm was made: make a new one".into();
+            return Err(RobotError::Camera { camera: "of the scene".into(), problem });
+        }
+        let frames = images
+            .into_iter()
+            .map(|i| Frame { rgb: i.rgb.into(), height: i.height, width: i.width, captured })
+            .collect();
+        Ok(Observation { captured, positions: self.positions(), frames })
+    }
+
+    fn act(&mut self, positions: &[f64]) -> Result<(), RobotError> {
+        self.require_connected()?;
+        let Ok(wanted) = <[f64; JOINTS]>::try_from(positions) else {
+            let got = positions.len();
+            return Err(RobotError::Command(format!(
+                "{got} positions for {JOINTS} joints: send one a joint"
+            )));
+        };
+        if let Some(j) = wanted.iter().position(|p| !p.is_finite()) {
+            return Err(RobotError::Command(format!("{}: {} is no position", JOINT_NAMES[j], wanted[j])));
+        }
+        self.catch_up();
+        let goals = std::array::from_fn(|j| self.scale(j).rad(wanted[j]));
+        self.world.set_goals(&goals);
+        if let Clock::Stepped { period_s } = self.clock {
+            self.pass(period_s);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self) -> Result<(), RobotError> {
+        self.require_connected()?;
+        self.catch_up();
+        let here = *self.world.joints();
+        self.world.set_goals(&here);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), RobotError> {
+        self.world.set_torque(false);
+        self.connected = false;
+        Ok(())
+    }
+}
+
+/// A line between radians and a joint's unit.
+struct Scale {
+    zero_rad: f64,
+    per_rad: f64,
+}
+
+impl Scale {
+    fn new(arm: &ArmModel, joint: usize, unit: Unit) -> Self {
+        let (min, max) = (arm.joints[joint].min_rad, arm.joints[joint].max_rad);
+        match unit {
+            Unit::Percent => Self { zero_rad: min, per_rad: 100.0 / (max - min) },
+            Unit::Centred => Self { zero_rad: 0.5 * (min + max), per_rad: 200.0 / (max - min) },
+            _ => Self { zero_rad: 0.5 * (min + max), per_rad: 180.0 / std::f64::consts::PI },
+        }
+    }
+
+    fn value(&self, rad: f64) -> f64 {
+        (rad - self.zero_rad) * self.per_rad
+    }
+
+    fn rad(&self, value: f64) -> f64 {
+        value / self.per_rad + self.zero_rad
+    }
+}
+
+fn describe(arm: &ArmModel, joint: usize, units: JointUnits) -> Joint {
+    let unit = match units {
+        _ if joint == GRIPPER => Unit::Percent,
+        JointUnits::Degrees => Unit::Degrees,
+        JointUnits::Centred => Unit::Centred,
+    };
+    let (scale, model) = (Scale::new(arm, joint, unit), &arm.joints[joint]);
+    Joint {
+        name: JOINT_NAMES[joint].into(),
+        unit,
+        min: scale.value(model.min_rad),
+        max: scale.value(model.max_rad),
+        max_velocity: model.max_velocity * scale.per_rad,
+    }
+}

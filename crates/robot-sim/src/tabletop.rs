@@ -1,0 +1,33 @@
+//! Something to play with: three cubes and a tray.
+
+use crate::body::Body;
+use crate::geometry::{Pose, Vec3, vec3};
+use crate::random::Random;
+
+/// Edge of the cubes.
+const CUBE_M: f64 = 0.025;
+
+/// Cubes `red_cube`, `green_cube` and `blue_cube` of 25 mm in front of the arm, where it reaches them from above, and an open
+/// `tray` to its left. The seed decides places and directions.
+pub fn cubes_and_tray(seed: u64) -> Vec<Body> {
+    let mut random = Random::new(seed);
+    let tray_pose = Pose::at(0.150, 0.180, 0.011).turned(Vec3::Z, random.uniform(0.9, 1.2));
+    let tray = Body::tray("tray", vec3(0.110, 0.090, 0.022), 0.004, [236, 238, 240], tray_pose);
+    let mut cubes: Vec<Body> = Vec::new();
+    for (name, color) in
+        [("red_cube", [214, 48, 49]), ("green_cube", [46, 160, 87]), ("blue_cube", [41, 98, 214])]
+    {
+        // Two cubes are apart by more than the fingers are wide. Three of them leave room for every fourth.
+        let place = loop {
+            let (angle, radius) = (random.uniform(-0.95, 0.30), random.uniform(0.165, 0.225));
+            let place = vec3(0.0388 + radius * angle.cos(), radius * angle.sin(), 0.5 * CUBE_M);
+            if cubes.iter().all(|cube| (cube.pose().position - place).length() > 0.062) {
+                break place;
+            }
+        };
+        let pose = Pose::at(place.x, place.y, place.z).turned(Vec3::Z, random.uniform(-0.7, 0.7));
+        cubes.push(Body::block(name, vec3(CUBE_M, CUBE_M, CUBE_M), color, pose));
+    }
+    cubes.push(tray);
+    cubes
+}
