@@ -65,7 +65,8 @@ fn page(path: &Path, dataset: &Dataset, report: &Report, console: Console) -> Pa
     let mut page = Page::new(console);
     page.heading("Dataset", path.display());
     let duration_s = info.total_frames as f64 / f64::from(info.fps.max(1));
-    let features: Vec<String> = info.features.iter().map(|(name, feature)| format!("{name} {:?}", feature.shape)).collect();
+    let features: Vec<String> =
+        info.features.iter().map(|(name, feature)| format!("{name} {:?}", feature.shape)).collect();
     page.facts([
         ("robot", info.robot_type.clone().unwrap_or_default()),
         ("episodes", info.total_episodes.to_string()),

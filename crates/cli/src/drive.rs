@@ -103,7 +103,10 @@ impl PaceArguments {
             hz,
             send_hz: self.send_hz.map(f64::from),
             steps: self.seconds.map(|seconds| seconds.get().saturating_mul(u64::from(self.fps))),
-            limits: LimitOptions { max_step: self.max_step.map(|step| vec![step; joints]), ..LimitOptions::default() },
+            limits: LimitOptions {
+                max_step: self.max_step.map(|step| vec![step; joints]),
+                ..LimitOptions::default()
+            },
             ..DriveOptions::default()
         })
     }
@@ -163,17 +166,30 @@ impl Run<'_> {
         if let Some(dir) = &args.record {
             let recorder = open_recorder(dir, &description, args.pace.fps(), task)?;
             let whole = EpisodesOptions { count: Some(1), episode: None, reset: None };
-            observers.push(Box::new(Episodes::new(recorder, task, whole, (switch.clone(), progress.clone()))));
+            observers.push(Box::new(Episodes::new(
+                recorder,
+                task,
+                whole,
+                (switch.clone(), progress.clone()),
+            )));
         }
         let keys = Keys::listen(switch.clone(), progress.clone());
         if args.view {
             let title = format!("{policy} drives {}", description.kind);
-            observers.push(Box::new(View::open(&title, task, &description, (switch.clone(), progress.clone()))?));
+            observers.push(Box::new(View::open(
+                &title,
+                task,
+                &description,
+                (switch.clone(), progress.clone()),
+            )?));
         } else {
             observers.push(Box::new(EventLog::new(console)));
         }
         if !args.json && !args.view {
-            console.note(&format!("{policy} drives {} at {} Hz; q or Ctrl-C stops", description.kind, options.hz));
+            console.note(&format!(
+                "{policy} drives {} at {} Hz; q or Ctrl-C stops",
+                description.kind, options.hz
+            ));
         }
         let (summary, report) = if args.dry_run {
             let mut dry = DryRun::new(robot);

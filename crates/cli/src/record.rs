@@ -61,7 +61,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let mut robot = args.robot.robot()?;
-    let leader = args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
+    let leader =
+        args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
     let description = robot.describe().clone();
     let options = args.pace.options(description.joints.len())?;
     let seconds = |name: &str, seconds: Option<f64>| {

@@ -67,7 +67,8 @@ impl Robot for So101Leader {
             RobotError::from(error)
         })?;
         let motors = ticks.iter().zip(&self.options.calibration.motors).enumerate();
-        let positions = motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect();
+        let positions =
+            motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect();
         Ok(Observation { captured: Instant::now(), positions, frames: Vec::new() })
     }
 

@@ -138,7 +138,9 @@ impl Episodes {
                 self.recorder.discard_episode()?;
                 self.begin(now)?;
             }
-            Some(Phase::Recording(since)) if asked == Some(Next::Advance) || over(since, self.options.episode) => {
+            Some(Phase::Recording(since))
+                if asked == Some(Next::Advance) || over(since, self.options.episode) =>
+            {
                 self.save()?;
                 let wanted = self.options.count.is_some_and(|count| self.progress.saved().len() >= count);
                 self.phase = Some(if wanted { Phase::Done } else { Phase::Resetting(now) });
@@ -146,7 +148,9 @@ impl Episodes {
                     self.switch.stop();
                 }
             }
-            Some(Phase::Resetting(since)) if asked.is_some() || over(since, self.options.reset) => self.begin(now)?,
+            Some(Phase::Resetting(since)) if asked.is_some() || over(since, self.options.reset) => {
+                self.begin(now)?
+            }
             Some(_) => {}
         }
         Ok(())
@@ -232,7 +236,8 @@ impl Observer for Episodes {
         let kept = if matches!(summary.end, Reason::Over | Reason::Stopped) {
             self.save()
         } else {
-            self.progress.problem(format!("the open episode of {frames} frames is forgotten: {}", summary.end));
+            self.progress
+                .problem(format!("the open episode of {frames} frames is forgotten: {}", summary.end));
             self.recorder.discard_episode()
         };
         if let Err(error) = kept {

@@ -11,7 +11,8 @@ use skillweld_gpu::Device;
 use skillweld_policy::Policy;
 use skillweld_policy::backend::Backend;
 use skillweld_robot::{
-    ActionSpace, ChunkExecutor, ChunkSource, ExecutorOptions, Expectation, Overlap, Prompt, Robot, Unit, agree,
+    ActionSpace, ChunkExecutor, ChunkSource, ExecutorOptions, Expectation, Overlap, Prompt, Robot, Unit,
+    agree,
 };
 
 use crate::Outcome;
@@ -93,7 +94,9 @@ impl PolicyArguments {
         }
         let images = NonZeroUsize::new(robot.describe().cameras.len());
         let Some(images) = images else {
-            bail!("the robot has no camera, and the policy sees by cameras: add one with --camera NAME=SOURCE")
+            bail!(
+                "the robot has no camera, and the policy sees by cameras: add one with --camera NAME=SOURCE"
+            )
         };
         console.note(&format!("opening {}", self.policy));
         let job = LocalJob { arguments: self, prompt, robot, work };
@@ -102,7 +105,8 @@ impl PolicyArguments {
 
     fn remote(&self, robot: &dyn Robot) -> Result<RemoteOptions> {
         let description = robot.describe();
-        let timeout = Duration::try_from_secs_f64(self.server_timeout).ok().filter(|timeout| !timeout.is_zero());
+        let timeout =
+            Duration::try_from_secs_f64(self.server_timeout).ok().filter(|timeout| !timeout.is_zero());
         Ok(RemoteOptions {
             url: self.policy.clone(),
             api_key: self.api_key_file.as_deref().map(crate::serve::api_key).transpose()?,
@@ -122,7 +126,12 @@ impl PolicyArguments {
         })
     }
 
-    fn source(&self, source: impl ChunkSource + 'static, prompt: Prompt, robot: &dyn Robot) -> Result<Source> {
+    fn source(
+        &self,
+        source: impl ChunkSource + 'static,
+        prompt: Prompt,
+        robot: &dyn Robot,
+    ) -> Result<Source> {
         let description = robot.describe();
         let source = Told { units: self.units(description.joints.len()), source };
         let expectation = source.expects();
@@ -194,7 +203,8 @@ impl<W: FnOnce(Source) -> Result<Outcome>> Job for LocalJob<'_, W> {
         let Self { arguments, mut prompt, robot, work } = self;
         let skill = prompt.task.take();
         let routing = routing(&policy, skill.as_deref(), arguments.rule.rule(&policy)?)?;
-        let served = served::Served { policy: policy.into(), routing, active_tasks: NonZeroUsize::MIN, device };
+        let served =
+            served::Served { policy: policy.into(), routing, active_tasks: NonZeroUsize::MIN, device };
         work(arguments.source(LocalPolicy::new(served)?, prompt, robot)?)
     }
 }

@@ -18,12 +18,19 @@ pub(crate) fn page(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved
     let lateness = &summary.lateness;
     let on_time = lateness.share_within(std::time::Duration::from_millis(ON_TIME_MS));
     let (section, took) = summary.sections.worst();
-    let torque = summary.torque_may_be_on.as_ref().map_or_else(|| "off".to_owned(), |error| format!("MAY BE ON: {error}"));
-    let count = |number: u64, what: &str| if number > 0 { figures::counted(number, what) } else { String::new() };
+    let torque = summary
+        .torque_may_be_on
+        .as_ref()
+        .map_or_else(|| "off".to_owned(), |error| format!("MAY BE ON: {error}"));
+    let count =
+        |number: u64, what: &str| if number > 0 { figures::counted(number, what) } else { String::new() };
     page.facts([
         ("torque", torque),
         ("steps", format!("{}, {} left out", summary.steps, summary.skipped)),
-        ("on time", format!("{:.2} % within {ON_TIME_MS} ms, the latest {}", 100.0 * on_time, ms(lateness.max()))),
+        (
+            "on time",
+            format!("{:.2} % within {ON_TIME_MS} ms, the latest {}", 100.0 * on_time, ms(lateness.max())),
+        ),
         ("longest section", format!("{section}, {}", ms(took))),
         ("inference", summary.inference.as_ref().map(percentiles).unwrap_or_default()),
         ("starved", count(summary.starved, "step")),
@@ -32,7 +39,14 @@ pub(crate) fn page(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved
         ("refused", count(summary.refused, "action")),
         ("failed exchanges", count(summary.failures, "exchange")),
         ("clamped", clamped(summary)),
-        ("saved", saved.iter().map(|saved| format!("episode {} ({} frames)", saved.episode, saved.frames)).collect::<Vec<_>>().join(", ")),
+        (
+            "saved",
+            saved
+                .iter()
+                .map(|saved| format!("episode {} ({} frames)", saved.episode, saved.frames))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
     ]);
     if let Some(dry) = dry {
         page.heading("Dry run", format!("{} commands would have been sent", dry.commands));
@@ -60,7 +74,9 @@ pub(crate) fn document(summary: &Summary, dry: Option<&DryRunReport>, saved: &[S
         });
         json!({"commands": dry.commands, "joints": joints.collect::<Vec<_>>()})
     });
-    let saved = saved.iter().map(|saved| json!({"episode": saved.episode, "frames": saved.frames, "refused": saved.refused}));
+    let saved = saved
+        .iter()
+        .map(|saved| json!({"episode": saved.episode, "frames": saved.frames, "refused": saved.refused}));
     json!({
         "success": summary.is_success(),
         "end": summary.end.to_string(),

@@ -11,7 +11,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, List, Paragraph, Row, Table};
 use ratatui::{Frame, Terminal};
-use skillweld_robot::{Description, Durations, Event, Joint, Observer, Origin, Reason, Routing, State, StopSwitch, Tick};
+use skillweld_robot::{
+    Description, Durations, Event, Joint, Observer, Origin, Reason, Routing, State, StopSwitch, Tick,
+};
 
 use super::recording::Progress;
 use super::summary::{ms, percentiles};
@@ -139,7 +141,9 @@ impl Shown {
             }
             let quiet = matches!(
                 event,
-                Event::Chunk { .. } | Event::Recovered { .. } | Event::TorqueOff(Reason::Over | Reason::Stopped)
+                Event::Chunk { .. }
+                    | Event::Recovered { .. }
+                    | Event::TorqueOff(Reason::Over | Reason::Stopped)
             );
             self.events.push_front((!quiet, format!("{:8.2} s  {event}", tick.time.as_secs_f64())));
             self.events.truncate(EVENTS);
@@ -157,7 +161,10 @@ impl Shown {
         ]);
         let [head, table, figures, events, foot] = rows.areas(frame.area());
         let bold = Style::new().add_modifier(Modifier::BOLD);
-        let title = Line::from(vec![Span::styled(format!(" {} ", self.title), bold), Span::raw(format!("  “{}”", self.task))]);
+        let title = Line::from(vec![
+            Span::styled(format!(" {} ", self.title), bold),
+            Span::raw(format!("  “{}”", self.task)),
+        ]);
         frame.render_widget(title, head);
         self.draw_joints(frame, table);
         self.draw_figures(frame, figures, recording);
@@ -165,15 +172,22 @@ impl Shown {
             let style = if *bad { Style::new().fg(Color::Yellow) } else { Style::new().fg(Color::Green) };
             Line::styled(text.as_str(), style)
         });
-        frame.render_widget(List::new(lines.map(ratatui::widgets::ListItem::new)).block(Block::bordered().title(" events ")), events);
-        frame.render_widget(Line::styled(keys.to_owned(), Style::new().add_modifier(Modifier::REVERSED)), foot);
+        frame.render_widget(
+            List::new(lines.map(ratatui::widgets::ListItem::new)).block(Block::bordered().title(" events ")),
+            events,
+        );
+        frame.render_widget(
+            Line::styled(keys.to_owned(), Style::new().add_modifier(Modifier::REVERSED)),
+            foot,
+        );
     }
 
     fn draw_joints(&self, frame: &mut Frame<'_>, area: Rect) {
         let row = |(index, joint): (usize, &Joint)| {
             let at = self.positions.get(index).copied();
             let goal = self.sent.get(index).copied();
-            let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:8.2}"));
+            let number =
+                |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:8.2}"));
             Row::new([
                 Cell::from(joint.name.clone()),
                 Cell::from(number(at)),
@@ -183,7 +197,8 @@ impl Shown {
             ])
         };
         let widths = [15, 9, 9, 8, BAR as u16].map(Constraint::Length);
-        let header = Row::new(["joint", "is at", "goal", "unit", "range"]).style(Style::new().add_modifier(Modifier::DIM));
+        let header = Row::new(["joint", "is at", "goal", "unit", "range"])
+            .style(Style::new().add_modifier(Modifier::DIM));
         let table = Table::new(self.joints.iter().enumerate().map(row), widths).header(header);
         frame.render_widget(table.block(Block::bordered()), area);
     }
@@ -248,7 +263,8 @@ mod tests {
     #[test]
     fn everything_that_counts_is_in_the_picture() {
         let mut shown = Shown::new("merged drives arm", "stack the cubes", &robot());
-        let observation = Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new() };
+        let observation =
+            Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new() };
         let routing = Routing { task: "stack".into(), reason: "routed".into(), margin: Some(0.25) };
         let chunk = Event::Chunk {
             actions: 50,

@@ -21,7 +21,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let ports = find_ports()?;
     if args.json {
-        let port = |port: &PortInfo| json!({"path": port.path, "description": port.description, "usb": port.usb});
+        let port =
+            |port: &PortInfo| json!({"path": port.path, "description": port.description, "usb": port.usb});
         print_json(&json!({"ports": ports.iter().map(port).collect::<Vec<_>>()}))?;
         return Ok(Outcome::Done);
     }

@@ -22,7 +22,9 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let wanted = |joint: &usize| args.joint.as_ref().is_none_or(|name| name == JOINTS[*joint].name);
     for joint in SETUP_ORDER.into_iter().filter(wanted) {
         let name = JOINTS[joint].name;
-        wait_for_enter(&format!("plug in the servo of {name}, and no other, and switch the power supply on"))?;
+        wait_for_enter(&format!(
+            "plug in the servo of {name}, and no other, and switch the power supply on"
+        ))?;
         let (baud, id) = setup_motor(&mut args.port.open()?, joint)?;
         console.note(&format!("{name}: id {id} at {baud} baud became id {} at 1000000", JOINTS[joint].id));
     }

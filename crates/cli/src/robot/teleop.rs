@@ -26,7 +26,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let mut robot = args.robot.robot()?;
-    let leader = args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
+    let leader =
+        args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
     let options = args.pace.options(robot.describe().joints.len())?;
     let (switch, progress) = (switch()?, Progress::default());
     let _keys = Keys::listen(switch.clone(), progress.clone());
