@@ -21,8 +21,8 @@ use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
 use crate::console::Console;
 pub(crate) use events::EventLog;
-pub(crate) use keys::{Key, Keys};
-pub(crate) use recording::{Episodes, EpisodesOptions, Next, Progress, open_recorder};
+pub(crate) use keys::Keys;
+pub(crate) use recording::{Episodes, EpisodesOptions, Progress, open_recorder};
 pub(crate) use view::View;
 
 const EXAMPLES: &str = "\
@@ -129,10 +129,10 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     ensure!(!args.view || std::io::stdout().is_terminal(), "--view needs a terminal");
     ensure!(!(args.dry_run && args.record.is_some()), "--dry-run sends nothing that could be recorded");
     let robot = args.robot.robot()?;
-    let joints = robot.describe().joints.len();
-    let options = args.pace.options(joints)?;
+    let description = robot.describe().clone();
+    let options = args.pace.options(description.joints.len())?;
     let switch = switch()?;
-    args.policy.with_source(args.task.as_deref(), &robot, console, |source| {
+    args.policy.with_source(args.task.as_deref(), &description, console, |source| {
         let policy = source.name.clone();
         let executor = source.executor;
         let run = Run { args, console, options, switch: &switch };

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key {
+enum Key {
     /// q, Esc, Ctrl-C: hold, then torque off.
     Stop,
     /// Space: hold, and go on.

@@ -83,7 +83,7 @@ impl PolicyArguments {
     pub(crate) fn with_source(
         &self,
         task: Option<&str>,
-        robot: &dyn Robot,
+        robot: &Description,
         console: Console,
         work: impl FnOnce(Source) -> Result<Outcome>,
     ) -> Result<Outcome> {
@@ -92,7 +92,7 @@ impl PolicyArguments {
             let remote = RemotePolicy::connect(self.remote(robot)?)?;
             return work(self.source(remote, prompt, robot)?);
         }
-        let images = NonZeroUsize::new(robot.describe().cameras.len());
+        let images = NonZeroUsize::new(robot.cameras.len());
         let Some(images) = images else {
             bail!(
                 "the robot has no camera, and the policy sees by cameras: add one with --camera NAME=SOURCE"
@@ -103,8 +103,7 @@ impl PolicyArguments {
         self.opening.run(Path::new(&self.policy), images, NonZeroUsize::MIN, job)
     }
 
-    fn remote(&self, robot: &dyn Robot) -> Result<RemoteOptions> {
-        let description = robot.describe();
+    fn remote(&self, robot: &Description) -> Result<RemoteOptions> {
         let timeout =
             Duration::try_from_secs_f64(self.server_timeout).ok().filter(|timeout| !timeout.is_zero());
         Ok(RemoteOptions {
@@ -113,12 +112,12 @@ impl PolicyArguments {
             keys: self.server_keys.clone(),
             // openpi's own server says nothing of its policy: it is believed to be one for this robot.
             assumed: Expectation {
-                action_dim: description.joints.len(),
+                action_dim: robot.joints.len(),
                 space: ActionSpace::Positions,
                 names: None,
                 units: None,
-                state_dim: Some(description.joints.len()),
-                images: description.cameras.len(),
+                state_dim: Some(robot.joints.len()),
+                images: robot.cameras.len(),
                 horizon: 50,
                 needs_instruction: true,
             },
@@ -130,12 +129,11 @@ impl PolicyArguments {
         &self,
         source: impl ChunkSource + 'static,
         prompt: Prompt,
-        robot: &dyn Robot,
+        robot: &Description,
     ) -> Result<Source> {
-        let description = robot.describe();
-        let source = Told { units: self.units(description.joints.len()), source };
+        let source = Told { units: self.units(robot.joints.len()), source };
         let expectation = source.expects();
-        agree(&expectation, &prompt, description)?;
+        agree(&expectation, &prompt, robot)?;
         if expectation.units.is_none() {
             bail!(
                 "the policy does not say what its joint positions are: say it with --policy-units degrees or centred (wrong units \
@@ -194,7 +192,7 @@ impl<S: ChunkSource> ChunkSource for Told<S> {
 struct LocalJob<'a, W> {
     arguments: &'a PolicyArguments,
     prompt: Prompt,
-    robot: &'a dyn Robot,
+    robot: &'a Description,
     work: W,
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 use tungstenite::protocol::WebSocketConfig;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 use super::{ConnectError, RemoteOptions};
@@ -52,6 +53,9 @@ impl Connection {
             return Err(bad_url(
                 "; encrypted ones are reached through a tunnel: `ssh -L 8000:localhost:8000 HOST`",
             ));
+        }
+        if !options.url.starts_with("ws://") {
+            return Err(bad_url(""));
         }
         let mut request = options.url.as_str().into_client_request().map_err(|_| bad_url(""))?;
         if let Some(key) = &options.api_key {
@@ -120,7 +124,8 @@ impl Connection {
                 Ok(Message::Text(text)) => {
                     return Err(Broken::Failed(format!("the server refuses: {}", last_line(text.as_str()))));
                 }
-                Ok(Message::Close(Some(frame))) if !frame.reason.is_empty() => {
+                // A server that stops may be back by now.
+                Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Away && !frame.reason.is_empty() => {
                     return Err(Broken::Failed(format!(
                         "the server closed the connection: {}",
                         frame.reason
