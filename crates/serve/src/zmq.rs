@@ -41,7 +41,7 @@ pub(crate) async fn listen<P: Policy>(listener: TcpListener, door: Door<P>) {
                     let Ok(place) = door.places.clone().try_acquire_owned() else { continue };
                     let door = door.clone();
                     tokio::spawn(async move {
-                        let shared = &door.shared;
+                        let shared = door.shared.clone();
                         let client = shared.last_client.fetch_add(1, Ordering::Relaxed) + 1;
                         shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
                         shared.metrics.clients.fetch_add(1, Ordering::Relaxed);
@@ -50,7 +50,8 @@ pub(crate) async fn listen<P: Policy>(listener: TcpListener, door: Door<P>) {
                         let End(reason) = connection.run().await;
                         shared.tell(&Event::Disconnected { client, reason, answered: connection.answered });
                         shared.metrics.clients.fetch_sub(1, Ordering::Relaxed);
-                        drop(place);
+                        // Until now the server has waited for it.
+                        drop((place, door));
                     });
                 }
                 // Out of file descriptors, or a client that left already.

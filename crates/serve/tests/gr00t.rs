@@ -262,8 +262,9 @@ fn clients_share_the_policy_and_a_stop_ends_what_runs_first() {
     one.send(&frame("get_action_flat"));
     wait_until("the request", || {
         server.metric("skillweld_requests_total{protocol=\"gr00t\",kind=\"infer\"}") == 3.0
-            && server.metric("skillweld_queue_length") == 0.0
     });
+    // It is counted a moment before it runs.
+    std::thread::sleep(Duration::from_millis(100));
     server.handle.stop();
     assert!(one.receive().get("action.x").is_some());
     assert!(one.ended() && other.ended());

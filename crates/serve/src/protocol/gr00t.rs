@@ -206,7 +206,8 @@ fn modalities(policy: &Metadata) -> Result<Value, RequestError> {
         ("action", policy.action_horizon, actions),
         ("language", 1, vec![LANGUAGE]),
     ];
-    let entry = |(modality, steps, keys)| (modality.to_owned(), modality_config(modality, steps, keys));
+    let entry =
+        |(modality, steps, keys): (&str, _, _)| (modality.to_owned(), modality_config(modality, steps, keys));
     Ok(Value::Map(modalities.map(entry).to_vec()))
 }
 

@@ -23,7 +23,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Answer, Ask, Dialect, Request, ask, metadata, milliseconds, take};
+use super::{Ask, Dialect, Request, ask, metadata, milliseconds, take};
 use crate::array::Array;
 use crate::error::RequestError;
 use crate::observation::{KeySet, Parts};
