@@ -84,8 +84,8 @@ def test_errors_have_the_protocols_form_and_the_session_goes_on(two_arms: int) -
         for change, code, message in [
             ({"instruction": None}, "invalid_frame", "`instruction` has to be the instruction"),
             ({"vision": {"cam_head": {"color": np.zeros((2, 2, 4), np.uint8)}}}, "invalid_frame", "cam_head/color"),
-            ({"state": pose(2, 7)}, "invalid_frame", "16 numbers"),
-            ({"state": pose(1, 13)}, "invalid_frame", "missing key `vision/cam_wrist/color`"),
+            ({"state": pose(2, 7)}, "invalid_frame", "numbers; the policy wants 14"),
+            ({"state": pose(1, 13)}, "invalid_frame", "missing key `state/left_arm_joint_state`"),
         ]:
             with pytest.raises(SessionError, match=message) as refused:
                 session.infer({**good, **change})

@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn what_numpy_has_saved_in_fortrans_order_is_turned() {
+        // `numpy.asfortranarray(numpy.arange(6).reshape(2, 3))` in a message: see `tests/data/record.py`.
+        let recorded = Bytes::from_static(include_bytes!("../../tests/data/gr00t/fortran.msgpack"));
+        let value = crate::decode(&recorded, &crate::DecodeLimits::default()).unwrap();
+        let Some(crate::Value::Array(array)) = value.get("a") else { panic!("{value:?}") };
+        assert_eq!(array.shape(), [2, 3]);
+        assert_eq!(array.to_f64(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
     fn what_is_no_plain_array_is_refused() {
         let with = |descr: &str, shape: &str| {
             let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n");

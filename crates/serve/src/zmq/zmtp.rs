@@ -140,7 +140,7 @@ impl Reader {
     pub(super) fn next(&mut self, received: &mut BytesMut) -> Result<Option<Item>, ZmtpError> {
         while let Some((flags, data)) = self.frame(received)? {
             if flags & COMMAND != 0 {
-                return named(data).map(Some);
+                return named(&data).map(Some);
             }
             self.held += data.len();
             self.frames.push(data);
@@ -178,7 +178,7 @@ impl Reader {
     }
 }
 
-fn named(data: Bytes) -> Result<Item, ZmtpError> {
+fn named(data: &Bytes) -> Result<Item, ZmtpError> {
     let malformed = ZmtpError::Malformed("a command without a name");
     let length = usize::from(*data.first().ok_or(malformed.clone())?);
     if data.len() <= length {
