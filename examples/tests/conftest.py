@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 import pytest
@@ -95,6 +95,38 @@ def server(serving: Serving) -> Iterator[Served]:
     """One server for all tests that do not stop it; it routes."""
     with serving() as served:
         yield served
+
+
+class Started(NamedTuple):
+    """A running server of the policy that computes nothing."""
+
+    port: int
+    #: Where it listens to GR00T's clients; None unless asked to.
+    zmq_port: Optional[int]
+
+
+ZeroCost = Callable[..., "contextlib.AbstractContextManager[Started]"]
+
+
+@pytest.fixture(scope="session")
+def zero_cost() -> ZeroCost:
+    """Starts a server whose policy has the shapes that arguments say, and whose every action is to stay."""
+    program = from_environment("SKILLWELD_ZERO_COST", "the example zero_cost of the crate serve, with its feature zmq")
+
+    @contextlib.contextmanager
+    def start(*arguments: str) -> Iterator[Started]:
+        command = [str(program), "--port", "0", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            said = [process.stdout.readline() for _ in range(1 + ("--zmq-port" in arguments))]
+            ports = [int(line.rsplit(":", 1)[1]) for line in said]
+            yield Started(ports[0], ports[1] if len(ports) > 1 else None)
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
+            process.stdout.close()
+
+    return start
 
 
 @pytest.fixture

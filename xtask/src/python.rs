@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use skillweld_synth::write_observation;
 
-use crate::process::{announce, command, output, root, run as run_command, target_dir};
-use crate::{demo, setup};
+use crate::process::{announce, cargo, command, output, root, run as run_command, target_dir};
+use crate::{demo, plugins, setup};
 
 /// A virtual environment below the target directory.
 pub(crate) struct Environment {
@@ -141,10 +141,14 @@ pub(crate) fn test(skillweld: &Path) -> Result<()> {
     let merged = dir.join("merged");
     output(command(skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     write_observation(&dir.join("observation.safetensors"), "put the red block in the drawer", 0)?;
+    // A policy of any shape, and GR00T's port, which `skillweld` has only on request.
+    let example = ["build", "-p", "skillweld-serve", "--features", "zmq", "--example", "zero_cost"];
+    run_command(cargo().args(example))?;
     let mut pytest = command(EXAMPLES.python());
     pytest
         .env("SKILLWELD_BIN", skillweld)
         .env("SKILLWELD_DEMO_MERGED", &merged)
+        .env("SKILLWELD_ZERO_COST", plugins::profile_dir(false).join("examples/zero_cost"))
         .env("SKILLWELD_OPENPI_PYTHON", OPENPI.python());
     run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet", "examples/tests"]))?;
     wheel::test(&recipe)?;

@@ -20,6 +20,17 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
     }
+    announce("tests of the policy server's ZeroMQ port");
+    run_command(cargo().args([
+        "test",
+        "-p",
+        "skillweld-serve",
+        "--features",
+        "zmq",
+        "--lib",
+        "--test",
+        "gr00t",
+    ]))?;
     // Without it the test of pages is left out, and says so; on CI it fails.
     if let Err(error) = setup::install_chromium() {
         println!(

@@ -28,10 +28,11 @@ Examples:
   skillweld serve merged --every 4 --fallback object       route again every four chunks
   skillweld serve merged --host 0.0.0.0 --api-key-file key reachable from other machines
 
-Clients of openpi (LIBERO, DROID, ALOHA) and of StarVLA connect to ws://HOST:PORT as they are. GET /healthz says
-200 when the policy is warm, GET /metrics has Prometheus' text. Ctrl-C or SIGTERM ends what runs and stops.";
+Clients of openpi (LIBERO, DROID, ALOHA), of StarVLA and of XPolicyLab (RoboTwin 2.0, RoboDojo) connect to
+ws://HOST:PORT as they are; GR00T's connect to --zmq-port, which builds with the feature `zmq` have. GET /healthz
+says 200 when the policy is warm, GET /metrics has Prometheus' text. Ctrl-C or SIGTERM ends what runs and stops.";
 
-/// Serve a policy to robots: openpi's websocket protocol.
+/// Serve a policy to robots: openpi's websocket protocol, StarVLA's and XPolicyLab's.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     /// The port; 0 takes a free one and says which.
     #[arg(long, default_value_t = 8000)]
     port: u16,
+    /// Also serve GR00T's clients over ZeroMQ on this port, 5555 in most of them; 0 takes a free one and says which.
+    #[cfg(feature = "zmq")]
+    #[arg(long, value_name = "PORT")]
+    zmq_port: Option<u16>,
     /// A file whose first line clients must send as their API key.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -125,6 +130,8 @@ impl Job for Serve<'_> {
         let served = Served { policy: Arc::new(policy), routing, active_tasks: args.active_tasks, device };
         let options = Options {
             address: SocketAddr::new(args.host, args.port),
+            #[cfg(feature = "zmq")]
+            zmq_address: args.zmq_port.map(|port| SocketAddr::new(args.host, port)),
             api_key,
             limits: args.limits.limits(),
             on_event: Arc::new(move |event: &Event| {
@@ -141,6 +148,10 @@ impl Job for Serve<'_> {
         let server = Server::bind(served, options)?;
         console.note(&format!("{}: tasks {tasks}", args.policy.display()));
         console.note(&format!("listening on ws://{}", server.address()));
+        #[cfg(feature = "zmq")]
+        if let Some(address) = server.zmq_address() {
+            console.note(&format!("listening on tcp://{address} for GR00T's clients"));
+        }
         server.run_until_signal()?;
         Ok(Outcome::Done)
     }

@@ -30,6 +30,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let number = || value.parse::<usize>().map_err(|_| format!("{name}: `{value}` is no number"));
         match &*name {
             "--port" => options.address.set_port(value.parse()?),
+            #[cfg(feature = "zmq")]
+            "--zmq-port" => options.zmq_address = Some(([127, 0, 0, 1], value.parse()?).into()),
             "--images" => policy.images = number()?,
             "--state" => policy.state_dim = Some(number()?),
             "--horizon" => policy.action_horizon = number()?,
@@ -45,5 +47,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let policy = ZeroCost::new(policy).with_delay(Duration::from_millis(delay_ms as u64));
     let server = Server::bind(policy, options)?;
     println!("listening on ws://{}", server.address());
+    #[cfg(feature = "zmq")]
+    if let Some(address) = server.zmq_address() {
+        println!("listening on tcp://{address}");
+    }
     Ok(server.run_until_signal()?)
 }

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use bytes::Bytes;
 use half::f16;
 
@@ -49,6 +51,11 @@ impl Dtype {
     /// Whether it is one of the floating-point types.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
+
+    /// Whether it is one of the integers that may be negative.
+    pub(crate) fn is_signed(self) -> bool {
+        matches!(self, Self::I8 | Self::I16 | Self::I32 | Self::I64)
     }
 
     /// NumPy's array-protocol string of the little-endian type: `<f4`, `|u1`.
@@ -166,6 +173,29 @@ impl Array {
     /// [`ArrayError`] if the shape is of another number of elements.
     pub fn reshaped(&self, shape: Vec<usize>) -> Result<Self, ArrayError> {
         Self::new(self.dtype, shape, self.data.clone())
+    }
+
+    /// Some columns of a row of a matrix, as a vector that shares the memory; none if there are no such.
+    pub(crate) fn part(&self, row: usize, columns: Range<usize>) -> Option<Self> {
+        let &[_, dim] = &*self.shape else { return None };
+        if columns.end > dim {
+            return None;
+        }
+        let bytes = |column: usize| (row * dim + column).checked_mul(self.dtype.size());
+        let (start, end) = (bytes(columns.start)?, bytes(columns.end)?);
+        if start > end || end > self.data.len() {
+            return None;
+        }
+        Some(Self { dtype: self.dtype, shape: vec![columns.len()], data: self.data.slice(start..end) })
+    }
+
+    /// Some columns of a matrix, copied; none if there are no such.
+    #[cfg(feature = "zmq")]
+    pub(crate) fn columns(&self, columns: Range<usize>) -> Option<Self> {
+        let rows = *self.shape.first()?;
+        let parts = (0..rows).map(|row| self.part(row, columns.clone())).collect::<Option<Vec<_>>>()?;
+        let data: Vec<u8> = parts.iter().flat_map(|part| part.data.iter().copied()).collect();
+        Some(Self { dtype: self.dtype, shape: vec![rows, columns.len()], data: data.into() })
     }
 
     /// Every number as f64; booleans are 0 and 1, integers beyond 2⁵³ are rounded.

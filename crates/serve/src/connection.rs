@@ -8,7 +8,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -17,16 +16,19 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::error::RequestError;
 use crate::lively::Lively;
+use crate::observation::Parts;
 use crate::options::{Client, Event};
-use crate::policy::Policy;
-use crate::protocol::{self, Answer, Ask, Dialect};
-use crate::queue::Refused;
-use crate::shared::{Job, Phase, Shared};
+use crate::policy::{Observation, Policy};
+use crate::protocol::{self, Answer, Ask, Dialect, Request};
+use crate::shared::{Outcome, Phase, Shared, reached};
 use crate::worker::Episode;
 
 /// How long what a client still sends is read after it was told that the connection ends. Closing at once would throw
 /// away, on its side, what it was told.
-const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+
+/// Largest message that is looked into while inference runs, bytes: it may be one that does not wait, which are small.
+const MAX_OVERTAKING_BYTES: usize = 4 << 10;
 
 pub(crate) struct Connection<P: Policy> {
     shared: Arc<Shared<P>>,
@@ -37,16 +39,25 @@ pub(crate) struct Connection<P: Policy> {
     in_flight: Option<InFlight>,
     /// A request that came before the last one was answered. There may be one; it shows that the client pipelines.
     next: Option<Bytes>,
+    /// What the client sent ahead of asking for actions. Gone when anything is asked of the policy, so that no more is held
+    /// than of a client that sends it with the question.
+    kept: Option<Kept>,
     /// When the last ping was sent. If anything has come since, it has done its work.
     pinged: Option<Instant>,
     answered: u64,
     previous: Option<Duration>,
 }
 
-struct InFlight {
-    dialect: Dialect,
-    outcome: oneshot::Receiver<Result<Answer, RequestError>>,
-    arrived: Instant,
+pub(crate) struct InFlight {
+    pub(crate) dialect: Dialect,
+    pub(crate) outcome: Outcome,
+    pub(crate) arrived: Instant,
+}
+
+struct Kept {
+    reset: bool,
+    observation: Box<Observation>,
+    parts: Parts,
 }
 
 /// How a connection ends.
@@ -59,6 +70,8 @@ enum End {
     Stopping,
     /// The client is told why, and the connection closed.
     Refused(RequestError),
+    /// The client asked for it.
+    Asked,
 }
 
 impl<P: Policy> Connection<P> {
@@ -83,6 +96,7 @@ impl<P: Policy> Connection<P> {
             greeted: false,
             in_flight: None,
             next: None,
+            kept: None,
             pinged: None,
             answered: 0,
             previous: None,
@@ -150,10 +164,7 @@ impl<P: Policy> Connection<P> {
             Some(Ok(Message::Binary(frame))) if self.greeted && self.in_flight.is_none() => {
                 self.start(&frame).await
             }
-            Some(Ok(Message::Binary(frame))) => match self.next.replace(frame) {
-                None => Ok(()),
-                Some(_) => Err(self.refused(RequestError::Pipelined)),
-            },
+            Some(Ok(Message::Binary(frame))) => self.ahead(frame).await,
             Some(Ok(Message::Text(_))) => Err(self.refused(RequestError::Text)),
             // Reading on sends the answer to a ping.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
@@ -172,30 +183,64 @@ impl<P: Policy> Connection<P> {
         }
     }
 
-    /// Hands a request to the policy, or answers it at once.
+    /// Takes a request that came before the last one was answered.
+    async fn ahead(&mut self, frame: Bytes) -> Result<(), End> {
+        if self.greeted && frame.len() <= MAX_OVERTAKING_BYTES {
+            let request = self.read(&frame);
+            if request.overtakes() {
+                return self.answer(request, Instant::now()).await;
+            }
+        }
+        match self.next.replace(frame) {
+            None => Ok(()),
+            Some(_) => Err(self.refused(RequestError::Pipelined)),
+        }
+    }
+
+    fn read(&self, frame: &Bytes) -> Request {
+        protocol::read(frame, &self.shared.options.limits, &self.shared.metadata)
+    }
+
     async fn start(&mut self, frame: &Bytes) -> Result<(), End> {
         let arrived = Instant::now();
-        let request = protocol::read(frame, &self.shared.options.limits, &self.shared.metadata);
+        let request = self.read(frame);
+        self.answer(request, arrived).await
+    }
+
+    /// Hands a request to the policy, or answers it at once.
+    async fn answer(&mut self, request: Request, arrived: Instant) -> Result<(), End> {
         self.shared.metrics.count_request(request.protocol(), request.kind());
+        let mut dialect = request.dialect;
         let (reset, observation) = match request.ask {
-            Ok(Ask::Policy { reset, observation }) => (reset, observation),
-            Ok(Ask::Server { data }) => {
-                return self.send_binary(protocol::tell(&request.dialect, data)).await;
+            Ok(Ask::Policy { reset, observation }) => {
+                self.kept = None;
+                (reset, observation)
             }
-            Err(error) => return self.fail(&request.dialect, error).await,
+            Ok(Ask::Keep { reset, observation }) => {
+                let parts = dialect.parts().map(std::mem::take).unwrap_or_default();
+                self.kept = Some(Kept { reset, observation, parts });
+                return self.send_binary(protocol::tell(&dialect, None)).await;
+            }
+            Ok(Ask::Kept) => {
+                let Some(Kept { reset, observation, parts: kept }) = self.kept.take() else {
+                    return self.fail(&dialect, RequestError::NothingKept).await;
+                };
+                if let Some(parts) = dialect.parts() {
+                    *parts = kept;
+                }
+                (reset, Some(observation))
+            }
+            Ok(Ask::Server { data }) => return self.send_binary(protocol::tell(&dialect, data)).await,
+            Ok(Ask::Close) => return Err(End::Asked),
+            Err(error) => return self.fail(&dialect, error).await,
         };
-        let (respond, outcome) = oneshot::channel();
-        let job =
-            Job { episode: self.episode.clone(), reset, observation, respond, queued_at: arrived.into_std() };
-        match self.shared.queue.push(job) {
-            Ok(()) => {
-                self.in_flight = Some(InFlight { dialect: request.dialect, outcome, arrived });
+        match self.shared.submit(&self.episode, reset, observation, arrived.into_std()) {
+            Ok(outcome) => {
+                self.in_flight = Some(InFlight { dialect, outcome, arrived });
                 Ok(())
             }
-            Err(Refused::Full) => {
-                self.fail(&request.dialect, RequestError::Busy { limit: self.shared.queue.limit() }).await
-            }
-            Err(Refused::Closed) => Err(End::Stopping),
+            Err(RequestError::Stopping) => Err(End::Stopping),
+            Err(error) => self.fail(&dialect, error).await,
         }
     }
 
@@ -266,6 +311,10 @@ impl<P: Policy> Connection<P> {
                 self.close(CloseCode::Away, &RequestError::Stopping.to_string()).await;
                 "the server stops".into()
             }
+            End::Asked => {
+                self.close(CloseCode::Normal, "the client asked for it").await;
+                "closed at the client's request".into()
+            }
             End::Refused(error) => {
                 let code = match error {
                     RequestError::Oversized { .. } => CloseCode::Size,
@@ -299,14 +348,8 @@ impl<P: Policy> Connection<P> {
     }
 }
 
-/// Waits for a phase or one after it.
-async fn reached(phase: &mut watch::Receiver<Phase>, waited_for: Phase) -> Phase {
-    // Without a sender there is no server.
-    phase.wait_for(|now| *now >= waited_for).await.map_or(Phase::Stopping, |now| *now)
-}
-
 /// The outcome of the request in flight, `None` if there will be none; waits for ever without a request.
-async fn outcome(in_flight: &mut Option<InFlight>) -> Option<Result<Answer, RequestError>> {
+pub(crate) async fn outcome(in_flight: &mut Option<InFlight>) -> Option<Result<Answer, RequestError>> {
     match in_flight {
         Some(in_flight) => (&mut in_flight.outcome).await.ok(),
         None => std::future::pending().await,

@@ -41,6 +41,10 @@ pub(crate) enum RequestError {
     Observation(#[from] ObservationError),
     #[error("{0}")]
     Envelope(String),
+    #[error("{0}")]
+    UnknownKind(String),
+    #[error("`get_action` without an observation: send `update_obs` before each, or the observation with it")]
+    NothingKept,
     #[error("busy: {limit} requests wait for the policy; try again later")]
     Busy { limit: usize },
     #[error("busy: the last two requests of this connection are not answered yet; wait for replies")]
@@ -54,14 +58,20 @@ pub(crate) enum RequestError {
 }
 
 impl RequestError {
+    /// An envelope asks for what there is not.
+    pub(crate) fn unknown(what: &str, found: &str, known: &str) -> Self {
+        let found: String = found.chars().take(80).collect();
+        Self::UnknownKind(format!("unknown {what} `{found}`; this server knows {known}"))
+    }
+
     /// For the metric `skillweld_errors_total`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Decode(_) | Self::Text | Self::Envelope(_) => "malformed",
+            Self::Decode(_) | Self::Text | Self::Envelope(_) | Self::UnknownKind(_) => "malformed",
             Self::Oversized { .. } => "oversized",
-            Self::Observation(_) | Self::Policy(InferError::Observation(_) | InferError::Refused(_)) => {
-                "observation"
-            }
+            Self::Observation(_)
+            | Self::NothingKept
+            | Self::Policy(InferError::Observation(_) | InferError::Refused(_)) => "observation",
             Self::Policy(InferError::Abstained { .. }) => "abstained",
             Self::Busy { .. } | Self::Pipelined => "busy",
             Self::Policy(_) | Self::Reply(_) => "policy",

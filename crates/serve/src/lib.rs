@@ -2,7 +2,8 @@
 //!
 //! - [`Server`]: a port, a thread for the policy, two for sockets. `GET /healthz`, `GET /metrics` (Prometheus), and websockets on
 //!   any other path.
-//! - Clients of openpi (LIBERO, DROID, ALOHA) and of StarVLA work unchanged: [`KEY_SETS`] says which keys are understood.
+//! - Clients of openpi (LIBERO, DROID, ALOHA), of StarVLA and of XPolicyLab (RoboTwin 2.0, RoboDojo) work unchanged:
+//!   [`KEY_SETS`] says which keys are understood. With the feature `zmq`, those of GR00T do, on a port of their own.
 //! - [`ZeroCost`]: a policy that computes nothing, for tests and benches.
 //! - [`decode`] and [`encode`]: msgpack with NumPy arrays; arrays share the received frame's memory.
 //!
@@ -11,8 +12,8 @@
 //! beside an observation, `task` (instead of routing), `reset` (a new episode starts; alone it is answered with
 //! `{"reset": true}`), `inference_delay` and `prev_chunk_left_over` (for asynchronous chunking). Every reply of a policy with
 //! tasks carries `routing` {task, reason, scores, margin}: see [`Routing`]. What is wrong with a request is said in a text
-//! frame, then the connection is closed with 1011 (1009 for an oversized message); in StarVLA's envelope it is an answer, and
-//! the connection stays. [`Limits`] bound what one client can make the server hold.
+//! frame, then the connection is closed with 1011 (1009 for an oversized message); in the envelopes of StarVLA, XPolicyLab and
+//! GR00T it is an answer, and the connection stays. [`Limits`] bound what one client can make the server hold.
 //!
 //! This crate knows no model: the policy says what it wants in its [`Metadata`]. It prints nothing; [`Options::on_event`]
 //! hears what happens.
@@ -46,6 +47,8 @@ mod shared;
 mod value;
 mod worker;
 mod zero_cost;
+#[cfg(feature = "zmq")]
+mod zmq;
 
 pub use array::{Array, ArrayError, Dtype};
 pub use codec::{DecodeError, DecodeLimits, decode, encode};

@@ -5,6 +5,7 @@ mod image;
 mod keys;
 
 pub use error::ObservationError;
+pub(crate) use keys::Parts;
 pub use keys::{KEY_SETS, KeySet};
 
 use crate::Array;
@@ -55,7 +56,14 @@ pub(crate) fn reset(request: &Value) -> Result<bool, ObservationError> {
 }
 
 fn prompt(request: &Value, key: &str, needed: bool, limit: usize) -> Result<String, ObservationError> {
-    let prompt = match request.get(key) {
+    // Some clients send a list of one, or a list of those.
+    let mut value = request.get(key);
+    while let Some(Value::List(values)) = value
+        && let [only] = &**values
+    {
+        value = Some(only);
+    }
+    let prompt = match value {
         Some(Value::Text(prompt)) => prompt,
         None | Some(Value::Nil) if !needed => return Ok(String::new()),
         None => {

@@ -11,7 +11,11 @@ use crate::decision::Decision;
 pub struct Options {
     /// Where it listens; port 0 takes a free one. Loopback unless told otherwise.
     pub address: SocketAddr,
-    /// If given, clients send `Authorization: Api-Key KEY` (or `Bearer KEY`), except for `/healthz`.
+    /// Where GR00T's clients are listened to, over ZeroMQ; nowhere unless told. Port 0 takes a free one.
+    #[cfg(feature = "zmq")]
+    pub zmq_address: Option<SocketAddr>,
+    /// If given, clients send `Authorization: Api-Key KEY` (or `Bearer KEY`), except for `/healthz`; GR00T's send it as
+    /// `api_token`.
     pub api_key: Option<String>,
     /// What is refused for its size or number.
     pub limits: Limits,
@@ -29,6 +33,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            #[cfg(feature = "zmq")]
+            zmq_address: None,
             api_key: None,
             limits: Limits::default(),
             ping_interval: Duration::from_secs(20),
@@ -52,8 +58,8 @@ impl fmt::Debug for Options {
 /// What is refused for its size or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one message. One client can make the server hold five times as many: a message that runs and its images
-    /// converted, one sent ahead, and one on its way in pieces, the next piece beside those before it. In all, memory for
+    /// Bytes of one message. One client can make the server hold five times as many: a message that runs (or is kept for the
+    /// next question) and its images converted, one sent ahead, and one on its way in pieces, the next piece beside those before it. In all, memory for
     /// messages is at most 5 · `clients` · `frame_bytes`: 20 GiB with the defaults, should every client be hostile; a
     /// LIBERO client's share is 1 MB.
     pub frame_bytes: usize,

@@ -1,16 +1,22 @@
-//! What messages mean: openpi's plain observations, and StarVLA's envelopes around them.
+//! What messages mean: openpi's plain observations, and the envelopes of others around them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::array::Array;
-use crate::codec::{decode, encode};
+use crate::codec::{Form, decode, encode_in};
+use crate::decision::Routing;
 use crate::error::RequestError;
-use crate::observation::{CONTROL_KEYS, ObservationError, observation, reset};
+use crate::observation::{CONTROL_KEYS, Parts, observation, reset};
 use crate::options::Limits;
 use crate::policy::{Metadata, Observation, Reply};
 use crate::value::Value;
+
+#[cfg(feature = "zmq")]
+pub(crate) mod gr00t;
+mod starvla;
+mod xpolicylab;
 
 /// A request, and in which language the answer has to be.
 pub(crate) struct Request {
@@ -22,26 +28,39 @@ pub(crate) struct Request {
 pub(crate) enum Dialect {
     /// An observation, answered with a map; errors are a text frame and the end of the connection.
     OpenPi,
-    /// `{type, request_id, payload}`, answered with `{status, ok, type, request_id, data}`; errors are answers, too.
-    StarVla {
-        /// The answer's type.
-        kind: &'static str,
-        /// What the client gave.
-        request_id: Value,
-        /// Whether the observation came in a list `examples` of one: then arrays are answered with a first dimension of 1.
-        batched: bool,
-    },
+    /// Errors are answers, too.
+    StarVla(starvla::Envelope),
+    /// Errors are answers, too.
+    XPolicyLab(xpolicylab::Envelope),
+    /// Errors are answers, too; not spoken on websockets.
+    #[cfg(feature = "zmq")]
+    Gr00t(gr00t::Envelope),
 }
 
 pub(crate) enum Ask {
     /// Start a new episode, infer, or both.
     Policy { reset: bool, observation: Option<Box<Observation>> },
+    /// Keep this for [`Ask::Kept`].
+    Keep { reset: bool, observation: Box<Observation> },
+    /// Infer on what was kept.
+    Kept,
     /// What the server itself knows.
     Server { data: Option<Value> },
+    /// End the connection.
+    Close,
 }
 
+/// How many of [`PROTOCOLS`] there are.
+const PROTOCOL_COUNT: usize = if cfg!(feature = "zmq") { 4 } else { 3 };
+
 /// Every value of [`Request::protocol`].
-pub(crate) const PROTOCOLS: [&str; 2] = ["openpi", "starvla"];
+pub(crate) const PROTOCOLS: [&str; PROTOCOL_COUNT] = [
+    "openpi",
+    "starvla",
+    "xpolicylab",
+    #[cfg(feature = "zmq")]
+    "gr00t",
+];
 
 /// Every value of [`Request::kind`].
 pub(crate) const KINDS: [&str; 4] = ["infer", "reset", "server", "refused"];
@@ -51,17 +70,45 @@ impl Request {
     pub(crate) fn protocol(&self) -> &'static str {
         match self.dialect {
             Dialect::OpenPi => "openpi",
-            Dialect::StarVla { .. } => "starvla",
+            Dialect::StarVla(_) => "starvla",
+            Dialect::XPolicyLab(_) => "xpolicylab",
+            #[cfg(feature = "zmq")]
+            Dialect::Gr00t(_) => "gr00t",
         }
     }
 
     /// For the same: what is asked for; what can be read but not asked for is refused.
     pub(crate) fn kind(&self) -> &'static str {
         match self.ask {
-            Ok(Ask::Policy { observation: Some(_), .. }) => "infer",
+            Ok(Ask::Policy { observation: Some(_), .. } | Ask::Kept) => "infer",
             Ok(Ask::Policy { observation: None, .. }) => "reset",
-            Ok(Ask::Server { .. }) => "server",
+            Ok(Ask::Server { .. } | Ask::Keep { .. } | Ask::Close) => "server",
             Err(_) => "refused",
+        }
+    }
+
+    /// Whether it does not wait for the answer to the request before it.
+    pub(crate) fn overtakes(&self) -> bool {
+        matches!((&self.dialect, &self.ask), (Dialect::XPolicyLab(envelope), Ok(_)) if envelope.overtakes())
+    }
+}
+
+impl Dialect {
+    /// The parts of an action, where the dialect has them: those of an observation that is kept are needed when it is used.
+    pub(crate) fn parts(&mut self) -> Option<&mut Parts> {
+        match self {
+            Self::XPolicyLab(envelope) => Some(envelope.parts()),
+            _ => None,
+        }
+    }
+
+    /// How arrays are written.
+    fn form(&self) -> Form {
+        match self {
+            Self::OpenPi | Self::StarVla(_) => Form::OpenPi,
+            Self::XPolicyLab(_) => Form::MsgpackNumpy,
+            #[cfg(feature = "zmq")]
+            Self::Gr00t(envelope) => envelope.form(),
         }
     }
 }
@@ -74,19 +121,13 @@ pub(crate) struct Answer {
     pub(crate) queued: Duration,
 }
 
-/// Reads one frame.
+/// Reads one frame of a websocket.
 pub(crate) fn read(frame: &Bytes, limits: &Limits, policy: &Metadata) -> Request {
-    let value = match decode(frame, &limits.decode) {
-        Ok(value) => value,
-        Err(error) => return Request { dialect: Dialect::OpenPi, ask: Err(error.into()) },
-    };
-    let envelope = matches!(value.get("type"), Some(Value::Text(_)))
-        || matches!(value.get("payload"), Some(Value::Map(_)))
-        || matches!(value.get("examples"), Some(Value::List(_)));
-    if envelope {
-        starvla(value, policy, limits)
-    } else {
-        Request { dialect: Dialect::OpenPi, ask: ask(value, policy, limits) }
+    match decode(frame, &limits.decode) {
+        Err(error) => Request { dialect: Dialect::OpenPi, ask: Err(error.into()) },
+        Ok(value) if xpolicylab::speaks(&value) => xpolicylab::read(value, policy, limits),
+        Ok(value) if starvla::speaks(&value) => starvla::read(value, policy, limits),
+        Ok(value) => Request { dialect: Dialect::OpenPi, ask: ask(value, policy, limits) },
     }
 }
 
@@ -101,54 +142,11 @@ fn ask(request: Value, policy: &Metadata, limits: &Limits) -> Result<Ask, Reques
     Ok(Ask::Policy { reset, observation })
 }
 
-fn starvla(mut message: Value, policy: &Metadata, limits: &Limits) -> Request {
-    let request_id = message.get("request_id").cloned().unwrap_or_else(|| "default".into());
-    let asked = message.get("type").and_then(Value::as_text).unwrap_or("infer").to_owned();
-    let payload = take(&mut message, "payload").filter(|payload| matches!(payload, Value::Map(_)));
-    let mut payload = payload.unwrap_or(message);
-    let mut batched = false;
-    let (kind, ask) = match &*asked {
-        "ping" => ("ping", Ok(Ask::Server { data: None })),
-        "init" => ("init", Ok(Ask::Server { data: Some(metadata(policy)) })),
-        "reset" => ("reset", Ok(Ask::Policy { reset: true, observation: None })),
-        "infer" | "predict_action" => {
-            let examples = take(&mut payload, "examples");
-            batched = examples.is_some();
-            ("inference_result", single(payload, examples).and_then(|payload| ask(payload, policy, limits)))
-        }
-        other => {
-            let other: String = other.chars().take(80).collect();
-            let message =
-                format!("unknown type `{other}`; this server knows ping, init, infer, predict_action, reset");
-            ("unknown", Err(RequestError::Envelope(message)))
-        }
-    };
-    Request { dialect: Dialect::StarVla { kind, request_id, batched }, ask }
-}
-
 /// Takes an entry out of a map.
 fn take(map: &mut Value, key: &str) -> Option<Value> {
     let Value::Map(entries) = map else { return None };
     let index = entries.iter().rposition(|(name, _)| name == key)?;
     Some(entries.remove(index).1)
-}
-
-/// The observation of a payload: the payload itself, or the only one of its examples with the payload's control keys.
-fn single(payload: Value, examples: Option<Value>) -> Result<Value, RequestError> {
-    let count = match examples {
-        None => return Ok(payload),
-        Some(Value::List(examples)) => match <[Value; 1]>::try_from(examples) {
-            Ok([Value::Map(mut example)]) => {
-                let Value::Map(entries) = payload else { return Ok(Value::Map(example)) };
-                example.extend(entries.into_iter().filter(|(key, _)| CONTROL_KEYS.contains(&&**key)));
-                return Ok(Value::Map(example));
-            }
-            Ok([other]) => return Err(ObservationError::NoMap { found: other.describe() }.into()),
-            Err(examples) => format!("{} examples", examples.len()),
-        },
-        Some(other) => other.describe(),
-    };
-    Err(RequestError::Envelope(format!("`examples` has to be a list of one observation, not {count}")))
 }
 
 /// What clients are told of the policy.
@@ -173,48 +171,61 @@ pub(crate) fn metadata(policy: &Metadata) -> Value {
 
 /// The answer to a question that needs no policy.
 pub(crate) fn tell(dialect: &Dialect, data: Option<Value>) -> Vec<u8> {
-    match dialect {
-        Dialect::OpenPi => encode(&data.unwrap_or(Value::Nil)),
-        Dialect::StarVla { kind, request_id, .. } => {
-            let mut entries = status(true, kind, request_id);
-            entries.extend(data.map(|data| ("data".into(), data)));
-            encode(&Value::Map(entries))
-        }
-    }
+    let message = match dialect {
+        Dialect::OpenPi => data.unwrap_or(Value::Nil),
+        Dialect::StarVla(envelope) => envelope.tell(data),
+        Dialect::XPolicyLab(envelope) => envelope.tell(data),
+        #[cfg(feature = "zmq")]
+        Dialect::Gr00t(_) => data.unwrap_or_else(|| Value::Map(Vec::new())),
+    };
+    encode_in(dialect.form(), &message)
 }
 
 /// The answer with actions. `previous` is what the last request of this connection took, from its arrival until its answer was sent.
 pub(crate) fn answer(dialect: &Dialect, answer: Answer, previous: Option<Duration>) -> Vec<u8> {
-    let batched = matches!(dialect, Dialect::StarVla { batched: true, .. });
-    let mut entries = Vec::new();
+    let Answer { reply, inference, queued } = answer;
     let mut timing = vec![
-        ("infer_ms".to_owned(), Value::from(milliseconds(answer.inference))),
-        ("queue_ms".to_owned(), milliseconds(answer.queued).into()),
+        ("infer_ms".to_owned(), Value::from(milliseconds(inference))),
+        ("queue_ms".to_owned(), milliseconds(queued).into()),
     ];
     timing.extend(previous.map(|previous| ("prev_total_ms".to_owned(), milliseconds(previous).into())));
-    match answer.reply {
-        Some(reply) => body(&mut entries, reply, batched, answer.inference),
-        None => entries.push(("reset".to_owned(), true.into())),
-    }
-    entries.push(("server_timing".into(), Value::Map(timing)));
-    match dialect {
-        Dialect::OpenPi => encode(&Value::Map(entries)),
-        Dialect::StarVla { .. } => tell(dialect, Some(Value::Map(entries))),
-    }
+    let timing = ("server_timing".to_owned(), Value::Map(timing));
+    let Some(reply) = reply else {
+        return tell(dialect, Some(Value::Map(vec![("reset".to_owned(), true.into()), timing])));
+    };
+    let Reply { actions, extra, routing, timing_ms } = reply;
+    let mut info = info(routing, timing_ms, inference);
+    info.push(timing);
+    let mut entries = match dialect {
+        Dialect::OpenPi => vec![("actions".to_owned(), actions.into())],
+        Dialect::StarVla(envelope) => vec![("actions".to_owned(), envelope.batch(actions).into())],
+        Dialect::XPolicyLab(envelope) => envelope.actions(actions, inference),
+        #[cfg(feature = "zmq")]
+        Dialect::Gr00t(envelope) => return tell(dialect, Some(envelope.answer(&actions, info))),
+    };
+    let batch = |array: Array| match dialect {
+        Dialect::StarVla(envelope) => envelope.batch(array),
+        _ => array,
+    };
+    entries.extend(extra.into_iter().map(|(name, array)| (name, batch(array).into())));
+    entries.extend(info);
+    tell(dialect, Some(Value::Map(entries)))
 }
 
-fn body(entries: &mut Vec<(String, Value)>, reply: Reply, batched: bool, inference: Duration) {
-    let arrays = [("actions".to_owned(), reply.actions)].into_iter().chain(reply.extra);
-    entries.extend(arrays.map(|(name, array)| (name, batch(array, batched).into())));
-    let mut timing = reply.timing_ms;
+/// What is told beside the actions: what took how long, and why which task ran.
+fn info(
+    routing: Option<Routing>,
+    mut timing: Vec<(String, f64)>,
+    inference: Duration,
+) -> Vec<(String, Value)> {
     if !timing.iter().any(|(stage, _)| stage == "infer_ms") {
         timing.push(("infer_ms".into(), milliseconds(inference)));
     }
     let numbers = |pairs: Vec<(String, f64)>| {
         Value::Map(pairs.into_iter().map(|(name, number)| (name, number.into())).collect())
     };
-    entries.push(("policy_timing".into(), numbers(timing)));
-    if let Some(routing) = reply.routing {
+    let mut entries = vec![("policy_timing".to_owned(), numbers(timing))];
+    if let Some(routing) = routing {
         let (scores, margin) = match routing.scores {
             Some(scores) => (scores.candidates, scores.margin.into()),
             None => (Vec::new(), Value::Nil),
@@ -227,33 +238,19 @@ fn body(entries: &mut Vec<(String, Value)>, reply: Reply, batched: bool, inferen
         ];
         entries.push(("routing".into(), Value::Map(routing)));
     }
-}
-
-/// The array, with a first dimension of 1 if asked for.
-fn batch(array: Array, batched: bool) -> Array {
-    if !batched {
-        return array;
-    }
-    let shape = [&[1], array.shape()].concat();
-    // Only an array of eight dimensions takes no ninth.
-    array.reshaped(shape).unwrap_or(array)
+    entries
 }
 
 /// An error as an answer, where the dialect has one.
 pub(crate) fn refusal(dialect: &Dialect, error: &RequestError) -> Option<Vec<u8>> {
-    let Dialect::StarVla { kind, request_id, .. } = dialect else { return None };
-    let mut entries = status(false, kind, request_id);
-    entries.push(("error".into(), Value::Map(vec![("message".into(), error.to_string().into())])));
-    Some(encode(&Value::Map(entries)))
-}
-
-fn status(ok: bool, kind: &str, request_id: &Value) -> Vec<(String, Value)> {
-    vec![
-        ("status".into(), if ok { "ok" } else { "error" }.into()),
-        ("ok".into(), ok.into()),
-        ("type".into(), kind.into()),
-        ("request_id".into(), request_id.clone()),
-    ]
+    let message = match dialect {
+        Dialect::OpenPi => return None,
+        Dialect::StarVla(envelope) => envelope.refusal(error),
+        Dialect::XPolicyLab(envelope) => envelope.refusal(error),
+        #[cfg(feature = "zmq")]
+        Dialect::Gr00t(_) => Value::Map(vec![("error".into(), error.to_string().into())]),
+    };
+    Some(encode_in(dialect.form(), &message))
 }
 
 fn milliseconds(duration: Duration) -> f64 {

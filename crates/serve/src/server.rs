@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::options::{Event, Options};
 use crate::policy::Policy;
 use crate::shared::{Phase, Shared, advance};
 use crate::worker;
+#[cfg(feature = "zmq")]
+use crate::zmq;
 
 /// Threads for sockets. They decode, convert images and encode, but never infer.
 const IO_THREADS: usize = 2;
@@ -22,11 +25,28 @@ const MAX_OTHER_CONNECTIONS: usize = 64;
 /// How long telling the clients that the server stops may take, beyond what they may take to hang up.
 const FAREWELL: Duration = Duration::from_secs(6);
 
+/// A port that is taken.
+struct Listening {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl Listening {
+    fn on(address: SocketAddr) -> Result<Self, ServeError> {
+        let failed = |source| ServeError::Bind { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+}
+
 /// A policy on a port. The port is taken when this exists; requests are answered by [`run`](Self::run).
 pub struct Server<P: Policy> {
     shared: Arc<Shared<P>>,
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+    web: Listening,
+    #[cfg(feature = "zmq")]
+    zmq: Option<Listening>,
 }
 
 /// Stops a running server from elsewhere.
@@ -50,16 +70,23 @@ impl<P: Policy> Server<P> {
         if !options.api_key.iter().all(visible) {
             return Err(ServeError::ApiKey);
         }
-        let failed = |source| ServeError::Bind { address: options.address, source };
-        let listener = std::net::TcpListener::bind(options.address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { shared: Arc::new(Shared::new(policy, options)), listener, address })
+        Ok(Self {
+            web: Listening::on(options.address)?,
+            #[cfg(feature = "zmq")]
+            zmq: options.zmq_address.map(Listening::on).transpose()?,
+            shared: Arc::new(Shared::new(policy, options)),
+        })
     }
 
     /// Where it listens: the port that was taken if port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.web.address
+    }
+
+    /// Where it listens to GR00T's clients, if it does.
+    #[cfg(feature = "zmq")]
+    pub fn zmq_address(&self) -> Option<SocketAddr> {
+        self.zmq.as_ref().map(|zmq| zmq.address)
     }
 
     /// A handle that stops it.
@@ -89,7 +116,7 @@ impl<P: Policy> Server<P> {
     }
 
     fn run_until(self, at_once: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { shared, listener, .. } = self;
+        let shared = self.shared;
         let io = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
             .thread_name("serve-io")
@@ -101,9 +128,15 @@ impl<P: Policy> Server<P> {
         });
         let served = match &worker {
             Ok(_) => io.block_on(async {
-                let listener = TcpListener::from_std(listener)?;
+                let listener = TcpListener::from_std(self.web.listener)?;
+                let door = door(&shared);
+                #[cfg(feature = "zmq")]
+                if let Some(zmq) = self.zmq {
+                    let listener = TcpListener::from_std(zmq.listener)?;
+                    tokio::spawn(zmq::listen(listener, door.0.clone()));
+                }
                 tokio::select! {
-                    () = serve(shared.clone(), listener) => {}
+                    () = serve(shared.clone(), listener, door) => {}
                     () = at_once => {}
                 }
                 Ok(())
@@ -123,11 +156,20 @@ impl<P: Policy> Server<P> {
     }
 }
 
+/// What connections are given, and what ends when the last of them has.
+fn door<P: Policy>(shared: &Arc<Shared<P>>) -> (Door<P>, mpsc::Receiver<Infallible>) {
+    let (alive, all_ended) = mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(shared.options.limits.clients));
+    (Door { shared: shared.clone(), places, alive }, all_ended)
+}
+
 /// Accepts connections until the server stops, then waits for those that there are.
-async fn serve<P: Policy>(shared: Arc<Shared<P>>, listener: TcpListener) {
+async fn serve<P: Policy>(
+    shared: Arc<Shared<P>>,
+    listener: TcpListener,
+    (door, mut all_ended): (Door<P>, mpsc::Receiver<Infallible>),
+) {
     let limits = shared.options.limits;
-    let (alive, mut all_ended) = mpsc::channel(1);
-    let door = Door { shared: shared.clone(), places: Arc::new(Semaphore::new(limits.clients)), alive };
     let sockets = Arc::new(Semaphore::new(
         limits.clients.saturating_add(MAX_OTHER_CONNECTIONS).min(Semaphore::MAX_PERMITS),
     ));

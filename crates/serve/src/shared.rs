@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::options::{Event, Options};
 use crate::policy::{InferError, Metadata, Observation, Policy};
 use crate::protocol::{self, Answer};
-use crate::queue::{Abandoned, Queue};
+use crate::queue::{Abandoned, Queue, Refused};
 use crate::worker::Episode;
 
 /// What a server is doing.
@@ -64,6 +64,35 @@ impl<P: Policy> Shared<P> {
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
+
+    /// Puts a request into the queue of the policy, for the client whose episode it is.
+    ///
+    /// # Errors
+    /// [`RequestError::Busy`] and [`RequestError::Stopping`].
+    pub(crate) fn submit(
+        &self,
+        episode: &Arc<Mutex<Episode<P::Session>>>,
+        reset: bool,
+        observation: Option<Box<Observation>>,
+        arrived: Instant,
+    ) -> Result<Outcome, RequestError> {
+        let (respond, outcome) = oneshot::channel();
+        let job = Job { episode: episode.clone(), reset, observation, respond, queued_at: arrived };
+        match self.queue.push(job) {
+            Ok(()) => Ok(outcome),
+            Err(Refused::Full) => Err(RequestError::Busy { limit: self.queue.limit() }),
+            Err(Refused::Closed) => Err(RequestError::Stopping),
+        }
+    }
+}
+
+/// What comes of a request; broken if the queue was closed with the request in it.
+pub(crate) type Outcome = oneshot::Receiver<Result<Answer, RequestError>>;
+
+/// Waits for a phase or one after it.
+pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, waited_for: Phase) -> Phase {
+    // Without a sender there is no server.
+    phase.wait_for(|now| *now >= waited_for).await.map_or(Phase::Stopping, |now| *now)
 }
 
 /// Phases follow one another and never come back.

@@ -2,7 +2,8 @@ use bytes::Bytes;
 use rmp::Marker;
 
 use super::DecodeLimits;
-use crate::array::{Array, ArrayError, Dtype};
+use super::numpy::Form;
+use crate::array::ArrayError;
 use crate::value::Value;
 
 /// Why bytes are no message.
@@ -61,7 +62,7 @@ pub enum DecodeError {
         /// How many there may be.
         limit: usize,
     },
-    /// A map marked `__ndarray__` or `__npgeneric__` lacks an entry, or holds something else there.
+    /// A map that is marked as a NumPy array or scalar lacks an entry, or holds something else there.
     #[error("the NumPy array or scalar at byte {at} has no `{key}` that is {expected}")]
     NumpyEntry {
         /// Where.
@@ -71,7 +72,22 @@ pub enum DecodeError {
         /// What it has to be.
         expected: &'static str,
     },
-    /// An array of text, objects or complex numbers.
+    /// An array of Python's objects, which is a pickle: reading one would run the sender's code.
+    #[error("the NumPy array at byte {at} holds pickled objects, which are never read; send numbers")]
+    Pickle {
+        /// Where.
+        at: usize,
+    },
+    /// A file of NumPy's that is none.
+    #[cfg(feature = "zmq")]
+    #[error("the .npy file in the map at byte {at} is malformed: {what}")]
+    Npy {
+        /// Where.
+        at: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An array of text or complex numbers.
     #[error(
         "the NumPy array at byte {at} has dtype `{dtype}`; booleans, integers and floating-point numbers are read, text is sent as str"
     )]
@@ -97,19 +113,29 @@ pub enum DecodeError {
 /// [`DecodeError`], with the position, for whatever is no message within the limits. Nothing is allocated because an
 /// announced length says so: only what has been received counts.
 pub fn decode(frame: &Bytes, limits: &DecodeLimits) -> Result<Value, DecodeError> {
-    let mut reader = Reader { frame, at: 0, elements: 0, limits };
+    decode_noting_form(frame, limits).map(|(value, _)| value)
+}
+
+/// As [`decode`]; also says in which form the first array was sent, so that answers can be in it, too.
+pub(crate) fn decode_noting_form(
+    frame: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<(Value, Option<Form>), DecodeError> {
+    let mut reader = Reader { frame, at: 0, elements: 0, form: None, limits };
     let value = reader.value(0)?;
     let left = reader.left();
     if left > 0 {
         return Err(DecodeError::Trailing { at: reader.at, left });
     }
-    Ok(value)
+    Ok((value, reader.form))
 }
 
 struct Reader<'a> {
     frame: &'a Bytes,
     at: usize,
     elements: usize,
+    /// Of the first array.
+    form: Option<Form>,
     limits: &'a DecodeLimits,
 }
 
@@ -221,13 +247,13 @@ impl Reader<'_> {
             entries.push((key, self.value(depth + 1)?));
         }
         let map = Value::Map(entries);
-        if map.get("__ndarray__").is_some() {
-            return array(&map, at).map(Value::Array);
+        match Form::of(&map) {
+            Some(form) => {
+                self.form.get_or_insert(form);
+                form.read(map, at)
+            }
+            None => Ok(map),
         }
-        if map.get("__npgeneric__").is_some() {
-            return scalar(map, at);
-        }
-        Ok(map)
     }
 
     /// A key, str or bin.
@@ -244,59 +270,5 @@ impl Reader<'_> {
             Value::Text(key) => Ok(key),
             _ => Err(DecodeError::Key { at: map }),
         }
-    }
-}
-
-/// NumPy's name of a dtype in a map that stands for an array or scalar.
-fn dtype_name(map: &Value, at: usize) -> Result<&str, DecodeError> {
-    let missing = DecodeError::NumpyEntry { at, key: "dtype", expected: "NumPy's name of a plain dtype" };
-    match map.get("dtype") {
-        Some(Value::Text(name)) => Ok(name),
-        Some(Value::Bytes(name)) => std::str::from_utf8(name).map_err(|_| missing),
-        _ => Err(missing),
-    }
-}
-
-fn array(map: &Value, at: usize) -> Result<Array, DecodeError> {
-    let name = dtype_name(map, at)?;
-    let Some((dtype, big_endian)) = Dtype::from_numpy_name(name) else {
-        return Err(DecodeError::Dtype { at, dtype: name.chars().take(40).collect() });
-    };
-    let Some(Value::List(lengths)) = map.get("shape") else {
-        return Err(DecodeError::NumpyEntry { at, key: "shape", expected: "a list" });
-    };
-    let length = |value: &Value| match value {
-        Value::Int(length) => usize::try_from(*length).ok(),
-        _ => None,
-    };
-    let shape = lengths.iter().map(length).collect::<Option<Vec<_>>>().ok_or(DecodeError::NumpyEntry {
-        at,
-        key: "shape",
-        expected: "a list of lengths",
-    })?;
-    let Some(Value::Bytes(data)) = map.get("data") else {
-        return Err(DecodeError::NumpyEntry { at, key: "data", expected: "bytes" });
-    };
-    let data = if big_endian { swapped(data, dtype.size()) } else { data.clone() };
-    Array::new(dtype, shape, data).map_err(|source| DecodeError::Array { at, source })
-}
-
-/// Every number's bytes in the other order.
-fn swapped(data: &Bytes, size: usize) -> Bytes {
-    let mut bytes = data.to_vec();
-    bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
-    bytes.into()
-}
-
-/// A NumPy scalar is its value: `data` is a number or text of Python.
-fn scalar(map: Value, at: usize) -> Result<Value, DecodeError> {
-    dtype_name(&map, at)?;
-    let data = match map {
-        Value::Map(entries) => entries.into_iter().rev().find(|(key, _)| key == "data"),
-        _ => None,
-    };
-    match data {
-        Some((_, value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_)))) => Ok(value),
-        _ => Err(DecodeError::NumpyEntry { at, key: "data", expected: "a number or text" }),
     }
 }

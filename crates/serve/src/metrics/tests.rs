@@ -113,6 +113,12 @@ fn the_page_is_what_prometheus_reads() {
     };
     assert_eq!(value("skillweld_requests_total", "", &[("protocol", "starvla"), ("kind", "reset")]), 1.0);
     assert_eq!(value("skillweld_requests_total", "", &[("protocol", "openpi"), ("kind", "infer")]), 0.0);
+    // Every protocol that can be spoken, and no other.
+    let protocols: BTreeSet<_> =
+        page["skillweld_requests_total"].iter().map(|(_, labels, _)| &*labels[0].1).collect();
+    let mut expected = BTreeSet::from(["openpi", "starvla", "xpolicylab"]);
+    expected.extend(cfg!(feature = "zmq").then_some("gr00t"));
+    assert_eq!(protocols, expected);
     assert_eq!(value("skillweld_errors_total", "", &[("kind", "busy")]), 1.0);
     // Answers are counted by task, and what the router decided apart from them.
     for (reason, count) in [("routed", 1.0), ("requested", 1.0)] {

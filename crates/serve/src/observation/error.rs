@@ -56,6 +56,20 @@ pub enum ObservationError {
         /// How long it is.
         found: usize,
     },
+    /// The policy's actions do not fall into the parts that the protocol answers in.
+    #[error(
+        "the policy's actions have {dim} numbers; {set} actions ({parts}) have {found}: it is of another robot"
+    )]
+    ActionLength {
+        /// Name of the set.
+        set: &'static str,
+        /// The parts, and how many numbers each has.
+        parts: String,
+        /// How many they have in all.
+        found: usize,
+        /// How many the policy's have.
+        dim: usize,
+    },
     /// NaN or infinity.
     #[error("`{key}` holds NaN or infinity, first at element {index}")]
     NotFinite {

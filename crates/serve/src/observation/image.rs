@@ -12,7 +12,11 @@ const ROUNDING: f32 = 1e-3;
 /// An image of height × width × 3 or 3 × height × width, uint8 or floats from 0 to 1; leading dimensions of 1 are dropped.
 pub(super) fn read(key: &str, value: &Value, limits: &Limits) -> Result<Image, ObservationError> {
     let wrong = || {
-        ObservationError::kind(key, "an image: an array of height × width × 3 or 3 × height × width", value)
+        ObservationError::kind(
+            key,
+            "an image: an array of height × width × 3 or 3 × height × width, not encoded",
+            value,
+        )
     };
     let Value::Array(array) = value else { return Err(wrong()) };
     let mut shape = array.shape();

@@ -11,6 +11,9 @@ use crate::observation::KEY_SETS;
 const SHORT: u32 = 10_000;
 const LONG: u32 = 3_000_000;
 
+/// The longest names all key sets.
+const MAX_ERROR_BYTES: usize = 4000;
+
 /// A policy of two images and eight numbers, which LIBERO's and DROID's clients send, or of three and fourteen, as ALOHA's.
 fn policy(images: usize, state: usize) -> Metadata {
     let tasks = vec!["pick".into(), "push".into()];
@@ -80,7 +83,7 @@ fn control() -> impl Strategy<Value = Vec<(String, Value)>> {
     vec(one, 0..4)
 }
 
-/// A valid observation of one of openpi's key sets, and the policy that wants it.
+/// A valid observation of one of the key sets, and the policy that wants it.
 fn observations() -> impl Strategy<Value = (Value, Metadata)> {
     let named = |name: &str| KEY_SETS.iter().find(|set| set.name == name).unwrap();
     let set = |name: &str, images: usize, lengths: Vec<usize>, nested: bool| {
@@ -109,13 +112,16 @@ fn observations() -> impl Strategy<Value = (Value, Metadata)> {
         set("DROID", 2, vec![7, 1], false),
         set("ALOHA", 3, vec![14], true),
         set("ALOHA", 3, vec![14], false),
+        set("RoboTwin", 3, vec![14], false),
+        // As many as an action has, so that it falls into parts.
+        set("XPolicyLab, one arm", 2, vec![6, 1], false),
     ]
 }
 
-/// The same, half of them in an envelope of StarVLA's.
+/// The same, most of them in an envelope of StarVLA's or XPolicyLab's.
 fn requests() -> impl Strategy<Value = (Value, Metadata)> {
     let kind = select(vec!["infer", "predict_action"]);
-    (observations(), kind, 0..4_u8).prop_map(|((observation, policy), kind, form)| {
+    (observations(), kind, 0..7_u8).prop_map(|((observation, policy), kind, form)| {
         let pairs = |pairs: Vec<(&str, Value)>| {
             Value::Map(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
         };
@@ -125,6 +131,23 @@ fn requests() -> impl Strategy<Value = (Value, Metadata)> {
             0 => pairs([head, vec![("payload", observation)]].concat()),
             1 => pairs([head, vec![("payload", pairs(vec![examples(observation)]))]].concat()),
             2 => pairs(vec![examples(observation)]),
+            3 => {
+                let payload = pairs(vec![("observation", observation)]);
+                pairs(vec![
+                    ("message_type", "infer".into()),
+                    ("message_id", "m".into()),
+                    ("payload", payload),
+                ])
+            }
+            4 | 5 => {
+                let function = if form == 4 { "update_obs" } else { "get_action" };
+                let payload = pairs(vec![("func_name", function.into()), ("obs", observation)]);
+                pairs(vec![
+                    ("message_type", "call".into()),
+                    ("message_id", 7_usize.into()),
+                    ("payload", payload),
+                ])
+            }
             _ => observation,
         };
         (request, policy)
@@ -158,6 +181,9 @@ enum Change {
 fn changes() -> impl Strategy<Value = Change> {
     let key = select(vec![
         "type",
+        "message_type",
+        "func_name",
+        "nd",
         "payload",
         "examples",
         "task",
@@ -218,22 +244,34 @@ fn memory(value: &Value) -> usize {
 /// Reads a frame; whatever comes of it must be what a policy may rely on, or an error that can be sent.
 fn survives(frame: &Bytes, policy: &Metadata) -> Result<bool, TestCaseError> {
     let limits = limits();
+    #[cfg(feature = "zmq")]
+    if let Err(error) = gr00t::read(frame, &limits, policy, None).ask {
+        prop_assert!(!error.to_string().is_empty() && error.to_string().len() < MAX_ERROR_BYTES, "{error}");
+    }
     let request = read(frame, &limits, policy);
     prop_assert!(PROTOCOLS.contains(&request.protocol()) && KINDS.contains(&request.kind()));
     let observation = match request.ask {
         Ok(Ask::Policy { observation, .. }) => observation,
+        Ok(Ask::Keep { observation, .. }) => Some(observation),
+        Ok(Ask::Kept | Ask::Close) => return Ok(true),
         Ok(Ask::Server { data }) => {
             prop_assert!(!tell(&request.dialect, data).is_empty());
             return Ok(true);
         }
         Err(error) => {
             let message = error.to_string();
-            prop_assert!(!message.is_empty() && message.len() < 2000, "{message}");
+            prop_assert!(!message.is_empty() && message.len() < MAX_ERROR_BYTES, "{message}");
             drop(refusal(&request.dialect, &error));
             return Ok(false);
         }
     };
     let Some(seen) = observation else { return Ok(true) };
+    // Whatever the language, the answer is a message.
+    let actions = vec![0.5; policy.action_horizon * policy.action_dim];
+    let actions = Array::from_f32(&[policy.action_horizon, policy.action_dim], &actions).unwrap();
+    let reply = Reply { actions, extra: Vec::new(), routing: None, timing_ms: Vec::new() };
+    let reply = Answer { reply: Some(reply), inference: Duration::ZERO, queued: Duration::ZERO };
+    prop_assert!(decode(&answer(&request.dialect, reply, None).into(), &limits.decode).is_ok());
     prop_assert_eq!(seen.images.len(), policy.images);
     let range = frame.as_ptr_range();
     let mut held = 0;
@@ -262,13 +300,14 @@ fn survives(frame: &Bytes, policy: &Metadata) -> Result<bool, TestCaseError> {
 fn run(cases: u32) {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let damage = vec((any::<Index>(), any::<u8>()), 0..4);
-    let input = (requests(), vec(changes(), 1..5), damage, any::<Index>());
+    let form = select(vec![Form::OpenPi, Form::MsgpackNumpy]);
+    let input = (requests(), vec(changes(), 1..5), damage, any::<Index>(), form);
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let outcome = runner.run(&input, |((mut request, policy), changes, damage, cut)| {
-        let frame: Bytes = encode(&request).into();
+    let outcome = runner.run(&input, |((mut request, policy), changes, damage, cut, form)| {
+        let frame: Bytes = encode_in(form, &request).into();
         prop_assert!(survives(&frame, &policy)?, "a valid request was refused");
         changes.iter().for_each(|change| apply(&mut request, change));
-        let mut bytes = encode(&request);
+        let mut bytes = encode_in(form, &request);
         survives(&bytes.clone().into(), &policy)?;
         for (index, byte) in damage {
             let index = index.index(bytes.len());

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test")]
 
+pub mod mirror;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Running {
     pub address: SocketAddr,
+    #[cfg(feature = "zmq")]
+    pub zmq_address: Option<SocketAddr>,
     pub handle: Handle,
     events: Arc<Mutex<Vec<Event>>>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
@@ -40,8 +44,17 @@ impl Running {
         };
         let server = Server::bind(policy, options).unwrap();
         let (address, handle) = (server.address(), server.handle());
+        #[cfg(feature = "zmq")]
+        let zmq_address = server.zmq_address();
         let thread = Some(std::thread::spawn(move || server.run()));
-        Self { address, handle, events, thread }
+        Self {
+            address,
+            #[cfg(feature = "zmq")]
+            zmq_address,
+            handle,
+            events,
+            thread,
+        }
     }
 
     pub fn connect(&self) -> Client {
@@ -135,7 +148,11 @@ impl Client {
     }
 
     pub fn send(&mut self, request: &Value) {
-        self.socket.send(Message::Binary(encode(request).into())).unwrap();
+        self.send_bytes(encode(request));
+    }
+
+    pub fn send_bytes(&mut self, frame: Vec<u8>) {
+        self.socket.send(Message::Binary(frame.into())).unwrap();
     }
 
     /// The next answer, or how the connection ended.
@@ -182,6 +199,11 @@ pub fn array(dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Value {
 
 pub fn floats(values: &[f32]) -> Value {
     Array::from_f32(&[values.len()], values).unwrap().into()
+}
+
+/// A frame that a Python client has sent: see `tests/data/record.py`.
+pub fn recorded(path: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/data/{path}.msgpack", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 /// What a LIBERO client sends: two images of 224², 301 KB in all, and a state of eight f64.
