@@ -31,3 +31,28 @@ pub fn cubes_and_tray(seed: u64) -> Vec<Body> {
     cubes.push(tray);
     cubes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arm::ArmModel;
+    use crate::scene::Scene;
+    use crate::world::World;
+
+    #[test]
+    fn every_cube_of_every_seed_is_in_reach_and_touches_nothing() {
+        let arm = ArmModel::so101();
+        for seed in 0..300 {
+            let bodies = cubes_and_tray(seed);
+            for cube in &bodies[..3] {
+                let (place, yaw) = (cube.pose().position, cube.pose().yaw_rad());
+                for height_m in [0.0, 0.045] {
+                    let target = arm.from_above(place + Vec3::Z * height_m, yaw, CUBE_M);
+                    assert!(arm.inverse(&target, &arm.rest()).is_ok(), "{} of seed {seed}", cube.name);
+                }
+            }
+            let world = World::new(arm.clone(), Scene::tabletop(8, 8), bodies).unwrap();
+            assert!(world.penetration_m() < 1e-9, "seed {seed}");
+        }
+    }
+}
