@@ -1,0 +1,107 @@
+use std::io::BufReader;
+use std::time::{Duration, Instant};
+
+use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
+use ureq::Agent;
+
+use crate::decode;
+use crate::live::{Feed, Live, OPEN_WITHIN};
+use crate::multipart::{Parts, boundary};
+
+/// How long the server may take to answer, and then from one piece of the stream to the next.
+const SERVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The first and the longest pause before connecting again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// A network camera: MJPEG (`multipart/x-mixed-replace`) over plain HTTP, as ESP32 cameras, `mjpg-streamer` and telephones
+/// send it. A lost connection is made again, after longer and longer pauses.
+pub struct MjpegHttp {
+    stream: CameraStream,
+    url: String,
+    stale_after: Duration,
+    live: Option<Live>,
+}
+
+impl MjpegHttp {
+    /// `url` begins with `http://`. Frames are brought to the stream's size.
+    pub fn new(stream: CameraStream, url: &str, stale_after: Duration) -> Self {
+        Self { stream, url: url.into(), stale_after, live: None }
+    }
+}
+
+impl Camera for MjpegHttp {
+    fn stream(&self) -> &CameraStream {
+        &self.stream
+    }
+
+    fn open(&mut self) -> Result<(), RobotError> {
+        if self.live.is_none() {
+            let url = self.url.clone();
+            let live = Live::start(&self.stream, move |feed| read(feed, &url), Box::new(decode::decode))?;
+            live.wait(OPEN_WITHIN)?;
+            self.live = Some(live);
+        }
+        Ok(())
+    }
+
+    fn latest(&mut self) -> Result<Frame, RobotError> {
+        match &self.live {
+            Some(live) => live.latest(self.stale_after),
+            None => Err(RobotError::Camera {
+                camera: self.stream.name.clone(),
+                problem: "it is not open; open it first".into(),
+            }),
+        }
+    }
+
+    /// Waits for the thread that reads: two seconds at most.
+    fn close(&mut self) {
+        self.live = None;
+    }
+}
+
+fn read(feed: &Feed, url: &str) {
+    let agent = Agent::new_with_config(
+        Agent::config_builder()
+            .timeout_resolve(Some(SERVER_WITHIN))
+            .timeout_connect(Some(SERVER_WITHIN))
+            .timeout_recv_response(Some(SERVER_WITHIN))
+            // For each piece, not for the whole: a stream has no end.
+            .timeout_per_read(Some(SERVER_WITHIN))
+            .build(),
+    );
+    let mut pause = PAUSES.0;
+    while !feed.stopped() {
+        let mut frames = 0usize;
+        let problem = connection(feed, &agent, url, &mut frames);
+        feed.problem(format!("{url}: {problem}"));
+        pause = if frames > 0 { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+        feed.pause(pause);
+    }
+}
+
+/// Reads from one connection until it ends, and says why it did.
+fn connection(feed: &Feed, agent: &Agent, url: &str, frames: &mut usize) -> String {
+    let response = match agent.get(url).call() {
+        Ok(response) => response,
+        Err(error) => return error.to_string(),
+    };
+    let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let boundary = match boundary(kind.unwrap_or("nothing")) {
+        Ok(boundary) => boundary,
+        Err(problem) => return problem,
+    };
+    let reader = BufReader::with_capacity(1 << 16, response.into_body().into_reader());
+    let mut parts = Parts::new(reader, boundary, decode::MAX_IMAGE_BYTES);
+    while !feed.stopped() {
+        match parts.next() {
+            // The light fell in earlier, by exposure and network: the server does not say when.
+            Ok(Some(jpeg)) => feed.raw(jpeg, Instant::now()),
+            Ok(None) => return "the server has ended the stream".into(),
+            Err(error) => return error.to_string(),
+        }
+        *frames += 1;
+    }
+    "closed".into()
+}

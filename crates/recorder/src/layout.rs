@@ -1,0 +1,58 @@
+//! Where the files of a dataset lie.
+
+use std::path::{Path, PathBuf};
+
+/// As it stands in `info.json`.
+pub(crate) const DATA_PATH: &str = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet";
+
+/// The number of a data or episodes file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileNumber {
+    pub(crate) chunk: usize,
+    pub(crate) file: usize,
+}
+
+impl FileNumber {
+    pub(crate) const FIRST: Self = Self { chunk: 0, file: 0 };
+
+    pub(crate) fn next(self, chunks_size: usize) -> Self {
+        if self.file + 1 >= chunks_size {
+            Self { chunk: self.chunk + 1, file: 0 }
+        } else {
+            Self { file: self.file + 1, ..self }
+        }
+    }
+
+    fn below(self, folder: &Path) -> PathBuf {
+        folder.join(format!("chunk-{:03}", self.chunk)).join(format!("file-{:03}.parquet", self.file))
+    }
+}
+
+pub(crate) fn info(folder: &Path) -> PathBuf {
+    folder.join("meta/info.json")
+}
+
+pub(crate) fn stats(folder: &Path) -> PathBuf {
+    folder.join("meta/stats.json")
+}
+
+pub(crate) fn tasks(folder: &Path) -> PathBuf {
+    folder.join("meta/tasks.parquet")
+}
+
+pub(crate) fn episodes_folder(folder: &Path) -> PathBuf {
+    folder.join("meta/episodes")
+}
+
+pub(crate) fn episodes(folder: &Path, number: FileNumber) -> PathBuf {
+    number.below(&episodes_folder(folder))
+}
+
+pub(crate) fn data(folder: &Path, number: FileNumber) -> PathBuf {
+    number.below(&folder.join("data"))
+}
+
+/// Where the open episode's images wait, with the lock: no reader of the format looks there.
+pub(crate) fn recording(folder: &Path) -> PathBuf {
+    folder.join(".recording")
+}
