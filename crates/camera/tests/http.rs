@@ -159,9 +159,10 @@ fn what_is_no_stream_is_said() {
     };
     let noise = |connection: &mut TcpStream| {
         connection.write_all(HEAD)?;
-        connection.write_all(b"--cut\r\nContent-Length: 4\r\n\r\nnope\r\n")?;
-        thread::sleep(Duration::from_secs(60));
-        Ok(())
+        loop {
+            connection.write_all(b"--cut\r\nContent-Length: 4\r\n\r\nnope\r\n")?;
+            thread::sleep(Duration::from_millis(5));
+        }
     };
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

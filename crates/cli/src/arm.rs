@@ -87,11 +87,6 @@ impl RobotArguments {
         Ok(Box::new(WithCameras::new(arm, cameras)?))
     }
 
-    /// Whether it is one that no thing or person stands near.
-    pub(crate) fn is_simulated(&self) -> bool {
-        self.robot == Kind::Sim
-    }
-
     /// The units that a leader arm has to have.
     pub(crate) fn units(&self) -> Units {
         self.units

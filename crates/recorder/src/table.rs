@@ -60,7 +60,6 @@ impl Table {
         self.batch.num_rows()
     }
 
-
     pub(crate) fn has(&self, name: &str) -> bool {
         self.batch.column_by_name(name).is_some()
     }

@@ -11,8 +11,8 @@ use skillweld_gpu::Device;
 use skillweld_policy::Policy;
 use skillweld_policy::backend::Backend;
 use skillweld_robot::{
-    ActionSpace, ChunkExecutor, ChunkSource, ExecutorOptions, Expectation, Overlap, Prompt, Robot, Unit,
-    agree,
+    ActionSpace, ChunkExecutor, ChunkSource, Description, ExecutorOptions, Expectation, Overlap, Prompt,
+    Unit, agree,
 };
 
 use crate::Outcome;

@@ -125,7 +125,9 @@ impl Connection {
                     return Err(Broken::Failed(format!("the server refuses: {}", last_line(text.as_str()))));
                 }
                 // A server that stops may be back by now.
-                Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Away && !frame.reason.is_empty() => {
+                Ok(Message::Close(Some(frame)))
+                    if frame.code != CloseCode::Away && !frame.reason.is_empty() =>
+                {
                     return Err(Broken::Failed(format!(
                         "the server closed the connection: {}",
                         frame.reason

@@ -78,7 +78,11 @@ pub(crate) fn task(episode: usize) -> &'static str {
 }
 
 /// Adds all frames of one episode; waits where the encoder is behind.
-pub(crate) fn add_frames(recorder: &mut Recorder, episode: usize, frames: usize) -> Result<(), RecorderError> {
+pub(crate) fn add_frames(
+    recorder: &mut Recorder,
+    episode: usize,
+    frames: usize,
+) -> Result<(), RecorderError> {
     for frame in 0..frames {
         let (state, action) = (state(episode, frame), action(episode, frame));
         let (images, extras) = (images(episode, frame), extras(frame, frames));
