@@ -1,5 +1,6 @@
 //! What is tested in Python: the examples, the package, and what PyTorch reads. Each in an environment of its own.
 
+pub(crate) mod robots;
 pub(crate) mod torch;
 mod wheel;
 

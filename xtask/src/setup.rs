@@ -30,6 +30,9 @@ enum Part {
     Chromium,
     /// PyTorch through apt and peft through pip into target/torch-venv: for the tests of what they read.
     Torch,
+    /// Feetech's SDK and lerobot, through pip into environments below target, and torchvision, through apt: for the tests
+    /// of the robots' crates.
+    Robots,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -40,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Part::Python => python::install()?,
             Part::Chromium => install_chromium()?,
             Part::Torch => python::torch::install()?,
+            Part::Robots => python::robots::install()?,
         }
     }
     announce("optional parts");
@@ -48,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
     println!("python: {} (gym-pusht, openpi-client, maturin)", state(python::is_installed()));
     println!("torch:  {} (PyTorch of the system, peft)", state(python::torch::is_installed()));
+    println!("robots: {} (feetech-servo-sdk, lerobot)", state(python::robots::is_installed()));
     println!("chromium: {}", state(has_chromium()));
     Ok(())
 }

@@ -71,7 +71,8 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         Command::Monitor(args) => monitor::run(args, console),
         Command::Teleop(args) => teleop::run(args, console),
         Command::Guard(args) => {
-            guard(&args.port, std::io::stdin().lock())?;
+            let guarded = guard(&args.port, std::io::stdin().lock());
+            guarded.context("torque may still be on: switch the arm's power supply off")?;
             Ok(Outcome::Done)
         }
     }

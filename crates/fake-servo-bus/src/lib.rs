@@ -8,7 +8,7 @@
 //! - [`Loopback`] is `Read + Write` in memory, in virtual time: thousands of short runs a second.
 //!
 //! What the servos do is written from the memory tables that Feetech and its dealers publish, and independently of the
-//! driver in `robot-so101`, which must not be tested against its own idea of the protocol; `tests/feetech_sdk.py` lets
+//! driver in `robot-so101`, which must not be tested against its own idea of the protocol; `tests/python/` lets
 //! Feetech's own Python SDK talk to it. Where the tables are silent, the choice is written at the place.
 
 mod fault;

@@ -35,7 +35,7 @@ const CHAIN: &str = ".chain";
 /// The longest name of a skill, in bytes.
 const MAX_NAME_BYTES: usize = 100;
 
-/// Told before each step of a chain: the skill, its number from 1, how many there are, and its [`Step::work`].
+/// Told before each step of a chain: the skill, its number from 1, how many there are, and its [`Step::work`](crate::Step::work).
 pub type Watch<'w> = &'w dyn Fn(&str, usize, usize, u64);
 
 /// A state, ready to be changed: nobody else can change it meanwhile.

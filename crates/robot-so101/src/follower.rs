@@ -302,7 +302,7 @@ impl Robot for So101Follower {
 /// Torque is on, and nobody can be told.
 fn unreachable_arm(error: &BusError) -> RobotError {
     RobotError::Disconnected(format!(
-        "torque may still be on, and the arm cannot be told ({error}): hold the arm and switch its power supply off, or plug \
+        "the arm cannot be told to let go ({error}): hold the arm and switch its power supply off, or plug \
          the cable in and stop again"
     ))
 }

@@ -21,7 +21,7 @@
 //! a parser of command lines nor a logger. Its errors are boxed and not `Send`, so that nothing can be decided by them; a
 //! robot must tell a servo that is silent from a cable that is out. The protocol is seven instructions. The cross-check is
 //! Feetech's own Python SDK, which the fake servos of the tests answer as real ones do (`fake-servo-bus`,
-//! `tests/feetech_sdk.py`).
+//! `tests/python/`).
 
 pub mod calibration;
 pub mod guard;

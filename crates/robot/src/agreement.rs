@@ -87,7 +87,7 @@ pub enum Disagreement {
         cameras: Vec<String>,
     },
     /// No instruction.
-    #[error("the policy wants an instruction: give one with --instruction TEXT")]
+    #[error("the policy wants an instruction: give one with --task TEXT")]
     Instruction,
     /// The policy announces what cannot be.
     #[error("the policy announces {0}: its metadata are wrong")]

@@ -12,6 +12,9 @@ use crate::{Embodiment, ExpertForm, LanguageModel, Written, action_expert, metad
 /// Task names of experts, in order; later experts are called `task4`, `task5`, …
 const TASKS: [&str; 4] = ["spatial", "object", "goal", "long"];
 
+/// Actions of a chunk for robots that nobody has published a policy for.
+const CHUNK: usize = 10;
+
 /// Side of an image, of a patch, and patches an image.
 const IMAGE: usize = 224;
 const PATCH: usize = 14;
@@ -204,6 +207,7 @@ impl PrismaticSpec {
         });
         if let Some(space) = self.embodiment.action_space() {
             config["action_space"] = space;
+            config["num_actions_chunk"] = json!(CHUNK);
         }
         metadata::write_json(&dir.join("config.json"), &config)?;
         metadata::write_tokenizer(dir)

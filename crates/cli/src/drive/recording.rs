@@ -149,7 +149,7 @@ impl Episodes {
                 }
             }
             Some(Phase::Resetting(since)) if asked.is_some() || over(since, self.options.reset) => {
-                self.begin(now)?
+                self.begin(now)?;
             }
             Some(_) => {}
         }

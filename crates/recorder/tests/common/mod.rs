@@ -1,4 +1,4 @@
-//! What the tests record: every number and pixel follows from episode, frame and place. `lerobot_reads.py` knows the same.
+//! What the tests record: every number and pixel follows from episode, frame and place. `python/test_lerobot.py` knows the same.
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is a failed test")]
 

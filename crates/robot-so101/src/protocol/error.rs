@@ -64,7 +64,7 @@ pub enum BusError {
         register: &'static str,
     },
     /// Torque was turned off, and it could not be seen that it is.
-    #[error("torque may still be on at {}: hold the arm and switch its power supply off", labels(.ids))]
+    #[error("torque is not off at {}: hold the arm and switch its power supply off", labels(.ids))]
     TorqueOn {
         /// Their ids.
         ids: Vec<u8>,

@@ -1,7 +1,7 @@
 """What examples/write.rs has recorded, read by pyarrow, pandas and the lerobot package.
 
     cargo run -p skillweld-recorder --example write -- FOLDER 3 5,130,2
-    SKILLWELD_DATASET=FOLDER pytest crates/recorder/tests/lerobot_reads.py
+    SKILLWELD_DATASET=FOLDER pytest crates/recorder/tests/python
 
 Wants lerobot 0.4 or newer with its dataset extra, and pytest. Nothing is fetched.
 """

@@ -1,0 +1,91 @@
+//! Others' programs and the robots' crates: Feetech's SDK talks to the fake servos, lerobot reads what the recorder wrote.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Environment, SYSTEM_PYTHON, torch};
+use crate::process::{announce, cargo, command, output, run as run_command, target_dir};
+use crate::{plugins, setup};
+
+const SERVOS: Environment = Environment {
+    name: "servos-venv",
+    what: "Feetech's SDK and pytest, through pip",
+    described_by: &["crates/fake-servo-bus/tests/python/requirements.txt"],
+    of_the_system: false,
+    installs: &[&["-r", "crates/fake-servo-bus/tests/python/requirements.txt"]],
+};
+
+/// lerobot asks for a PyTorch that brings gigabytes of CUDA along; what reads datasets works with Debian's, too.
+const LEROBOT: Environment = Environment {
+    name: "lerobot-venv",
+    what: "lerobot and pytest, through pip",
+    described_by: &["crates/recorder/tests/python/requirements.txt"],
+    of_the_system: true,
+    installs: &[
+        &["-r", "crates/recorder/tests/python/requirements.txt"],
+        &["--no-deps", "lerobot==0.4.4", "accelerate==0.27.2"],
+    ],
+};
+
+/// Whether both can be tested.
+pub(crate) fn is_installed() -> bool {
+    SERVOS.is_installed() && has_torchvision() && LEROBOT.is_installed()
+}
+
+fn has_torchvision() -> bool {
+    output(command(SYSTEM_PYTHON).args(["-c", "import torchvision"])).is_ok()
+}
+
+/// Makes sure that their environments are there.
+pub(crate) fn install() -> Result<()> {
+    SERVOS.install()?;
+    if !has_torchvision() {
+        torch::install()?;
+        announce("torchvision, through apt");
+        setup::install_packages(&["python3-torchvision"])?;
+        output(command(SYSTEM_PYTHON).args(["-c", "import torchvision"]))
+            .context("torchvision is there and does not work")?;
+    }
+    LEROBOT.install()
+}
+
+/// Where they cannot be installed, says so; an error on CI.
+pub(crate) fn test() -> Result<()> {
+    announce("Feetech's SDK and the fake servos, lerobot and the recorder");
+    if let Err(error) = install() {
+        ensure!(std::env::var_os("CI").is_none(), "{error:#}");
+        println!(
+            "skipped: what they need cannot be installed ({error}); `cargo xtask setup robots` tries again"
+        );
+        return Ok(());
+    }
+    run_command(cargo().args(["build", "-p", "skillweld-fake-servo-bus", "--example", "serve"]))?;
+    run_command(cargo().args(["build", "-p", "skillweld-recorder", "--example", "write"]))?;
+    let examples = plugins::profile_dir(false).join("examples");
+    let mut pytest = command(SERVOS.python());
+    pytest.env("SERVE", examples.join("serve"));
+    run_command(pytest.args([
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--quiet",
+        "crates/fake-servo-bus/tests/python",
+    ]))?;
+
+    let dataset = target_dir().join("lerobot-dataset");
+    if dataset.exists() {
+        std::fs::remove_dir_all(&dataset).with_context(|| format!("cannot remove {}", dataset.display()))?;
+    }
+    // Three episodes of so many frames.
+    output(command(examples.join("write")).arg(&dataset).args(["3", "5,130,2"]))?;
+    let mut pytest = command(LEROBOT.python());
+    pytest.env("SKILLWELD_DATASET", &dataset).env("HF_HOME", target_dir().join("lerobot-cache"));
+    run_command(pytest.args([
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--quiet",
+        "crates/recorder/tests/python",
+    ]))
+}
