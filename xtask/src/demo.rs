@@ -1,10 +1,10 @@
-//! The main job on an embedded default: four small experts in, one merged checkpoint out, actions from it.
+//! The main job on an embedded default: experts in, one merged checkpoint out, actions from it, arm moving.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use skillweld_synth::{ExpertForm, PrismaticSpec, Written, write_observation};
+use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec, Written, write_observation};
 
 use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
@@ -72,6 +72,8 @@ pub(crate) fn run() -> Result<()> {
             .arg(&actions),
     )?;
 
+    drive(&skillweld, &dir.join("so101"))?;
+
     announce("done");
     println!("merged checkpoint  {}", merged.display());
     println!("its report         {}", report.display());
@@ -79,6 +81,29 @@ pub(crate) fn run() -> Result<()> {
     println!("actions            {}", actions.display());
     println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());
     Ok(())
+}
+
+/// The same for a robot that has a simulator here: two experts for an SO-101, merged, and the arm moving.
+fn drive(skillweld: &Path, dir: &Path) -> Result<()> {
+    announce("two experts for an SO-101, merged, move a simulated one for three seconds");
+    let spec = PrismaticSpec { embodiment: Embodiment::So101, ..PrismaticSpec::tiny() };
+    spec.write_all(dir, &FORMS[..2])
+        .with_context(|| format!("cannot write experts into {}", dir.display()))?;
+    let (recipe, merged) = (dir.join("recipe.yaml"), dir.join("merged"));
+    let two: Vec<&str> =
+        RECIPE.lines().filter(|line| !line.contains("name: goal") && !line.contains("name: long")).collect();
+    fs::write(&recipe, two.join("\n"))?;
+    run_command(command(skillweld).arg("merge").arg(&recipe).arg(&merged).arg("--quiet"))?;
+    let mut drive = command(skillweld);
+    drive.arg("drive").arg("--policy").arg(&merged).args([
+        "--task",
+        "put the red cube on the tray",
+        "--seconds",
+        "3",
+    ]);
+    drive.arg("--record").arg(dir.join("episodes"));
+    run_command(&mut drive)?;
+    run_command(command(skillweld).args(["dataset", "inspect"]).arg(dir.join("episodes")))
 }
 
 /// Writes base, experts and recipe into a folder that is cleared before; returns what was written, and the recipe.
