@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use skillweld_camera::CameraSpec;
-use skillweld_robot::{Robot, WithCameras};
+use skillweld_robot::{Robot, Unit, WithCameras};
 use skillweld_robot_sim::{Clock, JointUnits, SimArm, SimOptions};
 use skillweld_robot_so101::calibration::{Calibration, Role, find, root};
 use skillweld_robot_so101::guard::GuardianCommand;
 use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, So101Follower, So101Leader};
+
+/// A third of what an STS3215 can do.
+const MAX_VELOCITY_DEG_S: f64 = 120.0;
+/// Columns and rows: both cameras are drawn well within a control period.
+const SIM_IMAGES: (usize, usize) = (320, 240);
 
 /// The robot.
 #[derive(clap::Args)]
@@ -32,15 +37,15 @@ pub(crate) struct RobotArguments {
     /// needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
     cameras: Vec<String>,
-    /// The fastest that any joint of the arm turns, in degrees a second.
-    #[arg(long, value_name = "DEG_S", default_value_t = 120.0)]
-    max_velocity: f64,
-    /// Where the simulated cubes lie.
-    #[arg(long, value_name = "N", default_value_t)]
-    sim_seed: u64,
-    /// Size of the simulated cameras' images.
-    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "320x240", value_parser = size)]
-    sim_images: (usize, usize),
+    /// The fastest that any joint of the arm turns, in degrees a second [default: 120].
+    #[arg(long, value_name = "DEG_S")]
+    max_velocity: Option<f64>,
+    /// Where the simulated cubes lie [default: 0].
+    #[arg(long, value_name = "N")]
+    sim_seed: Option<u64>,
+    /// Size of the simulated cameras' images [default: 320x240].
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
+    sim_images: Option<(usize, usize)>,
 }
 
 /// `--robot`.
@@ -64,6 +69,19 @@ pub(crate) enum Units {
 }
 
 impl Units {
+    /// One a joint, the gripper last.
+    pub(crate) fn of(self, joints: usize) -> Vec<Unit> {
+        let unit = match self {
+            Self::Degrees => Unit::Degrees,
+            Self::Centred => Unit::Centred,
+        };
+        let mut units = vec![unit; joints];
+        if let Some(gripper) = units.last_mut() {
+            *gripper = Unit::Percent;
+        }
+        units
+    }
+
     fn body(self) -> BodyUnit {
         match self {
             Self::Degrees => BodyUnit::Degrees,
@@ -73,6 +91,16 @@ impl Units {
 }
 
 impl RobotArguments {
+    /// Refuses what would have no effect: whoever names a port means an arm.
+    pub(crate) fn check(&self) -> Result<()> {
+        let simulated = self.robot == Kind::Sim;
+        ensure!(!(simulated && self.port.is_some()), "--port is an arm's: add --robot so101");
+        ensure!(!(simulated && self.max_velocity.is_some()), "--max-velocity is an arm's: add --robot so101");
+        ensure!(simulated || self.sim_seed.is_none(), "--sim-seed is for --robot sim");
+        ensure!(simulated || self.sim_images.is_none(), "--sim-images is for --robot sim");
+        Ok(())
+    }
+
     /// The robot, not connected yet.
     pub(crate) fn robot(&self) -> Result<Box<dyn Robot>> {
         let cameras = self.cameras.iter().map(|text| CameraSpec::parse(text)?.camera());
@@ -93,12 +121,12 @@ impl RobotArguments {
     }
 
     fn sim(&self) -> SimOptions {
-        let (width, height) = self.sim_images;
+        let (width, height) = self.sim_images.unwrap_or(SIM_IMAGES);
         let units = match self.units {
             Units::Degrees => JointUnits::Degrees,
             Units::Centred => JointUnits::Centred,
         };
-        SimOptions { units, clock: Clock::Live, height, width, seed: self.sim_seed }
+        SimOptions { units, clock: Clock::Live, height, width, seed: self.sim_seed.unwrap_or_default() }
     }
 
     fn follower(&self) -> Result<So101Follower> {
@@ -107,7 +135,11 @@ impl RobotArguments {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let arguments = ["robot", "guard", "--port", &port].map(Into::into).to_vec();
         let guardian = Some(GuardianCommand { program, arguments });
-        Ok(So101Follower::new(FollowerOptions { arm, max_velocity_deg_s: self.max_velocity, guardian })?)
+        Ok(So101Follower::new(FollowerOptions {
+            arm,
+            max_velocity_deg_s: self.max_velocity.unwrap_or(MAX_VELOCITY_DEG_S),
+            guardian,
+        })?)
     }
 }
 

@@ -3,27 +3,23 @@
 mod events;
 mod keys;
 mod recording;
+mod session;
 mod source;
-pub(crate) mod summary;
+mod summary;
 mod view;
 
-use std::io::IsTerminal;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use skillweld_robot::{
-    ActionSource, DriveOptions, DryRun, LimitOptions, Observer, Robot, StopSwitch, Summary, WithLeader,
-};
+use skillweld_robot::{DriveOptions, Leader, LimitOptions, Robot, WithLeader};
 
 use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
 use crate::console::Console;
-pub(crate) use events::EventLog;
-pub(crate) use keys::Keys;
-pub(crate) use recording::{Episodes, EpisodesOptions, Progress, open_recorder};
-pub(crate) use view::View;
+pub(crate) use recording::{Book, EpisodesOptions};
+pub(crate) use session::{Session, Signals};
+pub(crate) use view::check as check_view;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +36,7 @@ Examples:
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --leader-port /dev/ttyACM1
 
 Keys: space holds and goes on, i gives the arm to the leader and back, q, Esc or Ctrl-C stop: the arm holds, then torque is
-off. A killed process cannot turn torque off; a second one that watches over it does.
+off (Ctrl-Z does the same). A killed process cannot turn torque off; a second one that watches over it does.
 
 Limits are always on: joint ranges from the calibration, velocity, distance of a goal from where the joint is; NaN is refused; stale
 images, joints or actions make the arm hold, then let go. Exit code 1 if the run ended by a fault.";
@@ -60,7 +56,7 @@ pub(crate) struct Args {
     pace: PaceArguments,
     #[command(flatten)]
     leader: LeaderArguments,
-    /// Observe and infer, but send nothing: print what would be sent.
+    /// Observe and infer, but send no goals: print what would be sent. The arm holds where it is, with torque.
     #[arg(long)]
     dry_run: bool,
     /// Record the run as an episode of this LeRobot dataset, which is made if it is not there.
@@ -116,109 +112,39 @@ impl PaceArguments {
     }
 }
 
-/// A switch that Ctrl-C, SIGTERM and SIGHUP throw. However often: nothing ends the process before torque is off.
-pub(crate) fn switch() -> Result<StopSwitch> {
-    let switch = StopSwitch::new();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, switch.stop_flag())?;
-    }
-    Ok(switch)
-}
-
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
-    ensure!(!args.view || std::io::stdout().is_terminal(), "--view needs a terminal");
+    args.robot.check()?;
+    view::check(args.view)?;
     ensure!(!(args.dry_run && args.record.is_some()), "--dry-run sends nothing that could be recorded");
     let robot = args.robot.robot()?;
     let description = robot.describe().clone();
     let options = args.pace.options(description.joints.len())?;
-    let switch = switch()?;
+    let signals = Signals::listen()?;
     args.policy.with_source(args.task.as_deref(), &description, console, |source| {
-        let policy = source.name.clone();
-        let executor = source.executor;
-        let run = Run { args, console, options, switch: &switch };
-        match args.leader.leader(args.robot.units())? {
+        let task = args.task.as_deref().unwrap_or("drive");
+        let book = args
+            .record
+            .as_deref()
+            .map(|dir| Book::open(dir, &description, args.pace.fps(), task))
+            .transpose()?;
+        let leader = args.leader.leader(args.robot.units())?;
+        let session = Session {
+            console,
+            title: format!("{} drives {}", source.name, description.kind),
+            task,
+            leader: leader.is_some(),
+            record: book.map(|book| (book, EpisodesOptions { count: Some(1), episode: None, reset: None })),
+            dry_run: args.dry_run,
+            view: args.view,
+            json: args.json,
+        };
+        let mut executor = source.executor;
+        match leader {
             Some(leader) => {
-                let leader = skillweld_robot::Leader::new(leader);
-                run.go(robot, &mut WithLeader::new(executor, leader, switch.clone()), &policy)
+                let mut source = WithLeader::new(executor, Leader::new(leader), signals.switch.clone());
+                session.run(robot, &mut source, &options, &signals)
             }
-            None => {
-                let mut executor = executor;
-                run.go(robot, &mut executor, &policy)
-            }
+            None => session.run(robot, &mut executor, &options, &signals),
         }
     })
-}
-
-struct Run<'a> {
-    args: &'a Args,
-    console: Console,
-    options: DriveOptions,
-    switch: &'a StopSwitch,
-}
-
-impl Run<'_> {
-    fn go(self, robot: Box<dyn Robot>, source: &mut dyn ActionSource, policy: &str) -> Result<Outcome> {
-        let Self { args, console, ref options, switch } = self;
-        let description = robot.describe().clone();
-        let task = args.task.as_deref().unwrap_or("drive");
-        let progress = Progress::default();
-        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
-        if let Some(dir) = &args.record {
-            let recorder = open_recorder(dir, &description, args.pace.fps(), task)?;
-            let whole = EpisodesOptions { count: Some(1), episode: None, reset: None };
-            observers.push(Box::new(Episodes::new(
-                recorder,
-                task,
-                whole,
-                (switch.clone(), progress.clone()),
-            )));
-        }
-        let keys = Keys::listen(switch.clone(), progress.clone());
-        if args.view {
-            let title = format!("{policy} drives {}", description.kind);
-            observers.push(Box::new(View::open(
-                &title,
-                task,
-                &description,
-                (switch.clone(), progress.clone()),
-            )?));
-        } else {
-            observers.push(Box::new(EventLog::new(console)));
-        }
-        if !args.json && !args.view {
-            console.note(&format!(
-                "{policy} drives {} at {} Hz; q or Ctrl-C stops",
-                description.kind, options.hz
-            ));
-        }
-        let (summary, report) = if args.dry_run {
-            let mut dry = DryRun::new(robot);
-            let summary = skillweld_robot::drive(&mut dry, source, options, &mut observers, switch)?;
-            (summary, Some(dry.report().clone()))
-        } else {
-            let mut robot = robot;
-            (skillweld_robot::drive(&mut robot, source, options, &mut observers, switch)?, None)
-        };
-        drop(observers);
-        drop(keys);
-        finish(&summary, report.as_ref(), &progress, args.json, console)
-    }
-}
-
-/// Says how the run went.
-pub(crate) fn finish(
-    summary: &Summary,
-    dry: Option<&skillweld_robot::DryRunReport>,
-    progress: &Progress,
-    json: bool,
-    console: Console,
-) -> Result<Outcome> {
-    let recorded = progress.saved();
-    if json {
-        crate::console::print_json(&summary::document(summary, dry, &recorded))?;
-    } else {
-        summary::page(summary, dry, &recorded, console).print()?;
-    }
-    progress.problems().iter().for_each(|problem| console.warn(problem));
-    Ok(if summary.is_success() && progress.problems().is_empty() { Outcome::Done } else { Outcome::Bad })
 }

@@ -128,8 +128,12 @@ impl RuleArguments {
     }
 }
 
-/// The task by its name, or by the router where the checkpoint has one; several tasks without a router need a name.
-pub(crate) fn routing<B: Backend>(policy: &Policy<B>, task: Option<&str>, rule: Rule) -> Result<Routing> {
+/// The task by its name (which `flag` gives), or by the router where the checkpoint has one; several tasks without a router need a name.
+pub(crate) fn routing<B: Backend>(
+    policy: &Policy<B>,
+    (task, flag): (Option<&str>, &str),
+    rule: Rule,
+) -> Result<Routing> {
     if let Some(task) = task {
         return Ok(Routing::Fixed(policy.task_index(task)?));
     }
@@ -138,7 +142,7 @@ pub(crate) fn routing<B: Backend>(policy: &Policy<B>, task: Option<&str>, rule: 
     }
     ensure!(
         policy.tasks().len() == 1,
-        "this checkpoint has no router; name one of its tasks with --task: {}",
+        "this checkpoint has no router; name one of its tasks with {flag}: {}",
         policy.tasks().join(", ")
     );
     Ok(Routing::Fixed(0))

@@ -81,7 +81,7 @@ impl Job for Predict<'_> {
     fn run<B: Backend + 'static>(self, policy: Policy<B>, _device: Option<Device>) -> Result<Outcome> {
         let Self { args, observation, console } = self;
         let rule = args.rule.rule(&policy)?;
-        let mut session = policy.session_with(routing(&policy, args.task.as_deref(), rule)?);
+        let mut session = policy.session_with(routing(&policy, (args.task.as_deref(), "--task"), rule)?);
         let (step, latency) = step(&mut session, &observation, args.repeat)?;
         write(args, &step)?;
         if args.json {

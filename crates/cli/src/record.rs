@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use skillweld_robot::{Leader, Observer, Robot};
+use skillweld_robot::{Leader, Robot};
 
 use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
 use crate::console::Console;
-use crate::drive::{
-    Episodes, EpisodesOptions, EventLog, Keys, PaceArguments, Progress, View, finish, open_recorder, switch,
-};
+use crate::drive::{Book, EpisodesOptions, PaceArguments, Session, Signals, check_view};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +22,8 @@ Examples:
   skillweld dataset inspect data/cube
   skillweld replay data/cube --episode 3 --robot so101 --port /dev/ttyACM0 --id my_arm
 
-Keys: → (or n) ends the episode and begins the next, ← (or r) records it again, q stops. What is saved is safe: an unplugged
-cable or a killed process loses the open episode at most.";
+Keys: → (or n) ends the episode, saves it, and begins the next; ← (or r) forgets the open one and begins it again; q stops, and
+saves the open episode as it is. What is saved is safe: an unplugged cable or a killed process loses the open episode at most.";
 
 /// Record demonstrations: one arm follows another that is moved by hand, as a LeRobot dataset.
 #[derive(clap::Args)]
@@ -60,38 +58,36 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
-    let mut robot = args.robot.robot()?;
+    args.robot.check()?;
+    check_view(args.view)?;
+    let robot = args.robot.robot()?;
     let leader =
         args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
     let description = robot.describe().clone();
     let options = args.pace.options(description.joints.len())?;
-    let seconds = |name: &str, seconds: Option<f64>| {
-        let given = seconds.map(|seconds| {
-            let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
-            duration.with_context(|| format!("--{name} must be above 0, not {seconds}"))
-        });
-        given.transpose()
-    };
     let episodes = EpisodesOptions {
         count: Some(args.episodes.get()),
         episode: seconds("episode-seconds", args.episode_seconds)?,
         reset: seconds("reset-seconds", args.reset_seconds)?,
     };
-    let recorder = open_recorder(&args.dataset, &description, args.pace.fps(), &args.task)?;
-    let (switch, progress) = (switch()?, Progress::default());
-    let shared = (switch.clone(), progress.clone());
-    let mut observers: Vec<Box<dyn Observer>> =
-        vec![Box::new(Episodes::new(recorder, &args.task, episodes, shared.clone()))];
-    let keys = Keys::listen(switch.clone(), progress.clone());
-    if args.view {
-        observers.push(Box::new(View::open("recording", &args.task, &description, shared)?));
-    } else {
-        observers.push(Box::new(EventLog::new(console)));
-        console.note("recording; → ends an episode and begins the next, ← records it again, q stops");
-    }
-    let summary =
-        skillweld_robot::drive(&mut robot, &mut Leader::new(leader), &options, &mut observers, &switch)?;
-    drop(observers);
-    drop(keys);
-    finish(&summary, None, &progress, args.json, console)
+    let book = Book::open(&args.dataset, &description, args.pace.fps(), &args.task)?;
+    let session = Session {
+        console,
+        title: format!("recording {}", args.dataset.display()),
+        task: &args.task,
+        leader: false,
+        record: Some((book, episodes)),
+        dry_run: false,
+        view: args.view,
+        json: args.json,
+    };
+    session.run(robot, &mut Leader::new(leader), &options, &Signals::listen()?)
+}
+
+fn seconds(name: &str, seconds: Option<f64>) -> Result<Option<Duration>> {
+    let given = seconds.map(|seconds| {
+        let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
+        duration.with_context(|| format!("--{name} must be above 0, not {seconds}"))
+    });
+    given.transpose()
 }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use skillweld_recorder::Dataset;
-use skillweld_robot::{DryRun, Observer, Replay, Robot};
+use skillweld_robot::{Replay, Robot, Unit};
 
 use crate::Outcome;
-use crate::arm::RobotArguments;
+use crate::arm::{RobotArguments, Units};
 use crate::console::Console;
-use crate::drive::{EventLog, Keys, PaceArguments, Progress, finish, switch};
+use crate::drive::{PaceArguments, Session, Signals};
 
 /// Let a robot repeat a recorded episode: its actions, one a control step, within the robot's limits.
 #[derive(clap::Args)]
@@ -19,11 +19,14 @@ pub(crate) struct Args {
     /// Which episode, from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     episode: usize,
+    /// What the recorded numbers are, where the dataset does not say it (LeRobot's do not).
+    #[arg(long, value_enum, value_name = "UNITS")]
+    recorded_units: Option<Units>,
     #[command(flatten)]
     robot: RobotArguments,
     #[command(flatten)]
     pace: PaceArguments,
-    /// Send nothing: print what would be sent.
+    /// Send no goals: print what would be sent. The arm holds where it is, with torque.
     #[arg(long)]
     dry_run: bool,
     /// One JSON document on standard output, and nothing else there.
@@ -43,22 +46,42 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let actions = actions.collect::<Result<Vec<Vec<f64>>>>().context("the episode cannot be read")?;
     let (_, names) = dataset.names();
     let names = (!names.is_empty()).then_some(names);
-    let mut source = Replay::new(actions, names, None);
-    let mut robot = args.robot.robot()?;
-    let options = args.pace.options(robot.describe().joints.len())?;
-    let (switch, progress) = (switch()?, Progress::default());
-    let keys = Keys::listen(switch.clone(), progress.clone());
-    if !args.json {
-        console.note(&format!("episode {} of {}; q or Ctrl-C stops", args.episode, args.dataset.display()));
-    }
-    let mut observer: Vec<Box<dyn Observer>> = vec![Box::new(EventLog::new(console))];
-    let (summary, dry) = if args.dry_run {
-        let mut dry = DryRun::new(robot);
-        let summary = skillweld_robot::drive(&mut dry, &mut source, &options, &mut observer, &switch)?;
-        (summary, Some(dry.report().clone()))
-    } else {
-        (skillweld_robot::drive(&mut robot, &mut source, &options, &mut observer, &switch)?, None)
+    args.robot.check()?;
+    let robot = args.robot.robot()?;
+    let joints = robot.describe().joints.len();
+    let units = units(dataset.info().units(), args.recorded_units, joints)?;
+    let mut source = Replay::new(actions, names, Some(units));
+    let options = args.pace.options(joints)?;
+    let session = Session {
+        console,
+        title: format!("episode {} of {}", args.episode, args.dataset.display()),
+        task: "replay",
+        leader: false,
+        record: None,
+        dry_run: args.dry_run,
+        view: false,
+        json: args.json,
     };
-    drop(keys);
-    finish(&summary, dry.as_ref(), &progress, args.json, console)
+    session.run(robot, &mut source, &options, &Signals::listen()?)
+}
+
+/// Units of the recorded numbers: the dataset's word, or the user's.
+fn units(recorded: Option<Vec<String>>, told: Option<Units>, joints: usize) -> Result<Vec<Unit>> {
+    match (recorded, told) {
+        (Some(names), _) => {
+            let unit = |name: &String| {
+                let known = [Unit::Degrees, Unit::Radians, Unit::Centred, Unit::Percent, Unit::Metres];
+                let known = known.into_iter().find(|unit| unit.name() == name);
+                known.with_context(|| {
+                    format!("the dataset says that its numbers are `{name}`, which is no unit")
+                })
+            };
+            names.iter().map(unit).collect()
+        }
+        (None, Some(told)) => Ok(told.of(joints)),
+        (None, None) => bail!(
+            "the dataset does not say what its numbers are: say it with --recorded-units degrees or centred (wrong units would \
+             move the arm far from where it should go)"
+        ),
+    }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use skillweld_robot_so101::guard::guard;
 use skillweld_robot_so101::protocol::{BAUD, Bus};
+use skillweld_robot_so101::{JOINTS, torque_off};
 
 use crate::Outcome;
 use crate::console::Console;
@@ -43,6 +44,8 @@ enum Command {
     Calibrate(calibrate::Args),
     Monitor(monitor::Args),
     Teleop(Box<teleop::Args>),
+    /// Turn an arm's torque off: it sinks, so hold it.
+    Release(PortArgument),
     /// Turn torque off when the program at the other end of standard input dies. Started by `drive`, not by people.
     #[command(hide = true)]
     Guard(PortArgument),
@@ -70,6 +73,11 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         Command::Calibrate(args) => calibrate::run(args, console),
         Command::Monitor(args) => monitor::run(args, console),
         Command::Teleop(args) => teleop::run(args, console),
+        Command::Release(args) => {
+            torque_off(&mut args.open()?, &JOINTS.map(|joint| joint.id))?;
+            console.note(&format!("torque is off at {}", args.port));
+            Ok(Outcome::Done)
+        }
         Command::Guard(args) => {
             let guarded = guard(&args.port, std::io::stdin().lock());
             guarded.context("torque may still be on: switch the arm's power supply off")?;

@@ -120,7 +120,7 @@ impl Job for Serve<'_> {
             "{} has no router; name a task with --task",
             args.policy.display()
         );
-        let mut routing = routing(&policy, args.task.as_deref(), args.rule.rule(&policy)?)?;
+        let mut routing = routing(&policy, (args.task.as_deref(), "--task"), args.rule.rule(&policy)?)?;
         if let Routing::Router { every_chunks, .. } = &mut routing {
             *every_chunks = args.every;
         }

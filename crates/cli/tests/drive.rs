@@ -116,6 +116,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     drive(policy, &["--view"]).failed_with(&["terminal"]);
     drive(policy, &["--camera", "front=pattern"]).failed_with(&["front", "two of this name"]);
     drive(policy, &["--camera", "side"]).failed_with(&["NAME=SOURCE"]);
+    drive(policy, &["--port", "/dev/ttyACM0"]).failed_with(&["--robot so101"]);
     drive(policy, &["--max-step", "0"]).failed_with(&["--max-step"]);
     let port = bench.join("nothing");
     let so101 = ["--robot", "so101", "--id", "my_arm", "--port", text(&port)];

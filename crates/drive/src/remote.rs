@@ -131,7 +131,13 @@ impl RemotePolicy {
     /// A new connection is a new episode to the server.
     fn reconnect(&mut self) -> Result<Connection, ChunkError> {
         let opened = Connection::open(&self.options);
-        let (connection, _) = opened.map_err(|error| ChunkError::Failed(error.to_string()))?;
+        let (connection, metadata) = opened.map_err(|error| ChunkError::Failed(error.to_string()))?;
+        let says = decode(&metadata, &DecodeLimits::default()).ok();
+        let says = says.and_then(|metadata| expectation::of_server(&metadata, &self.options.assumed).ok());
+        if says.as_ref() != Some(&self.expectation) {
+            let problem = "serves another policy than before: look what it does, and start again";
+            return Err(ChunkError::Failed(format!("{} {problem}", self.options.url)));
+        }
         Ok(connection)
     }
 }

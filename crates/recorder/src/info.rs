@@ -25,6 +25,9 @@ pub(crate) const TASK_INDEX: &str = "task_index";
 pub(crate) const RESERVED: [&str; 7] =
     [STATE, ACTION, TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, INDEX, TASK_INDEX];
 
+/// What numbers mean; not in lerobot's format.
+const UNITS: &str = "units";
+
 /// Files in a chunk folder, as `lerobot` has it. One episode is one file here.
 const CHUNKS_SIZE: usize = 1000;
 
@@ -101,8 +104,18 @@ impl Info {
             data_path: layout::DATA_PATH.into(),
             video_path: None,
             features: features(spec),
-            rest: rest.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect(),
+            rest: rest
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), json!(value)))
+                .chain((!spec.units.is_empty()).then(|| (UNITS.to_owned(), json!(spec.units))))
+                .collect(),
         }
+    }
+
+    /// Units of a state's and an action's numbers, if the dataset says them.
+    pub fn units(&self) -> Option<Vec<String>> {
+        let units = self.rest.get(UNITS)?.as_array()?;
+        units.iter().map(|unit| unit.as_str().map(str::to_owned)).collect()
     }
 
     /// # Errors
@@ -147,6 +160,12 @@ impl Info {
         };
         if self.fps != spec.fps {
             return differs("fps", self.fps.to_string(), spec.fps.to_string());
+        }
+        if let Some(robot) = self.robot_type.as_ref().filter(|robot| **robot != spec.robot) {
+            return differs("robot", robot.clone(), spec.robot.clone());
+        }
+        if let Some(units) = self.units().filter(|units| *units != spec.units) {
+            return differs("units", units.join(", "), spec.units.join(", "));
         }
         let wanted = features(spec);
         for (name, feature) in &wanted {

@@ -19,6 +19,9 @@ pub struct Spec {
     pub state: Vec<String>,
     /// Names of an action's numbers; `action`, f32.
     pub action: Vec<String>,
+    /// Units of a state's and an action's numbers, such as `degrees`; empty where nobody knows. `units` in `meta/info.json`,
+    /// which `lerobot` has no place for and leaves alone.
+    pub units: Vec<String>,
     /// The images of a frame; `observation.images.NAME`, height × width × 3, PNG.
     pub cameras: Vec<CameraStream>,
     /// One more number or flag a frame each.

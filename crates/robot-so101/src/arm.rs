@@ -53,8 +53,8 @@ impl ArmOptions {
         let (port, id) = (&self.port, &self.id);
         Err(RobotError::Connect(format!(
             "the motors of {} are calibrated otherwise than the file of {id:?} says; write the file to them with \
-             `skillweld robot calibrate --{role} --port {port} --id {id} --from-file`, or calibrate anew without \
-             `--from-file`",
+             `skillweld robot calibrate --{role} --port {port} --id {id} --from-file`, or calibrate anew with \
+             `--force` in the place of `--from-file`",
             differing.join(", ")
         )))
     }

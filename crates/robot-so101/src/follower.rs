@@ -303,7 +303,7 @@ impl Robot for So101Follower {
 fn unreachable_arm(error: &BusError) -> RobotError {
     RobotError::Disconnected(format!(
         "the arm cannot be told to let go ({error}): hold the arm and switch its power supply off, or plug \
-         the cable in and stop again"
+         the cable in and run `skillweld robot release`"
     ))
 }
 

@@ -47,7 +47,7 @@ fn a_cable_pulled_while_observing_and_acting() {
         // The servos have their power still, and hold.
         assert_eq!(torque(&servos), [true; 6]);
         let error = arm.stop().unwrap_err().to_string();
-        assert!(error.contains("torque not off") && error.contains("power supply"), "{error}");
+        assert!(error.contains("cannot be told to let go") && error.contains("power supply"), "{error}");
         servos.replug();
         eventually("the port is back", || line.path().exists());
         arm.stop().unwrap();

@@ -265,7 +265,7 @@ fn one_lost_reply_is_nothing() {
     let error = arm.observe().unwrap_err();
     assert!(matches!(&error, RobotError::Bus(text) if text.contains("wrist_flex (id 4)")), "{error:?}");
     let error = arm.stop().unwrap_err();
-    let expected = "torque not off at wrist_flex (id 4): hold the arm and switch its power supply off";
+    let expected = "torque is not off at wrist_flex (id 4): hold the arm and switch its power supply off";
     assert_eq!(error.to_string(), expected);
     servos.set_connected(4, true);
     arm.stop().unwrap();

@@ -74,7 +74,7 @@ pub enum Disagreement {
     },
     /// Too few cameras.
     #[error(
-        "the policy wants {wanted} images, {robot} has {} cameras ({}): add cameras with --camera NAME=DEVICE",
+        "the policy wants {wanted} images, {robot} has {} cameras ({}): add cameras with --camera NAME=SOURCE",
         .cameras.len(),
         .cameras.join(", ")
     )]
@@ -96,7 +96,7 @@ pub enum Disagreement {
 
 /// What mends two units that differ: the arm's unit may be chosen only between those that cover the same joints.
 fn mend(found: &Unit, set: &Unit) -> String {
-    let choice = [Unit::Degrees, Unit::Radians, Unit::Centred];
+    let choice = [Unit::Degrees, Unit::Centred];
     if choice.contains(found) && choice.contains(set) {
         format!("start with --units {found}")
     } else {

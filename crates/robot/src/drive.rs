@@ -77,6 +77,9 @@ pub enum DriveError {
     /// The robot, or the leader arm, cannot be had.
     #[error(transparent)]
     Robot(#[from] RobotError),
+    /// Someone asked for a stop before the robot was connected.
+    #[error("stopped before anything moved")]
+    Stopped,
     /// A joint stands where it must not be driven from.
     #[error(
         "joint {joint} stands at {position:.1} {unit}, outside of its range {min:.1} to {max:.1}: move it inside by hand, or \
@@ -139,7 +142,7 @@ pub fn drive_by_clock(
     source.agree(&description)?;
 
     let mut guard = TorqueGuard::new(robot);
-    let begun = begin(guard.robot(), source, options, &description, &mut limiter);
+    let begun = begin(guard.robot(), source, options, &description, &mut limiter, switch);
     if let Err(cause) = begun {
         let off = guard.off();
         source.stop();
@@ -169,6 +172,7 @@ pub fn drive_by_clock(
         raw: None,
         sent: None,
         origin: Origin::Hold,
+        queued: None,
         state: &State::TorqueOff(end.clone()),
         events: &events,
     });
@@ -184,8 +188,13 @@ fn begin(
     options: &DriveOptions,
     description: &Description,
     limiter: &mut Limiter,
+    switch: &StopSwitch,
 ) -> Result<(), DriveError> {
     source.start()?;
+    // Torque comes on with the connection, and whoever waited for a policy to load may have thought better of it.
+    if switch.is_stopped() {
+        return Err(DriveError::Stopped);
+    }
     robot.connect()?;
     let mut tries = 1;
     let observation = loop {

@@ -291,6 +291,10 @@ impl ActionSource for ChunkExecutor {
         }
     }
 
+    fn queued(&self) -> Option<usize> {
+        Some(self.queue.len())
+    }
+
     fn latencies(&self) -> Option<&Durations> {
         Some(self.latency.all())
     }

@@ -104,6 +104,10 @@ impl<S: ActionSource> ActionSource for WithLeader<S> {
         self.leader.stop();
     }
 
+    fn queued(&self) -> Option<usize> {
+        self.source.queued()
+    }
+
     fn latencies(&self) -> Option<&Durations> {
         self.source.latencies()
     }

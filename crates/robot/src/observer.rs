@@ -44,6 +44,8 @@ pub struct Tick<'a> {
     pub sent: Option<&'a [f64]>,
     /// Where `sent` comes from.
     pub origin: Origin,
+    /// Actions that are planned after this one; none where nothing is planned ahead.
+    pub queued: Option<usize>,
     /// Whether the arm follows actions.
     pub state: &'a State,
     /// What happened, in this order.

@@ -25,6 +25,11 @@ pub trait ActionSource {
     /// The run is over.
     fn stop(&mut self) {}
 
+    /// Actions that are planned after this step's; none where nothing is planned ahead.
+    fn queued(&self) -> Option<usize> {
+        None
+    }
+
     /// How long inferences took; none if there are none.
     fn latencies(&self) -> Option<&Durations> {
         None

@@ -30,6 +30,41 @@ enum Key {
     RecordAgain,
 }
 
+/// What keys can do in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// There is a leader arm to take over.
+    pub(crate) leader: bool,
+    /// There is an episode to forget or end.
+    pub(crate) record: bool,
+    /// There are several.
+    pub(crate) episodes: bool,
+}
+
+impl Offered {
+    fn has(self, key: Key) -> bool {
+        match key {
+            Key::Stop | Key::Hold => true,
+            Key::Intervene => self.leader,
+            Key::NextEpisode => self.episodes,
+            Key::RecordAgain => self.record,
+        }
+    }
+
+    /// For people.
+    pub(crate) fn in_words(self) -> String {
+        let all = [
+            (Key::Stop, "q stops"),
+            (Key::Hold, "space holds and goes on"),
+            (Key::Intervene, "i gives the arm to the leader and back"),
+            (Key::NextEpisode, "→ ends an episode and begins the next"),
+            (Key::RecordAgain, "← forgets the episode and begins it again"),
+        ];
+        let offered = all.into_iter().filter(|(key, _)| self.has(*key)).map(|(_, words)| words);
+        offered.collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Key {
     fn of(code: KeyCode, modifiers: KeyModifiers) -> Option<Self> {
         Some(match code {
@@ -62,7 +97,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn listen(switch: StopSwitch, progress: Progress) -> Self {
+    pub(crate) fn listen(switch: StopSwitch, progress: Progress, offered: Offered) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&end);
         let listening = single_keys().map(|before| {
@@ -73,7 +108,7 @@ impl Keys {
                     }
                     if let Ok(Event::Key(key)) = read()
                         && key.kind == KeyEventKind::Press
-                        && let Some(key) = Key::of(key.code, key.modifiers)
+                        && let Some(key) = Key::of(key.code, key.modifiers).filter(|key| offered.has(*key))
                     {
                         key.press(&switch, &progress);
                     }
@@ -131,5 +166,13 @@ mod tests {
         assert!(!switch.is_stopped());
         press(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert!(switch.is_stopped());
+    }
+
+    #[test]
+    fn keys_without_effect_are_not_offered() {
+        let alone = Offered { leader: false, record: false, episodes: false };
+        assert_eq!(alone.in_words(), "q stops, space holds and goes on");
+        assert!(Offered { leader: true, ..alone }.in_words().contains("i gives"));
+        assert!(!Offered { record: true, ..alone }.in_words().contains('→'));
     }
 }

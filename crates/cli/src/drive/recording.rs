@@ -1,7 +1,8 @@
 //! A loop's steps as episodes of a LeRobot dataset.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -70,20 +71,35 @@ impl Progress {
     }
 }
 
-/// Begins a dataset for such a robot, or goes on with the one that is there.
-pub(crate) fn open_recorder(dir: &Path, robot: &Description, fps: u32, task: &str) -> Result<Recorder> {
-    let names: Vec<String> = robot.joints.iter().map(|joint| format!("{}.pos", joint.name)).collect();
-    let spec = Spec {
-        robot: robot.kind.clone(),
-        fps,
-        state: names.clone(),
-        action: names,
-        cameras: robot.cameras.clone(),
-        extras: vec![Extra::intervention()],
-        tasks: vec![task.to_owned()],
-    };
-    let is_there = dir.join("meta").join("info.json").exists();
-    Ok(if is_there { Recorder::resume(dir, spec)? } else { Recorder::create(dir, spec)? })
+/// A dataset for such a robot: one that is there and goes on, or one that begins with the first episode, so that a run which
+/// does not come about leaves nothing behind.
+pub(crate) struct Book {
+    dir: PathBuf,
+    spec: Spec,
+    there: Option<Recorder>,
+}
+
+impl Book {
+    pub(crate) fn open(dir: &Path, robot: &Description, fps: u32, task: &str) -> Result<Self> {
+        let names: Vec<String> = robot.joints.iter().map(|joint| format!("{}.pos", joint.name)).collect();
+        let spec = Spec {
+            robot: robot.kind.clone(),
+            fps,
+            state: names.clone(),
+            action: names,
+            units: robot.joints.iter().map(|joint| joint.unit.to_string()).collect(),
+            cameras: robot.cameras.clone(),
+            extras: vec![Extra::intervention()],
+            tasks: vec![task.to_owned()],
+        };
+        let is_there = dir.join("meta").join("info.json").exists();
+        let there = is_there.then(|| Recorder::resume(dir, spec.clone())).transpose()?;
+        Ok(Self { dir: dir.to_owned(), spec, there })
+    }
+
+    fn recorder(self) -> Result<Recorder, RecorderError> {
+        self.there.map_or_else(|| Recorder::create(&self.dir, self.spec), Ok)
+    }
 }
 
 /// How many episodes, and how long.
@@ -98,99 +114,124 @@ pub(crate) struct EpisodesOptions {
 }
 
 /// What is going on.
-#[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
+    /// Nothing yet.
+    Begins(Book),
     /// Since that time of the run.
-    Recording(Duration),
+    Recording(Recorder, Duration),
+    /// The episode is written, on a thread of its own: a disk may take seconds, and the arm must be stoppable meanwhile.
+    Saving(JoinHandle<(Recorder, Result<Option<Saved>, RecorderError>)>),
     /// Between episodes, since that time of the run.
-    Resetting(Duration),
+    Resetting(Recorder, Duration),
     /// All are there.
     Done,
 }
 
 /// Records while it watches.
 pub(crate) struct Episodes {
-    recorder: Recorder,
     task: String,
     options: EpisodesOptions,
     switch: StopSwitch,
     progress: Progress,
-    phase: Option<Phase>,
+    phase: Phase,
+    /// The last step that was recorded or held, to see those that the loop left out.
+    last_step: Option<u64>,
+    lost: u64,
 }
 
 impl Episodes {
     pub(crate) fn new(
-        recorder: Recorder,
+        book: Book,
         task: &str,
         options: EpisodesOptions,
         (switch, progress): (StopSwitch, Progress),
     ) -> Self {
-        Self { recorder, task: task.to_owned(), options, switch, progress, phase: None }
+        let phase = Phase::Begins(book);
+        Self { task: task.to_owned(), options, switch, progress, phase, last_step: None, lost: 0 }
     }
 
     /// Before each step's frame: whether something begins or ends here.
     fn turn(&mut self, now: Duration) -> Result<(), RecorderError> {
         let asked = self.progress.take();
         let over = |since: Duration, limit: Option<Duration>| limit.is_some_and(|limit| now >= since + limit);
-        match self.phase {
-            None => self.begin(now)?,
-            Some(Phase::Recording(_)) if asked == Some(Next::Again) => {
-                self.recorder.discard_episode()?;
-                self.begin(now)?;
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Begins(book) => self.begin(book.recorder()?, now)?,
+            Phase::Recording(mut recorder, _) if asked == Some(Next::Again) => {
+                recorder.discard_episode()?;
+                self.begin(recorder, now)?
             }
-            Some(Phase::Recording(since))
+            Phase::Recording(recorder, since)
                 if asked == Some(Next::Advance) || over(since, self.options.episode) =>
             {
-                self.save()?;
-                let wanted = self.options.count.is_some_and(|count| self.progress.saved().len() >= count);
-                self.phase = Some(if wanted { Phase::Done } else { Phase::Resetting(now) });
-                if wanted {
+                Phase::Saving(std::thread::spawn(move || save(recorder)))
+            }
+            Phase::Saving(thread) if thread.is_finished() => {
+                let recorder = self.saved(thread)?;
+                if self.options.count.is_some_and(|count| self.progress.saved().len() >= count) {
                     self.switch.stop();
+                    Phase::Done
+                } else {
+                    Phase::Resetting(recorder, now)
                 }
             }
-            Some(Phase::Resetting(since)) if asked.is_some() || over(since, self.options.reset) => {
-                self.begin(now)?;
+            Phase::Resetting(recorder, since)
+                if asked == Some(Next::Advance) || over(since, self.options.reset) =>
+            {
+                self.begin(recorder, now)?
             }
-            Some(_) => {}
-        }
+            other => other,
+        };
         Ok(())
     }
 
-    fn begin(&mut self, now: Duration) -> Result<(), RecorderError> {
-        self.recorder.start_episode(&self.task)?;
-        self.phase = Some(Phase::Recording(now));
-        Ok(())
+    fn begin(&mut self, mut recorder: Recorder, now: Duration) -> Result<Phase, RecorderError> {
+        recorder.start_episode(&self.task)?;
+        (self.last_step, self.lost) = (None, 0);
+        Ok(Phase::Recording(recorder, now))
     }
 
-    fn save(&mut self) -> Result<(), RecorderError> {
-        if self.recorder.frames() == 0 {
-            return self.recorder.discard_episode();
-        }
-        let saved = self.recorder.save_episode()?;
-        if saved.refused > 0 {
-            let (episode, refused) = (saved.episode, saved.refused);
+    /// What came of saving.
+    fn saved(
+        &mut self,
+        thread: JoinHandle<(Recorder, Result<Option<Saved>, RecorderError>)>,
+    ) -> Result<Recorder, RecorderError> {
+        let Ok((recorder, saved)) = thread.join() else {
+            return Err(RecorderError::State("the thread that saves an episode has ended by a panic"));
+        };
+        self.note(saved?);
+        Ok(recorder)
+    }
+
+    fn note(&mut self, saved: Option<Saved>) {
+        let Some(saved) = saved else { return };
+        let lost = self.lost + saved.refused as u64;
+        if lost > 0 {
             self.progress.problem(format!(
-                "episode {episode} lacks {refused} frames: this computer does not encode images fast enough; smaller images or \
-                 a lower --fps help"
+                "episode {} lacks {lost} of {} steps, so it seems faster than it was: this computer does not keep up; smaller \
+                 images or a lower --fps help",
+                saved.episode,
+                lost + saved.frames as u64
             ));
         }
         self.progress.lock().saved.push(saved);
-        Ok(())
     }
 
     fn frame(&mut self, tick: &Tick<'_>) -> Result<(), RecorderError> {
+        let Phase::Recording(recorder, _) = &mut self.phase else { return Ok(()) };
+        self.lost += self.last_step.map_or(0, |last| tick.step.saturating_sub(last + 1));
+        self.last_step = Some(tick.step);
         let (Some(observation), Some(sent)) = (tick.observation, tick.sent) else { return Ok(()) };
-        if !matches!(self.phase, Some(Phase::Recording(_))) || tick.origin == Origin::Hold {
+        if tick.origin == Origin::Hold {
             return Ok(());
         }
-        let intervention = ExtraValue::Bool(tick.origin == Origin::Intervention);
-        match self.recorder.add_frame(&NewFrame {
+        let added = recorder.add_frame(&NewFrame {
             state: &observation.positions,
             action: sent,
             images: &observation.frames,
-            extras: &[intervention],
+            extras: &[ExtraValue::Bool(tick.origin == Origin::Intervention)],
             timestamp: None,
-        }) {
+        });
+        match added {
             // Counted, and said with the episode.
             Err(RecorderError::Behind { .. }) => Ok(()),
             other => other,
@@ -200,16 +241,26 @@ impl Episodes {
     fn describe(&self, now: Duration) -> String {
         let saved = self.progress.saved().len();
         let of = self.options.count.map(|count| format!(" of {count}")).unwrap_or_default();
-        match self.phase {
-            Some(Phase::Recording(since)) => {
-                let seconds = now.saturating_sub(since).as_secs_f64();
-                format!("● episode {}{of}: {} frames, {seconds:.1} s", saved + 1, self.recorder.frames())
+        match &self.phase {
+            Phase::Begins(_) => String::new(),
+            Phase::Recording(recorder, since) => {
+                let seconds = now.saturating_sub(*since).as_secs_f64();
+                format!("● episode {}{of}: {} frames, {seconds:.1} s", saved + 1, recorder.frames())
             }
-            Some(Phase::Resetting(_)) => format!("{saved}{of} episodes saved; → begins the next"),
-            Some(Phase::Done) => format!("{saved}{of} episodes saved"),
-            None => String::new(),
+            Phase::Saving(_) => format!("episode {}{of} is being saved", saved + 1),
+            Phase::Resetting(..) => format!("{saved}{of} episodes saved; → begins the next"),
+            Phase::Done => format!("{saved}{of} episodes saved"),
         }
     }
+}
+
+/// Saves the open episode; one without frames is forgotten.
+fn save(mut recorder: Recorder) -> (Recorder, Result<Option<Saved>, RecorderError>) {
+    let saved = match recorder.frames() {
+        0 => recorder.discard_episode().map(|()| None),
+        _ => recorder.save_episode().map(Some),
+    };
+    (recorder, saved)
 }
 
 impl Observer for Episodes {
@@ -221,28 +272,29 @@ impl Observer for Episodes {
         if let Err(error) = recorded {
             // What cannot be recorded is not worth moving for.
             self.progress.problem(format!("recording stopped: {error}"));
-            self.phase = Some(Phase::Done);
+            self.phase = Phase::Done;
             self.switch.stop();
         }
         self.progress.say(self.describe(tick.time));
     }
 
-    /// An episode that was open is saved if people ended the run, and forgotten if a fault did.
+    /// An episode that was open is saved if people ended the run, and forgotten if a fault did. Torque is off: there is time.
     fn ended(&mut self, summary: &Summary) {
-        if !matches!(self.phase, Some(Phase::Recording(_))) {
-            return;
-        }
-        let frames = self.recorder.frames();
-        let kept = if matches!(summary.end, Reason::Over | Reason::Stopped) {
-            self.save()
-        } else {
-            self.progress
-                .problem(format!("the open episode of {frames} frames is forgotten: {}", summary.end));
-            self.recorder.discard_episode()
+        let ended = match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Saving(thread) => self.saved(thread).map(drop),
+            Phase::Recording(recorder, _) if matches!(summary.end, Reason::Over | Reason::Stopped) => {
+                save(recorder).1.map(|saved| self.note(saved))
+            }
+            Phase::Recording(mut recorder, _) => {
+                let frames = recorder.frames();
+                self.progress
+                    .problem(format!("the open episode of {frames} frames is forgotten: {}", summary.end));
+                recorder.discard_episode()
+            }
+            Phase::Begins(_) | Phase::Resetting(..) | Phase::Done => Ok(()),
         };
-        if let Err(error) = kept {
+        if let Err(error) = ended {
             self.progress.problem(format!("the last episode is lost: {error}"));
         }
-        self.phase = Some(Phase::Done);
     }
 }

@@ -16,6 +16,7 @@ use skillweld_robot::{
 };
 
 use crate::Outcome;
+use crate::arm::Units;
 use crate::console::Console;
 use crate::policy::{Job, Opening, RuleArguments, routing};
 use crate::serve::served;
@@ -34,7 +35,7 @@ pub(crate) struct PolicyArguments {
     rule: RuleArguments,
     /// What the policy's joint positions are, where it does not say so itself.
     #[arg(long, value_enum, value_name = "UNIT")]
-    policy_units: Option<PolicyUnits>,
+    policy_units: Option<Units>,
     /// What happens where a new chunk overlaps with the one that is being carried out.
     #[arg(long, value_enum, default_value_t)]
     overlap: OverlapName,
@@ -61,15 +62,6 @@ enum OverlapName {
     Blend,
     /// The mean of all chunks that say something of a step, old ones more: ACT's temporal ensembling
     Ensemble,
-}
-
-/// `--policy-units`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PolicyUnits {
-    /// Degrees, the gripper 0 … 100
-    Degrees,
-    /// −100 … 100, the gripper 0 … 100
-    Centred,
 }
 
 /// Whatever gives chunks, ready.
@@ -131,7 +123,8 @@ impl PolicyArguments {
         prompt: Prompt,
         robot: &Description,
     ) -> Result<Source> {
-        let source = Told { units: self.units(robot.joints.len()), source };
+        let units = self.policy_units.map(|units| units.of(source.expects().action_dim));
+        let source = Told { units, source };
         let expectation = source.expects();
         agree(&expectation, &prompt, robot)?;
         if expectation.units.is_none() {
@@ -148,18 +141,6 @@ impl PolicyArguments {
         let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
         let executor = ChunkExecutor::new(source, prompt, options)?;
         Ok(Source { executor, name: self.policy.clone() })
-    }
-
-    fn units(&self, joints: usize) -> Option<Vec<Unit>> {
-        let unit = match self.policy_units? {
-            PolicyUnits::Degrees => Unit::Degrees,
-            PolicyUnits::Centred => Unit::Centred,
-        };
-        let mut units = vec![unit; joints];
-        if let Some(gripper) = units.last_mut() {
-            *gripper = Unit::Percent;
-        }
-        Some(units)
     }
 }
 
@@ -200,7 +181,7 @@ impl<W: FnOnce(Source) -> Result<Outcome>> Job for LocalJob<'_, W> {
     fn run<B: Backend + 'static>(self, policy: Policy<B>, device: Option<Device>) -> Result<Outcome> {
         let Self { arguments, mut prompt, robot, work } = self;
         let skill = prompt.task.take();
-        let routing = routing(&policy, skill.as_deref(), arguments.rule.rule(&policy)?)?;
+        let routing = routing(&policy, (skill.as_deref(), "--skill"), arguments.rule.rule(&policy)?)?;
         let served =
             served::Served { policy: policy.into(), routing, active_tasks: NonZeroUsize::MIN, device };
         work(arguments.source(LocalPolicy::new(served)?, prompt, robot)?)

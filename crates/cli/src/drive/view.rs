@@ -1,10 +1,10 @@
 //! A loop in the terminal: joints, latency, queue, routing, safety.
 
 use std::collections::VecDeque;
-use std::io::Stdout;
+use std::io::{IsTerminal, Stdout};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -12,9 +12,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, List, Paragraph, Row, Table};
 use ratatui::{Frame, Terminal};
 use skillweld_robot::{
-    Description, Durations, Event, Joint, Observer, Origin, Reason, Routing, State, StopSwitch, Tick,
+    Description, Durations, Event, Joint, Observer, Reason, Routing, State, StopSwitch, Tick,
 };
 
+use super::keys::Offered;
 use super::recording::Progress;
 use super::summary::{ms, percentiles};
 
@@ -34,10 +35,10 @@ struct Shown {
     sent: Vec<f64>,
     time: Duration,
     steps: u64,
-    origin: Origin,
     state: String,
     holds: bool,
-    queued: usize,
+    asked: &'static str,
+    queued: Option<usize>,
     latency: Durations,
     routing: Option<Routing>,
     events: VecDeque<(bool, String)>,
@@ -47,6 +48,7 @@ struct Shown {
 pub(crate) struct View {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     shown: Shown,
+    keys: String,
     switch: StopSwitch,
     progress: Progress,
     drawn: Instant,
@@ -57,11 +59,22 @@ impl View {
         title: &str,
         task: &str,
         robot: &Description,
+        offered: Offered,
         (switch, progress): (StopSwitch, Progress),
     ) -> Result<Self> {
         let terminal = ratatui::try_init().context("cannot draw in this terminal")?;
         let shown = Shown::new(title, task, robot);
-        Ok(Self { terminal, shown, switch, progress, drawn: Instant::now() - PICTURE })
+        let keys = format!(" {} ", offered.in_words());
+        Ok(Self { terminal, shown, keys, switch, progress, drawn: Instant::now() })
+    }
+}
+
+/// What people have asked for and is still so.
+fn asked(switch: &StopSwitch) -> &'static str {
+    match (switch.is_held(), switch.is_intervening()) {
+        (true, _) => "held",
+        (false, true) => "by hand",
+        (false, false) => "",
     }
 }
 
@@ -78,17 +91,18 @@ impl Observer for View {
             return;
         }
         self.drawn = Instant::now();
-        let keys = keys(&self.switch);
         let recording = self.progress.line();
+        self.shown.asked = asked(&self.switch);
         // A terminal that is gone must not stop an arm.
-        let _ = self.terminal.draw(|frame| self.shown.draw(frame, &keys, &recording));
+        let _ = self.terminal.draw(|frame| self.shown.draw(frame, &self.keys, &recording));
     }
 }
 
-fn keys(switch: &StopSwitch) -> String {
-    let hold = if switch.is_held() { "space go on" } else { "space hold" };
-    let leader = if switch.is_intervening() { "i back to the policy" } else { "i by hand" };
-    format!(" q stop   {hold}   {leader}   → next episode   ← again ")
+/// Refuses a view without a terminal to draw on, and to stop the arm from.
+pub(crate) fn check(wanted: bool) -> Result<()> {
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    ensure!(terminal || !wanted, "--view needs a terminal, for its picture and for keys that stop the arm");
+    Ok(())
 }
 
 impl Shown {
@@ -101,10 +115,10 @@ impl Shown {
             sent: Vec::new(),
             time: Duration::ZERO,
             steps: 0,
-            origin: Origin::Hold,
             state: String::new(),
             holds: true,
-            queued: 0,
+            asked: "",
+            queued: None,
             latency: Durations::default(),
             routing: None,
             events: VecDeque::new(),
@@ -112,7 +126,7 @@ impl Shown {
     }
 
     fn take(&mut self, tick: &Tick<'_>) {
-        (self.time, self.steps, self.origin) = (tick.time, tick.step, tick.origin);
+        (self.time, self.steps, self.queued) = (tick.time, tick.step, tick.queued);
         if let Some(observation) = tick.observation {
             self.positions.clone_from(&observation.positions);
         }
@@ -125,12 +139,8 @@ impl Shown {
             State::Holding { reason, .. } => format!("holds: {reason}"),
             State::TorqueOff(reason) => format!("torque off: {reason}"),
         };
-        if tick.origin == Origin::Policy {
-            self.queued = self.queued.saturating_sub(1);
-        }
         for event in tick.events {
-            if let Event::Chunk { actions, dropped, latency, routing, .. } = event {
-                self.queued = actions - dropped;
+            if let Event::Chunk { latency, routing, .. } = event {
                 self.latency.record(*latency);
                 if routing.is_some() {
                     self.routing.clone_from(routing);
@@ -214,13 +224,14 @@ impl Shown {
         } else {
             String::new()
         };
+        let queued = self.queued.map_or_else(String::new, |count| format!("{count} actions"));
         let lines = vec![
             Line::from(vec![
                 Span::raw(format!("{:7.1} s  step {:6}   ", self.time.as_secs_f64(), self.steps)),
                 Span::styled(self.state.clone(), Style::new().fg(tone)),
             ]),
             Line::from(format!("inference  {latency}")),
-            Line::from(format!("queue      {} actions     routed to  {routing}", self.queued)),
+            Line::from(format!("queue      {queued}     routed to  {routing}     {}", self.asked)),
             Line::styled(recording.to_owned(), Style::new().fg(Color::Red)),
         ];
         frame.render_widget(Paragraph::new(lines).block(Block::bordered()), area);
@@ -245,7 +256,7 @@ fn bar(joint: &Joint, at: Option<f64>, goal: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use ratatui::backend::TestBackend;
-    use skillweld_robot::{Observation, Unit};
+    use skillweld_robot::{Observation, Origin, Unit};
 
     use super::*;
 
@@ -281,6 +292,7 @@ mod tests {
             raw: None,
             sent: Some(&[15.5, 0.0]),
             origin: Origin::Policy,
+            queued: Some(46),
             state: &State::Running,
             events: &events,
         });

@@ -89,7 +89,7 @@ fn sample(bus: &mut Bus, sweep: &mut Sweep, console: Console) -> Result<()> {
             done.store(true, Ordering::Relaxed);
             waited
         });
-        let mut shown = 0;
+        let (mut shown, mut lost) = (0, None);
         while !done.load(Ordering::Relaxed) {
             match sweep.sample(bus) {
                 Ok(ranges) => {
@@ -99,7 +99,8 @@ fn sample(bus: &mut Bus, sweep: &mut Sweep, console: Console) -> Result<()> {
                     }
                 }
                 Err(error) if error.is_lost() => {
-                    console.warn(&error.to_string());
+                    console.warn("press Enter");
+                    lost = Some(error);
                     break;
                 }
                 // The next sample may succeed.
@@ -110,7 +111,8 @@ fn sample(bus: &mut Bus, sweep: &mut Sweep, console: Console) -> Result<()> {
         if lively() {
             println!();
         }
-        waiting.join().unwrap_or(Ok(()))
+        waiting.join().unwrap_or_else(|_| bail!("the thread that waits for Enter has ended by a panic"))?;
+        lost.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 

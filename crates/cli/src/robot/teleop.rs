@@ -1,12 +1,12 @@
 //! `skillweld robot teleop`.
 
 use anyhow::{Context, Result};
-use skillweld_robot::{Leader, Observer, Robot};
+use skillweld_robot::{Leader, Robot};
 
 use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
 use crate::console::Console;
-use crate::drive::{EventLog, Keys, PaceArguments, Progress, finish, switch};
+use crate::drive::{PaceArguments, Session, Signals};
 
 /// Let one arm follow another that is moved by hand.
 ///
@@ -25,17 +25,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
-    let mut robot = args.robot.robot()?;
+    args.robot.check()?;
+    let robot = args.robot.robot()?;
     let leader =
         args.leader.leader(args.robot.units())?.context("name the leader arm: --leader-port PORT")?;
     let options = args.pace.options(robot.describe().joints.len())?;
-    let (switch, progress) = (switch()?, Progress::default());
-    let _keys = Keys::listen(switch.clone(), progress.clone());
-    if !args.json {
-        console.note("the arm follows the leader; q or Ctrl-C stops");
-    }
-    let mut observer: Vec<Box<dyn Observer>> = vec![Box::new(EventLog::new(console))];
-    let summary =
-        skillweld_robot::drive(&mut robot, &mut Leader::new(leader), &options, &mut observer, &switch)?;
-    finish(&summary, None, &progress, args.json, console)
+    let session = Session {
+        console,
+        title: "the arm follows the leader".to_owned(),
+        task: "teleop",
+        leader: false,
+        record: None,
+        dry_run: false,
+        view: false,
+        json: args.json,
+    };
+    session.run(robot, &mut Leader::new(leader), &options, &Signals::listen()?)
 }

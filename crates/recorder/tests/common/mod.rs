@@ -23,6 +23,7 @@ pub(crate) fn spec() -> Spec {
     Spec {
         robot: "so101_follower".into(),
         fps: FPS,
+        units: ["degrees", "degrees", "percent"].map(String::from).to_vec(),
         state: JOINTS.map(String::from).to_vec(),
         action: JOINTS.map(String::from).to_vec(),
         cameras: CAMERAS.iter().map(camera).collect(),

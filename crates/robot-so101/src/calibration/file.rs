@@ -38,7 +38,7 @@ pub enum CalibrationError {
         source: io::Error,
     },
     /// The file is not a calibration of this arm.
-    #[error("{}: {problem}; calibrate again with `skillweld robot calibrate`", path.display())]
+    #[error("{}: {problem}; calibrate again with `skillweld robot calibrate --force`", path.display())]
     Content {
         /// The file.
         path: PathBuf,

@@ -142,6 +142,7 @@ impl<'a> Control<'a> {
             raw: decision.raw.as_deref(),
             sent: sent.as_deref(),
             origin: decision.origin.filter(|_| sent.is_some()).unwrap_or(Origin::Hold),
+            queued: self.source.queued(),
             state,
             events: &self.events,
         });

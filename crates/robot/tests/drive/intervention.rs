@@ -61,10 +61,10 @@ fn a_leader_that_cannot_be_read_is_told_once_and_the_arm_stays() {
 #[test]
 fn a_leader_with_other_units_is_refused() {
     let mut leader = led();
-    leader.description.joints[1].unit = Unit::Radians;
+    leader.description.joints[1].unit = Unit::Centred;
     let error = run(&mut Arm::new(), &mut Leader::new(leader), &for_steps(2), &mut ()).unwrap_err();
-    let text = "the leader arm's actions are radians, joint elbow_flex of scripted is set to degrees: start with --units \
-                radians";
+    let text = "the leader arm's actions are centred, joint elbow_flex of scripted is set to degrees: start with --units \
+                centred";
     assert_eq!(error.to_string(), text);
 }
 

@@ -174,10 +174,10 @@ fn an_arm_far_outside_its_range_is_not_driven() {
 #[test]
 fn who_disagrees_or_makes_no_sense_never_connects() {
     let mut arm = Arm::new();
-    let mut replay = Replay::new(staircase(3), None, Some(vec![Unit::Radians; 2]));
+    let mut replay = Replay::new(staircase(3), None, Some(vec![Unit::Centred; 2]));
     let error = run(&mut arm, &mut replay, &DriveOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, DriveError::Disagreement(_)));
-    assert!(error.to_string().ends_with("start with --units radians"), "{error}");
+    assert!(error.to_string().ends_with("start with --units centred"), "{error}");
     for options in [
         DriveOptions { hz: f64::NAN, ..DriveOptions::default() },
         DriveOptions { hz: 0.0, ..DriveOptions::default() },

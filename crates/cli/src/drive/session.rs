@@ -1,0 +1,97 @@
+//! One run of a loop and everything around it: signals, keys, a view or a log, what is recorded, how it went.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use skillweld_robot::{ActionSource, DriveOptions, DryRun, Observer, Robot, StopSwitch};
+
+use super::keys::{Keys, Offered};
+use super::recording::{Book, Episodes, EpisodesOptions, Progress};
+use super::{events::EventLog, summary, view::View};
+use crate::Outcome;
+use crate::console::{Console, print_json};
+
+/// What signals do: end the process as ever, until the arm may have torque; from then on they throw the switch, however often,
+/// and nothing ends the process before torque is off. Ctrl-Z too: a process that sleeps holds an arm for ever.
+pub(crate) struct Signals {
+    pub(crate) switch: StopSwitch,
+    may_end: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Result<Self> {
+        let (switch, may_end) = (StopSwitch::new(), Arc::new(AtomicBool::new(true)));
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&may_end))?;
+            signal_hook::flag::register(signal, switch.stop_flag())?;
+        }
+        Ok(Self { switch, may_end })
+    }
+}
+
+/// How a run is shown and kept.
+pub(crate) struct Session<'a> {
+    pub(crate) console: Console,
+    /// In a line, who drives what.
+    pub(crate) title: String,
+    pub(crate) task: &'a str,
+    /// A leader arm may take over.
+    pub(crate) leader: bool,
+    pub(crate) record: Option<(Book, EpisodesOptions)>,
+    pub(crate) dry_run: bool,
+    pub(crate) view: bool,
+    pub(crate) json: bool,
+}
+
+impl Session<'_> {
+    /// Drives until it is over, and says how it went.
+    pub(crate) fn run(
+        self,
+        mut robot: Box<dyn Robot>,
+        source: &mut dyn ActionSource,
+        options: &DriveOptions,
+        signals: &Signals,
+    ) -> Result<Outcome> {
+        let Self { console, title, task, leader, record, dry_run, view, json } = self;
+        let (switch, progress) = (&signals.switch, Progress::default());
+        let episodes = record.as_ref().is_some_and(|(_, options)| options.count != Some(1));
+        let offered = Offered { leader, record: record.is_some(), episodes };
+        let description = robot.describe().clone();
+        // In this order: the view, which is dropped first, gives back the terminal as the keys had set it.
+        let keys = Keys::listen(switch.clone(), progress.clone(), offered);
+        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+        if let Some((book, options)) = record {
+            observers.push(Box::new(Episodes::new(book, task, options, (switch.clone(), progress.clone()))));
+        }
+        if view {
+            let shared = (switch.clone(), progress.clone());
+            observers.push(Box::new(View::open(&title, task, &description, offered, shared)?));
+        } else {
+            observers.push(Box::new(EventLog::new(console)));
+            if !json {
+                console.note(&format!("{title}, {} steps a second; {}", options.hz, offered.in_words()));
+            }
+        }
+        signals.may_end.store(false, Ordering::SeqCst);
+        let (summary, dry) = if dry_run {
+            let mut robot = DryRun::new(robot);
+            let summary = skillweld_robot::drive(&mut robot, source, options, &mut observers, switch);
+            (summary, Some(robot.report().clone()))
+        } else {
+            (skillweld_robot::drive(&mut robot, source, options, &mut observers, switch), None)
+        };
+        drop(observers);
+        drop(keys);
+        let summary = summary?;
+        let (saved, problems) = (progress.saved(), progress.problems());
+        if json {
+            print_json(&summary::document(&summary, dry.as_ref(), &saved))?;
+        } else {
+            summary::page(&summary, dry.as_ref(), &saved, console).print()?;
+        }
+        problems.iter().for_each(|problem| console.warn(problem));
+        Ok(if summary.is_success() && problems.is_empty() { Outcome::Done } else { Outcome::Bad })
+    }
+}
