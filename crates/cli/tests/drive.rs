@@ -6,8 +6,8 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use skillweld_fake_servo_bus::{ServoBus, Servos, address};
@@ -39,9 +39,9 @@ fn merged(embodiment: Embodiment) -> (Bench, PathBuf) {
 }
 
 fn drive(policy: &str, more: &[&str]) -> Ran {
-    let arguments =
-        ["drive", "--policy", policy, "--task", "put the red cube on the tray", "--sim-images", "96x96"];
-    run(arguments.iter().chain(more))
+    let arguments = ["drive", "--policy", policy, "--task", "put the red cube on the tray"];
+    let small: &[&str] = if more.contains(&"so101") { &[] } else { &["--sim-images", "96x96"] };
+    run(arguments.iter().chain(small).chain(more))
 }
 
 fn text(path: &Path) -> &str {
@@ -170,7 +170,7 @@ impl Arm {
         self.servos.goals().iter().filter(|write| write.id == id).map(|write| write.goal).collect()
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = skillweld();
         command.env("HF_LEROBOT_CALIBRATION", &self.calibrations).args(arguments);
         command
@@ -214,6 +214,37 @@ fn a_policy_moves_an_so101_and_lets_go_of_it() {
     assert!(ran.json()["end"].as_str().unwrap().contains("cable"), "{}", ran.out);
 }
 
+/// Ctrl-C, as the shell sends it: the arm holds, and lets go.
+#[test]
+fn an_interrupted_drive_turns_torque_off_and_says_so() {
+    let (bench, policy) = merged(Embodiment::So101);
+    let arm = Arm::new(&bench, "robots/so_follower", "arm");
+    let port = arm.port();
+    let so101 = ["drive", "--robot", "so101", "--port", &port, "--policy", text(&policy), "--task", "pick"];
+    for (signal, data) in [("-INT", "data"), ("-TSTP", "data2")] {
+        let data = bench.join(data);
+        let child = arm
+            .command(&[&so101[..], &CAMERAS, &["--json", "--record", text(&data)]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let before = arm.goals(1).len();
+        wait_until("commands", || arm.goals(1).len() > before + 10);
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let interrupted = Instant::now();
+        wait_until("torque off", || arm.torque() == [false; 6]);
+        // A period of 33 ms and some exchanges of a millisecond; the rest is for a busy machine.
+        assert!(interrupted.elapsed() < Duration::from_secs(2), "{:?}", interrupted.elapsed());
+        let ran = Ran::from(child.wait_with_output().unwrap()).succeeded();
+        assert_eq!(ran.json()["end"], "stop was asked for");
+        assert_eq!(ran.json()["torque_may_be_on"], Value::Null);
+        // What was done until then is kept.
+        assert_eq!(ran.json()["episodes"].as_array().unwrap().len(), 1, "{}", ran.out);
+        run(["dataset", "inspect", text(&data)]).succeeded();
+    }
+}
+
 /// A killed program can do nothing; its guardian can.
 #[test]
 fn a_killed_drive_leaves_no_torque_behind() {
@@ -232,7 +263,8 @@ fn a_killed_drive_leaves_no_torque_behind() {
     child.wait().unwrap();
     let killed = Instant::now();
     wait_until("torque off", || arm.torque() == [false; 6]);
-    support::say(&format!("torque was off {} ms after the kill", killed.elapsed().as_millis()));
+    // 100 ms until the dead program's port is closed, an exchange a servo, and time for a busy machine.
+    assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
 }
 
 #[test]
@@ -254,6 +286,19 @@ fn one_arm_follows_another_and_episodes_are_kept() {
     assert_eq!(inspected["problems"], json!([]));
     assert_eq!(inspected["info"]["total_episodes"], 2);
 
+    // Replayed, the follower is told what was recorded.
+    let before = follower.goals(1).len();
+    let replay = ["replay", text(&data), "--camera", "front=pattern:64x48", "--json"];
+    let so101 = ["--robot", "so101", "--port", &port];
+    follower.run(&[&replay[..], &so101].concat()).succeeded();
+    let frames = inspected["episodes"][0]["frames"].as_u64().unwrap() as usize;
+    let told = follower.goals(1).split_off(before);
+    assert!(told.len() >= frames / 2, "{} goals for {frames} frames", told.len());
+    assert!((told[told.len() - 1] - last).abs() <= 3, "{told:?}");
+    follower.run(&[&replay[..], &so101, &["--units", "centred"]].concat()).failed_with(&["--units degrees"]);
+    let other = ["record", text(&data), "--task", "wave", "--camera", "front=pattern:64x48", "--units", "centred"];
+    follower.run(&[&other[..], &arms].concat()).failed_with(&["units", "degrees", "centred"]);
+
     let teleop = ["robot", "teleop", "--seconds", "1", "--json"];
     assert_eq!(follower.run(&[&teleop[..], &arms].concat()).succeeded().json()["success"], true);
     let none = ["robot", "teleop", "--robot", "so101", "--port", &port];
@@ -273,6 +318,9 @@ fn an_arm_is_found_scanned_watched_and_calibrated() {
     let page = arm.run(&["robot", "monitor", "--port", &port, "--once"]).succeeded().out;
     assert!(page.contains("elbow_flex") && page.contains("well"), "{page}");
     run(["robot", "find-port", "--json"]).succeeded().json();
+    arm.servos.set(3, address::TORQUE_ENABLE, &[1]);
+    arm.run(&["robot", "release", "--port", &port]).succeeded();
+    assert_eq!(arm.torque(), [false; 6]);
 
     let calibrate = ["robot", "calibrate", "--follower", "--port", &port];
     arm.run(&[&calibrate[..], &["--id", "arm"]].concat()).failed_with(&["--from-file", "--force"]);

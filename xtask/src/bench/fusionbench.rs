@@ -80,6 +80,9 @@ fn last_line(text: &str) -> &str {
 /// The experts' factors, the same numbers that `benches/factored.rs` draws.
 fn write_inputs() -> Result<PathBuf> {
     let dir = target_dir().join("bench-factored");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut specs = Vec::new();
     for (name, rows, columns) in LAYER {
