@@ -296,7 +296,8 @@ fn one_arm_follows_another_and_episodes_are_kept() {
     assert!(told.len() >= frames / 2, "{} goals for {frames} frames", told.len());
     assert!((told[told.len() - 1] - last).abs() <= 3, "{told:?}");
     follower.run(&[&replay[..], &so101, &["--units", "centred"]].concat()).failed_with(&["--units degrees"]);
-    let other = ["record", text(&data), "--task", "wave", "--camera", "front=pattern:64x48", "--units", "centred"];
+    let other =
+        ["record", text(&data), "--task", "wave", "--camera", "front=pattern:64x48", "--units", "centred"];
     follower.run(&[&other[..], &arms].concat()).failed_with(&["units", "degrees", "centred"]);
 
     let teleop = ["robot", "teleop", "--seconds", "1", "--json"];

@@ -242,7 +242,7 @@ mod tests {
         );
         check(
             |policy| policy.images = 2,
-            "the policy wants 2 images, so101_follower has 1 cameras (front): add cameras with --camera NAME=DEVICE",
+            "the policy wants 2 images, so101_follower has 1 cameras (front): add cameras with --camera NAME=SOURCE",
         );
         check(
             |policy| policy.units = Some(vec![Unit::Centred]),

@@ -27,12 +27,13 @@ impl MergeMethod for IsoC {
     fn run(block: &Block<'_>, out: &mut [f32]) -> Result {
         let Some(shape) = matrix_shape(block) else { return mean(block, out) };
         let rank = rank(block, shape);
-        let flat = match Experts::of(block, shape, rank)? {
+        let lambda = block.number("lambda");
+        match Experts::of(block, shape, rank)? {
             Experts::Factored(stack, tolerance) => {
                 let Coefficients { left, s, right } =
                     stack.triplets_in(&stack.basis()?, &(0..stack.len()), tolerance, usize::MAX)?;
-                stack.write(&left.view(), &right.view(), out)?;
-                average(&s)
+                // Coefficients are fewer than elements.
+                stack.write(&(left * (average(&s) * lambda)).view(), &right.view(), out)
             }
             Experts::Dense(experts) => {
                 let sum = sum(&experts, shape);
@@ -40,11 +41,10 @@ impl MergeMethod for IsoC {
                 let Triplets { u, s, vt } = Triplets::of(&sum.view(), rank, usize::MAX, None)?;
                 block.check_cancelled()?;
                 multiply(&u.view(), &vt.view(), &mut matrix_mut(out, shape)?)?;
-                average(&s)
+                scale(out, average(&s) * lambda);
+                Ok(())
             }
-        };
-        scale(out, flat * block.number("lambda"));
-        Ok(())
+        }
     }
 }
 

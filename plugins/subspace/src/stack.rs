@@ -199,7 +199,7 @@ impl Stack {
 
 impl Stack {
     /// The factors of B · left · right · A of which the larger is B or A as it is, and so costs nothing: where that is
-    /// worth it, and where that factor's columns are far enough from cancelling for f32.
+    /// worth it, and where that factor's condition shows that its columns do not cancel more than f32 can bear.
     fn joined_at_the_small_side(
         &self,
         left: &ArrayView2<'_, f64>,
@@ -214,7 +214,9 @@ impl Stack {
             return Ok(None);
         }
         let gram = if tall { &self.left } else { &self.right };
-        if cholesky(&gram.view())?.is_none_or(|factor| factor.condition() > MOST_CANCELLED) {
+        // Of singular values of which one pair is κ apart, (Σσ²)(Σσ⁻²) is at least (r − 2 + κ + 1/κ)²: Cauchy's inequality.
+        let most = r as f64 - 2.0 + MOST_CANCELLED;
+        if cholesky(&gram.view())?.is_none_or(|factor| factor.condition() > most) {
             return Ok(None);
         }
         let core = multiply_f64(left, right)?;

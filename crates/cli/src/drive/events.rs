@@ -1,18 +1,20 @@
 //! What happens in a loop, line by line.
 
-use skillweld_robot::{Event, Observer, Tick};
+use skillweld_robot::{Clamp, Clamped, Event, Observer, Tick};
 
 use crate::console::Console;
 
-/// Every event as a note or a warning on standard error.
+/// Events as notes and warnings on standard error; of what happens all the time the first.
 pub(crate) struct EventLog {
     console: Console,
     chunks: u64,
+    /// Joints and limits that were told; how often, the end says.
+    clamped: Vec<(String, Clamp)>,
 }
 
 impl EventLog {
     pub(crate) fn new(console: Console) -> Self {
-        Self { console, chunks: 0 }
+        Self { console, chunks: 0, clamped: Vec::new() }
     }
 }
 
@@ -26,6 +28,13 @@ impl Observer for EventLog {
                     self.chunks += 1;
                     if self.chunks == 1 || routing.is_some() {
                         self.console.note(&line);
+                    }
+                }
+                Event::Clamped(Clamped { joint, by, .. }) => {
+                    let limit = (joint.clone(), *by);
+                    if !self.clamped.contains(&limit) {
+                        self.console.note(&line);
+                        self.clamped.push(limit);
                     }
                 }
                 Event::InterventionBegins

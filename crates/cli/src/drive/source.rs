@@ -124,7 +124,7 @@ impl PolicyArguments {
         robot: &Description,
     ) -> Result<Source> {
         let units = self.policy_units.map(|units| units.of(source.expects().action_dim));
-        let source = Told { units, source };
+        let source = Told { source, units };
         let expectation = source.expects();
         agree(&expectation, &prompt, robot)?;
         if expectation.units.is_none() {
