@@ -23,8 +23,8 @@ pub(crate) use view::check as check_view;
 
 const EXAMPLES: &str = "\
 Examples:
-  # a simulated arm, this very command and no robot
-  skillweld drive --policy merged --task 'put the red cube on the tray' --view
+  # a simulated arm, no robot: with the policy that `cargo xtask demo` makes
+  skillweld drive --policy target/demo/so101/merged --task 'put the red cube on the tray' --view
   # an SO-101 on USB with two cameras; the router picks the expert from the first observation
   skillweld drive --robot so101 --port /dev/ttyACM0 --id my_arm --camera front=v4l2:/dev/video0 \\
       --camera wrist=v4l2:/dev/video2 --policy merged --task 'put the red cube on the tray' --view
@@ -38,8 +38,11 @@ Examples:
 Keys: space holds and goes on, i gives the arm to the leader and back, q, Esc or Ctrl-C stop: the arm holds, then torque is
 off (Ctrl-Z does the same). A killed process cannot turn torque off; a second one that watches over it does.
 
+With --record: ← (or r) forgets the episode and begins it again; a stop saves it as it is.
+
 Limits are always on: joint ranges from the calibration, velocity, distance of a goal from where the joint is; NaN is refused; stale
-images, joints or actions make the arm hold, then let go. Exit code 1 if the run ended by a fault.";
+images, joints or actions make the arm hold, then let go. Exit code 0 for a run that ended as it should, also by a stop; 1 if it
+ended by a fault, or could not be recorded.";
 
 /// Drive a robot by a policy.
 #[derive(clap::Args)]

@@ -332,6 +332,8 @@ fn sigterm_lets_the_running_request_end() {
     client.send(&with(&observation(), "observation/image", image));
     let request = "skillweld_requests_total{protocol=\"openpi\",kind=\"infer\"}";
     wait_until("the request", || server.metric(request) == 1.0);
+    // Counted, it has still to reach the policy's thread; a stop before that would end it.
+    std::thread::sleep(std::time::Duration::from_millis(30));
     assert_eq!(server.metric("skillweld_inference_seconds_count"), 0.0, "it is still running");
     server.terminate();
     server.wait_for("stopping");

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
-    /// q, Esc, Ctrl-C: hold, then torque off.
+    /// q, Esc, Ctrl-C, Ctrl-Z, Ctrl-\, Ctrl-D: hold, then torque off.
     Stop,
     /// Space: hold, and go on.
     Hold,
@@ -69,9 +69,11 @@ impl Key {
     fn of(code: KeyCode, modifiers: KeyModifiers) -> Option<Self> {
         Some(match code {
             // Under a view the terminal sends no signal.
-            KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Self::Stop,
+            KeyCode::Char('c' | 'z' | 'd' | '\\' | '4') if modifiers.contains(KeyModifiers::CONTROL) => {
+                Self::Stop
+            }
             KeyCode::Char('q') | KeyCode::Esc => Self::Stop,
-            KeyCode::Char(' ') => Self::Hold,
+            KeyCode::Char(' ') if modifiers.is_empty() => Self::Hold,
             KeyCode::Char('i') => Self::Intervene,
             KeyCode::Right | KeyCode::Char('n') => Self::NextEpisode,
             KeyCode::Left | KeyCode::Char('r') => Self::RecordAgain,
@@ -164,6 +166,9 @@ mod tests {
         assert_eq!(progress.take(), Some(Next::Again));
         press(KeyCode::Char('c'), KeyModifiers::NONE);
         assert!(!switch.is_stopped());
+        for key in ['c', 'z', 'd', '\\'] {
+            assert_eq!(Key::of(KeyCode::Char(key), KeyModifiers::CONTROL), Some(Key::Stop));
+        }
         press(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert!(switch.is_stopped());
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use skillweld_recorder::{Extra, ExtraValue, NewFrame, Recorder, RecorderError, Saved, Spec};
 use skillweld_robot::{Description, Observer, Origin, Reason, State, StopSwitch, Summary, Tick};
 
@@ -27,6 +27,7 @@ struct Shared {
     asked: Option<Next>,
     saved: Vec<Saved>,
     problems: Vec<String>,
+    remarks: Vec<String>,
     line: String,
 }
 
@@ -52,6 +53,15 @@ impl Progress {
     /// What went wrong with recording.
     pub(crate) fn problems(&self) -> Vec<String> {
         self.lock().problems.clone()
+    }
+
+    /// What people should know of what was recorded.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        self.lock().remarks.clone()
+    }
+
+    fn remark(&self, remark: String) {
+        self.lock().remarks.push(remark);
     }
 
     /// What is going on, in a line.
@@ -94,12 +104,33 @@ impl Book {
         };
         let is_there = dir.join("meta").join("info.json").exists();
         let there = is_there.then(|| Recorder::resume(dir, spec.clone())).transpose()?;
+        if there.is_none() {
+            check_new(dir)?;
+        }
         Ok(Self { dir: dir.to_owned(), spec, there })
     }
 
     fn recorder(self) -> Result<Recorder, RecorderError> {
         self.there.map_or_else(|| Recorder::create(&self.dir, self.spec), Ok)
     }
+}
+
+/// Refuses a folder in which no dataset can begin, before an arm has torque.
+fn check_new(dir: &Path) -> Result<()> {
+    ensure!(!dir.exists() || dir.is_dir(), "{} is a file; name a folder for the dataset", dir.display());
+    let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(is_empty, "{} holds something that is no dataset; name another folder", dir.display());
+    let above = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let probe = write_and_remove(above);
+    probe.with_context(|| format!("nothing can be written in {}; name another folder", above.display()))
+}
+
+/// Makes a file there, and removes it.
+fn write_and_remove(folder: &Path) -> std::io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let probe = folder.join(format!(".skillweld-{}", std::process::id()));
+    std::fs::File::create_new(&probe)?;
+    std::fs::remove_file(probe)
 }
 
 /// How many episodes, and how long.
@@ -206,7 +237,7 @@ impl Episodes {
         let Some(saved) = saved else { return };
         let lost = self.lost + saved.refused as u64;
         if lost > 0 {
-            self.progress.problem(format!(
+            self.progress.remark(format!(
                 "episode {} lacks {lost} of {} steps, so it seems faster than it was: this computer does not keep up; smaller \
                  images or a lower --fps help",
                 saved.episode,

@@ -85,13 +85,13 @@ impl Session<'_> {
         drop(observers);
         drop(keys);
         let summary = summary?;
-        let (saved, problems) = (progress.saved(), progress.problems());
+        let (saved, problems, remarks) = (progress.saved(), progress.problems(), progress.remarks());
         if json {
-            print_json(&summary::document(&summary, dry.as_ref(), &saved))?;
+            print_json(&summary::document(&summary, dry.as_ref(), (&saved, &problems, &remarks)))?;
         } else {
             summary::page(&summary, dry.as_ref(), &saved, console).print()?;
         }
-        problems.iter().for_each(|problem| console.warn(problem));
+        remarks.iter().chain(&problems).for_each(|problem| console.warn(problem));
         Ok(if summary.is_success() && problems.is_empty() { Outcome::Done } else { Outcome::Bad })
     }
 }

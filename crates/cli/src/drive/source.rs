@@ -124,6 +124,13 @@ impl PolicyArguments {
         robot: &Description,
     ) -> Result<Source> {
         let units = self.policy_units.map(|units| units.of(source.expects().action_dim));
+        if let (Some(said), Some(told)) = (&source.expects().units, &units)
+            && said != told
+        {
+            bail!(
+                "the policy itself says what its joint positions are, and it is something else: leave --policy-units out"
+            );
+        }
         let source = Told { source, units };
         let expectation = source.expects();
         agree(&expectation, &prompt, robot)?;

@@ -61,7 +61,11 @@ pub(crate) fn page(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved
     page
 }
 
-pub(crate) fn document(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved]) -> Value {
+pub(crate) fn document(
+    summary: &Summary,
+    dry: Option<&DryRunReport>,
+    (saved, problems, remarks): (&[Saved], &[String], &[String]),
+) -> Value {
     let sections = summary.sections.named().map(|(name, took)| (name.to_owned(), durations(took)));
     let clamped: serde_json::Map<String, Value> =
         summary.clamped.iter().map(|(joint, steps)| (joint.clone(), json!(steps))).collect();
@@ -78,7 +82,7 @@ pub(crate) fn document(summary: &Summary, dry: Option<&DryRunReport>, saved: &[S
         .iter()
         .map(|saved| json!({"episode": saved.episode, "frames": saved.frames, "refused": saved.refused}));
     json!({
-        "success": summary.is_success(),
+        "success": summary.is_success() && problems.is_empty(),
         "end": summary.end.to_string(),
         "torque_may_be_on": summary.torque_may_be_on.as_ref().map(ToString::to_string),
         "duration_s": summary.duration.as_secs_f64(),
@@ -96,6 +100,8 @@ pub(crate) fn document(summary: &Summary, dry: Option<&DryRunReport>, saved: &[S
         "sections": sections.into_iter().collect::<serde_json::Map<_, _>>(),
         "inference": summary.inference.as_ref().map(durations),
         "dry_run": dry,
+        "problems": problems,
+        "remarks": remarks,
         "episodes": saved.collect::<Vec<_>>(),
     })
 }
