@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         let book = args
             .record
             .as_deref()
-            .map(|dir| Book::open(dir, &description, args.pace.fps(), task))
+            .map(|dir| Book::open(dir, &description, (args.pace.fps(), task), console))
             .transpose()?;
         let leader = args.leader.leader(args.robot.units())?;
         let session = Session {
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             title: format!("{} drives {}", source.name, description.kind),
             task,
             leader: leader.is_some(),
-            record: book.map(|book| (book, EpisodesOptions { count: Some(1), episode: None, reset: None })),
+            record: book.map(|book| (book, EpisodesOptions { count: 1, episode: None, reset: None })),
             dry_run: args.dry_run,
             view: args.view,
             json: args.json,

@@ -22,7 +22,7 @@ Examples:
   skillweld dataset inspect data/cube
   skillweld replay data/cube --episode 3 --robot so101 --port /dev/ttyACM0 --id my_arm
 
-Keys: → (or n) ends the episode, saves it, and begins the next; ← (or r) forgets the open one and begins it again; q stops, and
+Keys: → (or n) ends the episode and saves it, and once more begins the next; ← (or r) forgets the open one and begins it again; q stops, and
 saves the open episode as it is. What is saved is safe: an unplugged cable or a killed process loses the open episode at most.";
 
 /// Record demonstrations: one arm follows another that is moved by hand, as a LeRobot dataset.
@@ -66,11 +66,11 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     let description = robot.describe().clone();
     let options = args.pace.options(description.joints.len())?;
     let episodes = EpisodesOptions {
-        count: Some(args.episodes.get()),
+        count: args.episodes.get(),
         episode: seconds("episode-seconds", args.episode_seconds)?,
         reset: seconds("reset-seconds", args.reset_seconds)?,
     };
-    let book = Book::open(&args.dataset, &description, args.pace.fps(), &args.task)?;
+    let book = Book::open(&args.dataset, &description, (args.pace.fps(), &args.task), console)?;
     let session = Session {
         console,
         title: format!("recording {}", args.dataset.display()),

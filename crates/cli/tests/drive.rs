@@ -115,6 +115,9 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     drive("ws://127.0.0.1:9", &[]).failed_with(&["cannot be reached", "skillweld serve"]);
     drive(policy, &["--view"]).failed_with(&["terminal"]);
     drive(policy, &["--camera", "front=pattern"]).failed_with(&["front", "two of this name"]);
+    drive(policy, &["--images", "3"]).failed_with(&["wants 3 images", "--camera NAME=SOURCE"]);
+    // One camera more than the policy was trained with is not shown to it.
+    drive(policy, &["--camera", "top=pattern:64x48", "--seconds", "1"]).succeeded();
     drive(policy, &["--camera", "side"]).failed_with(&["NAME=SOURCE"]);
     drive(policy, &["--port", "/dev/ttyACM0"]).failed_with(&["--robot so101"]);
     drive(policy, &["--max-step", "0"]).failed_with(&["--max-step"]);

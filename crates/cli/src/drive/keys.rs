@@ -24,7 +24,7 @@ enum Key {
     Hold,
     /// i: the leader arm takes over, and gives back.
     Intervene,
-    /// → or n: the episode is done; the next one begins.
+    /// → or n: the episode is done, and with the last one the run; between episodes: the next one begins.
     NextEpisode,
     /// ← or r: forget this episode and record it again.
     RecordAgain,
@@ -35,10 +35,8 @@ enum Key {
 pub(crate) struct Offered {
     /// There is a leader arm to take over.
     pub(crate) leader: bool,
-    /// There is an episode to forget or end.
+    /// There is an episode to end or to forget.
     pub(crate) record: bool,
-    /// There are several.
-    pub(crate) episodes: bool,
 }
 
 impl Offered {
@@ -46,8 +44,7 @@ impl Offered {
         match key {
             Key::Stop | Key::Hold => true,
             Key::Intervene => self.leader,
-            Key::NextEpisode => self.episodes,
-            Key::RecordAgain => self.record,
+            Key::NextEpisode | Key::RecordAgain => self.record,
         }
     }
 
@@ -57,7 +54,7 @@ impl Offered {
             (Key::Stop, "q stops"),
             (Key::Hold, "space holds and goes on"),
             (Key::Intervene, "i gives the arm to the leader and back"),
-            (Key::NextEpisode, "→ ends an episode and begins the next"),
+            (Key::NextEpisode, "→ ends the episode (with the last one the run), or begins the next"),
             (Key::RecordAgain, "← forgets the episode and begins it again"),
         ];
         let offered = all.into_iter().filter(|(key, _)| self.has(*key)).map(|(_, words)| words);
@@ -68,7 +65,7 @@ impl Offered {
 impl Key {
     fn of(code: KeyCode, modifiers: KeyModifiers) -> Option<Self> {
         Some(match code {
-            // Under a view the terminal sends no signal.
+            // Under a view the terminal sends no signal. Ctrl-\ comes as Ctrl-4.
             KeyCode::Char('c' | 'z' | 'd' | '\\' | '4') if modifiers.contains(KeyModifiers::CONTROL) => {
                 Self::Stop
             }
@@ -175,9 +172,10 @@ mod tests {
 
     #[test]
     fn keys_without_effect_are_not_offered() {
-        let alone = Offered { leader: false, record: false, episodes: false };
+        let alone = Offered { leader: false, record: false };
         assert_eq!(alone.in_words(), "q stops, space holds and goes on");
         assert!(Offered { leader: true, ..alone }.in_words().contains("i gives"));
-        assert!(!Offered { record: true, ..alone }.in_words().contains('→'));
+        let recording = Offered { record: true, ..alone }.in_words();
+        assert!(recording.contains('→') && recording.contains('←'), "{recording}");
     }
 }

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use skillweld_recorder::{Extra, ExtraValue, NewFrame, Recorder, RecorderError, Saved, Spec};
 use skillweld_robot::{Description, Observer, Origin, Reason, State, StopSwitch, Summary, Tick};
 
+use crate::console::Console;
+
 /// What a person asks of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -90,7 +92,13 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn open(dir: &Path, robot: &Description, fps: u32, task: &str) -> Result<Self> {
+    /// What an interrupted recording has left there is removed, and said.
+    pub(crate) fn open(
+        dir: &Path,
+        robot: &Description,
+        (fps, task): (u32, &str),
+        console: Console,
+    ) -> Result<Self> {
         let names: Vec<String> = robot.joints.iter().map(|joint| format!("{}.pos", joint.name)).collect();
         let spec = Spec {
             robot: robot.kind.clone(),
@@ -104,8 +112,11 @@ impl Book {
         };
         let is_there = dir.join("meta").join("info.json").exists();
         let there = is_there.then(|| Recorder::resume(dir, spec.clone())).transpose()?;
-        if there.is_none() {
-            check_new(dir)?;
+        match &there {
+            Some(recorder) => recorder.leftovers().iter().for_each(|path| {
+                console.note(&format!("removed {}, of an episode that was never saved", path.display()));
+            }),
+            None => check_new(dir)?,
         }
         Ok(Self { dir: dir.to_owned(), spec, there })
     }
@@ -136,8 +147,8 @@ fn write_and_remove(folder: &Path) -> std::io::Result<()> {
 /// How many episodes, and how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EpisodesOptions {
-    /// So many; without it until someone stops.
-    pub(crate) count: Option<usize>,
+    /// So many.
+    pub(crate) count: usize,
     /// Longest episode; without it as long as the run, or until a key.
     pub(crate) episode: Option<Duration>,
     /// Time between episodes, in which things are put back; without it until a key.
@@ -198,7 +209,7 @@ impl Episodes {
             }
             Phase::Saving(thread) if thread.is_finished() => {
                 let recorder = self.saved(thread)?;
-                if self.options.count.is_some_and(|count| self.progress.saved().len() >= count) {
+                if self.progress.saved().len() >= self.options.count {
                     self.switch.stop();
                     Phase::Done
                 } else {
@@ -271,7 +282,7 @@ impl Episodes {
 
     fn describe(&self, now: Duration) -> String {
         let saved = self.progress.saved().len();
-        let of = self.options.count.map(|count| format!(" of {count}")).unwrap_or_default();
+        let of = format!(" of {}", self.options.count);
         match &self.phase {
             Phase::Begins(_) => String::new(),
             Phase::Recording(recorder, since) => {

@@ -56,8 +56,7 @@ impl Session<'_> {
     ) -> Result<Outcome> {
         let Self { console, title, task, leader, record, dry_run, view, json } = self;
         let (switch, progress) = (&signals.switch, Progress::default());
-        let episodes = record.as_ref().is_some_and(|(_, options)| options.count != Some(1));
-        let offered = Offered { leader, record: record.is_some(), episodes };
+        let offered = Offered { leader, record: record.is_some() };
         let description = robot.describe().clone();
         // In this order: the view, which is dropped first, gives back the terminal as the keys had set it.
         let keys = Keys::listen(switch.clone(), progress.clone(), offered);

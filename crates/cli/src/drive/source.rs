@@ -36,6 +36,10 @@ pub(crate) struct PolicyArguments {
     /// What the policy's joint positions are, where it does not say so itself.
     #[arg(long, value_enum, value_name = "UNIT")]
     policy_units: Option<Units>,
+    /// Images of an observation that the policy was trained with; the first so many of the robot's cameras are taken. A
+    /// server says it itself.
+    #[arg(long, value_name = "N", default_value = "2")]
+    images: NonZeroUsize,
     /// What happens where a new chunk overlaps with the one that is being carried out.
     #[arg(long, value_enum, default_value_t)]
     overlap: OverlapName,
@@ -84,15 +88,9 @@ impl PolicyArguments {
             let remote = RemotePolicy::connect(self.remote(robot)?)?;
             return work(self.source(remote, prompt, robot)?);
         }
-        let images = NonZeroUsize::new(robot.cameras.len());
-        let Some(images) = images else {
-            bail!(
-                "the robot has no camera, and the policy sees by cameras: add one with --camera NAME=SOURCE"
-            )
-        };
         console.note(&format!("opening {}", self.policy));
         let job = LocalJob { arguments: self, prompt, robot, work };
-        self.opening.run(Path::new(&self.policy), images, NonZeroUsize::MIN, job)
+        self.opening.run(Path::new(&self.policy), self.images, NonZeroUsize::MIN, job)
     }
 
     fn remote(&self, robot: &Description) -> Result<RemoteOptions> {
