@@ -70,9 +70,7 @@ fn units(recorded: Option<Vec<String>>, told: Option<Units>, joints: usize) -> R
     match (recorded, told) {
         (Some(names), _) => {
             let unit = |name: &String| {
-                let known = [Unit::Degrees, Unit::Radians, Unit::Centred, Unit::Percent, Unit::Metres];
-                let known = known.into_iter().find(|unit| unit.name() == name);
-                known.with_context(|| {
+                Unit::named(name).with_context(|| {
                     format!("the dataset says that its numbers are `{name}`, which is no unit")
                 })
             };

@@ -44,7 +44,10 @@ pub(crate) fn of_server(metadata: &Value, assumed: &Expectation) -> Result<Expec
         state_dim,
         images: count("images", assumed.images)?,
         horizon: count("action_horizon", assumed.horizon)?,
-        needs_instruction: !matches!(metadata.get("prompt"), Some(Value::Bool(false))),
+        needs_instruction: match metadata.get("prompt") {
+            Some(Value::Bool(wants)) => *wants,
+            _ => assumed.needs_instruction,
+        },
     })
 }
 
@@ -60,14 +63,20 @@ fn action_space(value: Option<&Value>) -> Result<Said, String> {
         Some("joint_positions") => ActionSpace::Positions,
         Some("joint_deltas") => ActionSpace::Deltas,
         Some("end_effector") => ActionSpace::EndEffector,
-        other => return Err(format!("`action_space.kind` is {other:?}, which is not known")),
+        Some(other) => {
+            let known = "joint_positions, joint_deltas and end_effector";
+            return Err(format!("`action_space.kind` is `{other}`; known are {known}"));
+        }
+        None => {
+            return Err(
+                "`action_space` has no `kind`: joint_positions, joint_deltas or end_effector".to_owned()
+            );
+        }
     };
     let names = texts(value.get("names"), "names")?;
     let units = texts(value.get("units"), "units")?;
     let unit = |name: &String| {
-        let known = [Unit::Degrees, Unit::Radians, Unit::Centred, Unit::Percent, Unit::Metres];
-        let known = known.into_iter().find(|unit| unit.name() == name);
-        known.ok_or_else(|| format!("`action_space.units` has `{name}`, which is no unit"))
+        Unit::named(name).ok_or_else(|| format!("`action_space.units` has `{name}`, which is no unit"))
     };
     let units = units.map(|units| units.iter().map(unit).collect()).transpose()?;
     Ok((kind, names, units))
@@ -111,6 +120,8 @@ mod tests {
     #[test]
     fn what_a_server_does_not_say_is_assumed() {
         assert_eq!(of_server(&map(&[]), &assumed()).unwrap(), assumed());
+        let without = Expectation { needs_instruction: false, ..assumed() };
+        assert_eq!(of_server(&map(&[]), &without).unwrap(), without);
         let said = map(&[
             ("action_dim", Value::Int(2)),
             ("images", Value::Int(0)),

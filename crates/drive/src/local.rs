@@ -1,6 +1,3 @@
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use skillweld_robot::{Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation};
 use skillweld_serve::{Array, Image, Observation, Policy};
@@ -10,7 +7,7 @@ use crate::reply;
 
 /// A policy in this process.
 pub struct LocalPolicy<P: Policy> {
-    policy: Arc<P>,
+    policy: P,
     session: P::Session,
     expectation: Expectation,
 }
@@ -24,8 +21,7 @@ impl<P: Policy> LocalPolicy<P> {
         let failed = |problem: String| ChunkError::Failed(problem);
         policy.warm_up().map_err(|error| failed(error.to_string()))?;
         let expectation = expectation::of_policy(&policy.metadata()).map_err(failed)?;
-        let session = policy.session();
-        Ok(Self { policy: Arc::new(policy), session, expectation })
+        Ok(Self { session: policy.session(), policy, expectation })
     }
 }
 
@@ -47,6 +43,7 @@ impl<P: Policy> ChunkSource for LocalPolicy<P> {
             width: frame.width,
             rgb: Bytes::copy_from_slice(&frame.rgb),
         };
+        let prompt = request.prompt.instruction.clone().filter(|_| self.expectation.needs_instruction);
         let left_over = (!request.left_over.is_empty()).then(|| rows(&request.left_over)).transpose();
         let observation = Observation {
             images: seen.frames.iter().take(self.expectation.images).enumerate().map(image).collect(),
@@ -54,7 +51,7 @@ impl<P: Policy> ChunkSource for LocalPolicy<P> {
                 Some(_) => seen.positions.iter().map(|&position| position as f32).collect(),
                 None => Vec::new(),
             },
-            prompt: request.prompt.instruction.clone().unwrap_or_default(),
+            prompt: prompt.unwrap_or_default(),
             task: request.prompt.task.clone(),
             inference_delay: Some(request.inference_delay),
             prev_chunk_left_over: left_over.map_err(|error| failed(&error))?,
@@ -68,7 +65,6 @@ impl<P: Policy> ChunkSource for LocalPolicy<P> {
                 reason: routing.reason.as_str().to_owned(),
                 margin: routing.scores.map(|scores| scores.margin),
             }),
-            timing: reply.timing_ms.into_iter().map(|(stage, ms)| (stage, duration(ms))).collect(),
         })
     }
 }
@@ -77,9 +73,4 @@ impl<P: Policy> ChunkSource for LocalPolicy<P> {
 pub(crate) fn rows(actions: &[Vec<f64>]) -> Result<Array, skillweld_serve::ArrayError> {
     let values: Vec<f32> = actions.iter().flatten().map(|&number| number as f32).collect();
     Array::from_f32(&[actions.len(), actions.first().map_or(0, Vec::len)], &values)
-}
-
-/// Nonsense counts as no time.
-pub(crate) fn duration(ms: f64) -> Duration {
-    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
 }

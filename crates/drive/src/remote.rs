@@ -5,6 +5,7 @@ mod request;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use skillweld_robot::{Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation};
 use skillweld_serve::{DecodeLimits, KEY_SETS, KeySet, Value, decode, encode};
 
@@ -18,7 +19,7 @@ pub struct RemoteOptions {
     pub url: String,
     /// What the server asks for, if it does.
     pub api_key: Option<String>,
-    /// The keys that it expects, by the name of a [`KEY_SETS`] entry: `plain`, `LIBERO`, `DROID`, `ALOHA`.
+    /// The keys that it expects, by the name of a [`KEY_SETS`] entry that speaks this protocol: `plain`, `LIBERO`, `DROID`, `ALOHA`.
     pub keys: String,
     /// What counts where the server does not say it: openpi's own says nothing of its actions.
     pub assumed: Expectation,
@@ -67,8 +68,15 @@ pub enum ConnectError {
     },
 }
 
+/// The families that speak openpi's protocol; the others of [`KEY_SETS`] have envelopes of their own.
+const SPOKEN: [&str; 4] = ["plain", "LIBERO", "DROID", "ALOHA"];
+
+fn spoken() -> impl Iterator<Item = &'static KeySet> {
+    KEY_SETS.iter().filter(|set| SPOKEN.contains(&set.name))
+}
+
 fn key_sets() -> String {
-    KEY_SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", ")
+    spoken().map(|set| set.name).collect::<Vec<_>>().join(", ")
 }
 
 impl RemotePolicy {
@@ -77,7 +85,7 @@ impl RemotePolicy {
     /// # Errors
     /// [`ConnectError`] that names the address and the remedy.
     pub fn connect(options: RemoteOptions) -> Result<Self, ConnectError> {
-        let keys = KEY_SETS.iter().find(|set| set.name.eq_ignore_ascii_case(&options.keys));
+        let keys = spoken().find(|set| set.name.eq_ignore_ascii_case(&options.keys));
         let keys = keys.ok_or_else(|| ConnectError::Keys { name: options.keys.clone() })?;
         let (connection, metadata) = Connection::open(&options)?;
         let server = |problem: String| ConnectError::Server { url: options.url.clone(), problem };
@@ -89,7 +97,7 @@ impl RemotePolicy {
         if expectation.images > keys.images.len() {
             let (wanted, offered) = (expectation.images, keys.images.len());
             return Err(server(format!(
-                "the policy wants {wanted} images, the keys of {} have {offered}; choose other keys",
+                "{wanted} images are to be sent, the keys of {} have {offered}: choose other keys, or give fewer cameras",
                 keys.name
             )));
         }
@@ -98,34 +106,25 @@ impl RemotePolicy {
     }
 
     /// Sends a message and waits for the answer. A connection that the server has closed is opened again, once.
-    fn ask(&mut self, message: &[u8]) -> Result<Vec<u8>, ChunkError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.reconnect()?,
-        };
-        let sent = match connection.send(message) {
-            Err(_) => {
-                connection = self.reconnect()?;
-                connection.send(message)
-            }
-            sent => sent,
-        };
-        let answer = sent.and_then(|()| match connection.receive() {
+    fn ask(&mut self, message: &Bytes) -> Result<Bytes, ChunkError> {
+        let failed = |url: &str, broken: Broken| ChunkError::Failed(format!("{url}: {broken}"));
+        if let Some(mut connection) = self.connection.take() {
             // Mostly it had been closed before: a message into a closed connection is noticed only when reading.
-            Err(Broken::Closed) => {
-                connection = self.reconnect().map_err(|error| Broken::Failed(error.to_string()))?;
-                connection.send(message)?;
-                connection.receive()
+            let sent = connection.send(message.clone()).map_err(|_| Broken::Closed);
+            match sent.and_then(|()| connection.receive()) {
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return Ok(answer);
+                }
+                Err(Broken::Closed) => {}
+                Err(broken) => return Err(failed(&self.options.url, broken)),
             }
-            answer => answer,
-        });
-        match answer {
-            Ok(answer) => {
-                self.connection = Some(connection);
-                Ok(answer)
-            }
-            Err(broken) => Err(ChunkError::Failed(format!("{}: {broken}", self.options.url))),
         }
+        let mut connection = self.reconnect()?;
+        let answer = connection.send(message.clone()).and_then(|()| connection.receive());
+        let answer = answer.map_err(|broken| failed(&self.options.url, broken))?;
+        self.connection = Some(connection);
+        Ok(answer)
     }
 
     /// A new connection is a new episode to the server.
@@ -155,10 +154,14 @@ impl ChunkSource for RemotePolicy {
         let mut message = request::observation(request, self.keys, &self.expectation)?;
         if self.takes_control {
             message.extend(request::control(request, self.begins)?);
+        } else if let Some(task) = &request.prompt.task {
+            let url = &self.options.url;
+            let problem = format!("{url} takes no task by its name `{task}`: leave that to the instruction");
+            return Err(ChunkError::Failed(problem));
         }
-        let answer = self.ask(&encode(&Value::Map(message)))?;
+        let answer = self.ask(&encode(&Value::Map(message)).into())?;
         self.begins = false;
-        let answer = decode(&answer.into(), &DecodeLimits::default()).map_err(|error| {
+        let answer = decode(&answer, &DecodeLimits::default()).map_err(|error| {
             ChunkError::Failed(format!("{}: the answer is no msgpack ({error})", self.options.url))
         })?;
         reply::read(&answer)

@@ -1,11 +1,7 @@
 //! What a policy answers.
 
-use std::time::Duration;
-
 use skillweld_robot::{Chunk, ChunkError, Routing};
 use skillweld_serve::{Array, Value};
-
-use crate::local::duration;
 
 /// One action a row.
 pub(crate) fn actions(array: &Array) -> Result<Vec<Vec<f64>>, ChunkError> {
@@ -29,7 +25,7 @@ pub(crate) fn read(message: &Value) -> Result<Chunk, ChunkError> {
         }
         None => return Err(ChunkError::Failed("the server's answer has no `actions`".to_owned())),
     };
-    Ok(Chunk { actions, routing: message.get("routing").and_then(routing), timing: timing(message) })
+    Ok(Chunk { actions, routing: message.get("routing").and_then(routing) })
 }
 
 /// Which task ran, from servers that say so.
@@ -40,19 +36,6 @@ fn routing(value: &Value) -> Option<Routing> {
         _ => None,
     };
     Some(Routing { task: text("task")?, reason: text("reason").unwrap_or_default(), margin })
-}
-
-/// Stages of `policy_timing` and `server_timing`, whose names end in `_ms`.
-fn timing(message: &Value) -> Vec<(String, Duration)> {
-    let maps = ["policy_timing", "server_timing"].into_iter().filter_map(|key| match message.get(key) {
-        Some(Value::Map(entries)) => Some(entries),
-        _ => None,
-    });
-    let stage = |(name, value): &(String, Value)| match value {
-        Value::Float(ms) if name.ends_with("_ms") => Some((name.clone(), duration(*ms))),
-        _ => None,
-    };
-    maps.flatten().filter_map(stage).collect()
 }
 
 #[cfg(test)]
@@ -71,10 +54,6 @@ mod tests {
         let answer = map(vec![
             ("actions", array.into()),
             (
-                "server_timing",
-                map(vec![("infer_ms", 250.0.into()), ("note", "x".into()), ("bad_ms", f64::NAN.into())]),
-            ),
-            (
                 "routing",
                 map(vec![("task", "pick".into()), ("reason", "routed".into()), ("margin", 0.5.into())]),
             ),
@@ -83,9 +62,6 @@ mod tests {
         assert_eq!(chunk.actions, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
         let routing = Routing { task: "pick".into(), reason: "routed".into(), margin: Some(0.5) };
         assert_eq!(chunk.routing, Some(routing));
-        let timing =
-            [("infer_ms".to_owned(), Duration::from_millis(250)), ("bad_ms".to_owned(), Duration::ZERO)];
-        assert_eq!(chunk.timing, timing);
     }
 
     #[test]

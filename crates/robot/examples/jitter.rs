@@ -55,7 +55,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_velocity: 180.0,
     });
     let mut arm = Bus(Description { kind: "bus".to_owned(), joints: joints.collect(), cameras: Vec::new() });
-    let mut source = Replay::new(vec![vec![0.0; 6]; usize::try_from(seconds * 30)?], None, None);
+    let mut source = Replay::new(
+        vec![vec![0.0; 6]; usize::try_from(seconds.checked_mul(30).ok_or("too many seconds")?)?],
+        None,
+        None,
+    );
 
     let rest = Arc::new(AtomicBool::new(false));
     let busy = {

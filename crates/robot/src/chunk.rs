@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use crate::{Observation, Unit};
 
 /// Whatever turns an observation into a chunk of actions: a policy in this process, or a server. Runs on a thread of its own.
@@ -79,8 +77,6 @@ pub struct Chunk {
     pub actions: Vec<Vec<f64>>,
     /// Which task gave them; none from a policy without tasks.
     pub routing: Option<Routing>,
-    /// What the source itself measured, by stage.
-    pub timing: Vec<(String, Duration)>,
 }
 
 /// Which task of a merged policy ran, and why.
@@ -134,7 +130,7 @@ impl Chunk {
     ///
     /// # Errors
     /// [`ChunkError::Empty`], [`ChunkError::Length`] or [`ChunkError::NotFinite`].
-    pub fn check(&self, expectation: &Expectation) -> Result<(), ChunkError> {
+    pub(crate) fn check(&self, expectation: &Expectation) -> Result<(), ChunkError> {
         if self.actions.is_empty() {
             return Err(ChunkError::Empty);
         }
@@ -175,9 +171,7 @@ mod tests {
 
     #[test]
     fn bad_chunks_are_refused_by_name() {
-        let check = |actions: Vec<Vec<f64>>| {
-            Chunk { actions, routing: None, timing: Vec::new() }.check(&two_joints())
-        };
+        let check = |actions: Vec<Vec<f64>>| Chunk { actions, routing: None }.check(&two_joints());
         assert_eq!(check(vec![vec![1.0, 2.0]; 3]), Ok(()));
         assert_eq!(check(Vec::new()), Err(ChunkError::Empty));
         let short = ChunkError::Length { row: 1, found: 1, expected: 2 };
@@ -193,7 +187,7 @@ mod tests {
 
     #[test]
     fn numbers_without_names_have_an_index() {
-        let chunk = Chunk { actions: vec![vec![f64::NAN, 0.0]], routing: None, timing: Vec::new() };
+        let chunk = Chunk { actions: vec![vec![f64::NAN, 0.0]], routing: None };
         let error = chunk.check(&Expectation { names: None, ..two_joints() }).unwrap_err();
         assert!(error.to_string().contains("number 0"), "{error}");
     }

@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::durations::nanoseconds;
+
 /// Where the control loop takes its time from: the machine's clock, or one that a test moves.
 pub trait Clock: Send + Sync {
     /// The time now.
@@ -18,7 +20,7 @@ pub trait Clock: Send + Sync {
 /// on the same machine could use (`spin_sleep` would spin for the last part of every period). Elsewhere it sleeps
 /// relatively, again until the deadline has passed.
 #[derive(Debug, Clone, Copy)]
-pub struct MonotonicClock {
+pub(crate) struct MonotonicClock {
     /// One moment on both clocks: an `Instant` cannot be asked for the kernel's number.
     #[cfg(target_os = "linux")]
     anchor: (Instant, Duration),
@@ -26,7 +28,7 @@ pub struct MonotonicClock {
 
 impl MonotonicClock {
     /// The machine's clock.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         #[cfg(target_os = "linux")]
         {
             Self { anchor: linux::anchor() }
@@ -101,7 +103,7 @@ mod linux {
 
 /// A clock that stands still until someone sleeps or [advances](Self::advance) it. Clones show the same time.
 ///
-/// With it a minute of control is tested in milliseconds, and a simulator may run as fast as it can.
+/// With it a minute of control is tested in milliseconds.
 #[derive(Debug, Clone)]
 pub struct VirtualClock {
     start: Instant,
@@ -140,10 +142,6 @@ impl Clock for VirtualClock {
         let passed = nanoseconds(deadline.saturating_duration_since(self.start));
         self.passed_ns.fetch_max(passed, Ordering::SeqCst);
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ mod guard;
 use control::Control;
 use guard::TorqueGuard;
 
+use crate::clock::MonotonicClock;
 use crate::limits::Limiter;
 use crate::source::ActionSource;
 use crate::{
-    Clock, Description, Disagreement, Event, LimitOptions, MonotonicClock, Observation, Observer, Origin,
-    Robot, RobotError, State, StopSwitch, Summary, Tick, WatchdogOptions,
+    Clock, Description, Disagreement, Event, LimitOptions, Observation, Observer, Origin, Robot, RobotError,
+    State, StopSwitch, Summary, Tick, WatchdogOptions,
 };
 
 /// How a robot is driven.
@@ -124,7 +125,7 @@ pub fn drive(
     drive_by_clock(robot, source, options, observer, switch, &MonotonicClock::new())
 }
 
-/// [`drive`] by another clock: for tests, and for simulators that do not run in real time.
+/// [`drive`] by another clock, which a test moves.
 ///
 /// # Errors
 /// [`DriveError`], as [`drive`].

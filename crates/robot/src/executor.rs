@@ -21,8 +21,6 @@ pub use queue::Overlap;
 /// How chunks are asked for and put together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutorOptions {
-    /// When the next chunk is asked for.
-    pub refill: Refill,
     /// What happens where chunks overlap.
     pub overlap: Overlap,
     /// Carries out actions slower, never faster, than one a step, where the policy would otherwise not keep up: an arm
@@ -32,31 +30,15 @@ pub struct ExecutorOptions {
 
 impl Default for ExecutorOptions {
     fn default() -> Self {
-        Self { refill: Refill::default(), overlap: Overlap::default(), slow_down: true }
+        Self { overlap: Overlap::default(), slow_down: true }
     }
 }
 
-/// When the next chunk is asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Refill {
-    /// When no more actions are queued than pass during an inference, as the last 32 of them took, and two thirds of a chunk
-    /// at the latest: then one inference that takes much longer than all before it does not find the queue empty.
-    Measured {
-        /// Which share (0 … 1) of the measured inferences is to be in time.
-        percentile: f64,
-        /// Steps to spare.
-        margin_steps: u32,
-    },
-    /// When no more than so many actions are queued.
-    Fixed(u32),
-}
-
-impl Default for Refill {
-    /// The slowest of the last 32 inferences, and two steps.
-    fn default() -> Self {
-        Self::Measured { percentile: 1.0, margin_steps: 2 }
-    }
-}
+/// Steps to spare beyond the slowest of the last inferences.
+const MARGIN_STEPS: f64 = 2.0;
+/// The next chunk is asked for when so much of one is left at the latest: then one inference that takes much longer than all
+/// before it does not find the queue empty.
+const LATEST_REFILL: f64 = 2.0 / 3.0;
 
 /// After a failure, the policy is asked again no sooner than this: a server that refuses at once is not stormed.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -197,31 +179,19 @@ impl ChunkExecutor {
         seen
     }
 
-    /// Periods that pass during an inference.
+    /// Periods that pass during an inference, as the slowest of the last ones took.
     fn passing(&self, period: Duration) -> f64 {
-        let percentile = match self.options.refill {
-            Refill::Measured { percentile, .. } => percentile,
-            Refill::Fixed(_) => 1.0,
-        };
-        (self.latency.percentile(percentile).as_secs_f64() / period.as_secs_f64()).ceil()
+        (self.latency.slowest().as_secs_f64() / period.as_secs_f64()).ceil()
     }
 
     /// Periods until an answer can be here.
     fn need(&self, period: Duration) -> f64 {
-        match self.options.refill {
-            Refill::Fixed(actions) => f64::from(actions.max(1)),
-            Refill::Measured { margin_steps, .. } => self.passing(period) + f64::from(margin_steps),
-        }
+        self.passing(period) + MARGIN_STEPS
     }
 
     /// How many actions may be queued when the next chunk is asked for.
     fn threshold(&self, period: Duration) -> f64 {
-        match self.options.refill {
-            Refill::Fixed(actions) => f64::from(actions),
-            Refill::Measured { .. } => {
-                self.need(period).max((self.expectation.horizon as f64 * 2.0 / 3.0).ceil())
-            }
-        }
+        self.need(period).max((self.expectation.horizon as f64 * LATEST_REFILL).ceil())
     }
 
     /// Actions a period that inferences of the measured latency can keep up with: one after the other, each brings a chunk less

@@ -28,6 +28,14 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// The unit of that [`name`](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Degrees, Self::Radians, Self::Centred, Self::Percent, Self::Metres];
+        all.into_iter().find(|unit| unit.name() == name)
+    }
+}
+
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

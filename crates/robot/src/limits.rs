@@ -113,7 +113,9 @@ impl Limiter {
                 ));
             }
             if !(max_velocity.is_finite() && *max_velocity > 0.0) {
-                return Err(format!("joint {name} has the largest velocity {max_velocity} {unit} a second"));
+                return Err(format!(
+                    "joint {name} has the largest velocity {max_velocity} {unit} a second: give a positive number"
+                ));
             }
         }
         let velocities = robot.joints.iter().map(|joint| joint.max_velocity);

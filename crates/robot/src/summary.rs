@@ -58,6 +58,15 @@ impl Sections {
         [("observe", &self.observe), ("decide", &self.decide), ("act", &self.act), ("report", &self.report)]
     }
 
+    /// Counts a step's times, in the order in which they ran; gives the section that took longest, with how long.
+    pub(crate) fn record(&mut self, took: [Duration; 4]) -> (&'static str, Duration) {
+        let sections = [&mut self.observe, &mut self.decide, &mut self.act, &mut self.report];
+        sections.into_iter().zip(took).for_each(|(section, took)| section.record(took));
+        let names = self.named().map(|(name, _)| name);
+        // Of equals the first.
+        names.into_iter().zip(took).rev().max_by_key(|(_, took)| *took).unwrap_or_default()
+    }
+
     /// The section that took longest in any step, with how long.
     pub fn worst(&self) -> (&'static str, Duration) {
         let longest = self.named().map(|(name, took)| (name, took.max()));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tungstenite::client::IntoClientRequest;
@@ -107,19 +107,19 @@ impl Connection {
         };
         let mut connection = Self { socket, timeout: options.timeout };
         let metadata = connection.receive().map_err(|broken| server(broken.to_string()))?;
-        Ok((connection, metadata.into()))
+        Ok((connection, metadata))
     }
 
-    pub(super) fn send(&mut self, message: &[u8]) -> Result<(), Broken> {
-        let message = Message::Binary(Bytes::copy_from_slice(message));
-        self.socket.send(message).map_err(|error| self.broken(error))
+    pub(super) fn send(&mut self, message: Bytes) -> Result<(), Broken> {
+        self.socket.send(Message::Binary(message)).map_err(|error| self.broken(error))
     }
 
     /// The next message. Pings are answered on the way.
-    pub(super) fn receive(&mut self) -> Result<Vec<u8>, Broken> {
+    pub(super) fn receive(&mut self) -> Result<Bytes, Broken> {
+        let asked = Instant::now();
         loop {
             match self.socket.read() {
-                Ok(Message::Binary(bytes)) => return Ok(bytes.to_vec()),
+                Ok(Message::Binary(bytes)) => return Ok(bytes),
                 // openpi's way to say what went wrong; it closes the connection then.
                 Ok(Message::Text(text)) => {
                     return Err(Broken::Failed(format!("the server refuses: {}", last_line(text.as_str()))));
@@ -134,10 +134,16 @@ impl Connection {
                     )));
                 }
                 Ok(Message::Close(_)) => return Err(Broken::Closed),
+                // A server that only pings is alive, and does not answer.
+                Ok(_) if asked.elapsed() >= self.timeout => return Err(self.late()),
                 Ok(_) => {}
                 Err(error) => return Err(self.broken(error)),
             }
         }
+    }
+
+    fn late(&self) -> Broken {
+        Broken::Failed(format!("no answer within {} s", self.timeout.as_secs_f64()))
     }
 
     fn broken(&self, error: Error) -> Broken {
@@ -147,7 +153,7 @@ impl Connection {
                 Broken::Closed
             }
             Error::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Broken::Failed(format!("no answer within {} s", self.timeout.as_secs_f64()))
+                self.late()
             }
             Error::Io(error)
                 if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>

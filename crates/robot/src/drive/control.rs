@@ -351,20 +351,7 @@ impl<'a> Control<'a> {
 
     /// Counts a step's times, and goes to the next.
     fn count(&mut self, took: [Duration; 4], done: Instant) {
-        let sections = &mut self.summary.sections;
-        let named = [
-            ("observe", &mut sections.observe),
-            ("decide", &mut sections.decide),
-            ("act", &mut sections.act),
-            ("report", &mut sections.report),
-        ];
-        let mut longest = ("observe", Duration::ZERO);
-        for ((name, section), took) in named.into_iter().zip(took) {
-            section.record(took);
-            if took > longest.1 {
-                longest = (name, took);
-            }
-        }
+        let longest = self.summary.sections.record(took);
         self.summary.overruns += u64::from(done > self.pace.within(1.0));
         let skipped = self.pace.advance(done);
         self.summary.skipped += skipped;

@@ -18,6 +18,10 @@ impl<'a> TorqueGuard<'a> {
     /// Turns torque off, once more if that fails: a bus that has just been disturbed may answer the second time.
     pub(super) fn off(mut self) -> Result<(), RobotError> {
         self.off = true;
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<(), RobotError> {
         self.robot.stop().or_else(|_| self.robot.stop())
     }
 }
@@ -26,7 +30,7 @@ impl Drop for TorqueGuard<'_> {
     fn drop(&mut self) {
         if !self.off {
             // Nobody is left to be told.
-            let _ = self.robot.stop().or_else(|_| self.robot.stop());
+            let _ = self.stop();
         }
     }
 }

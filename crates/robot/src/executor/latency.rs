@@ -23,12 +23,9 @@ impl Latency {
         self.all.record(took);
     }
 
-    /// What `share` (0 … 1) of the recent inferences did not exceed; zero before the first.
-    pub(super) fn percentile(&self, share: f64) -> Duration {
-        let mut sorted: Vec<_> = self.recent.iter().copied().collect();
-        sorted.sort_unstable();
-        let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
+    /// The slowest of the recent inferences; zero before the first.
+    pub(super) fn slowest(&self) -> Duration {
+        self.recent.iter().max().copied().unwrap_or_default()
     }
 
     pub(super) fn all(&self) -> &Durations {

@@ -48,7 +48,7 @@ struct Bench {
 fn onwards(request: &ChunkRequest, actions: usize) -> Chunk {
     let here = request.observation.positions[0];
     let actions = (1..=actions).map(|step| vec![here + step as f64]).collect();
-    Chunk { actions, routing: None, timing: Vec::new() }
+    Chunk { actions, routing: None }
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -184,16 +184,6 @@ fn without_slowing_down_a_slow_policy_stops_and_goes_and_skips_nothing() {
 }
 
 #[test]
-fn a_fixed_refill_asks_when_so_many_are_left() {
-    let options = ExecutorOptions { refill: Refill::Fixed(10), ..ExecutorOptions::default() };
-    let mut bench = Bench::onwards(50, options, |_| ms(100));
-    bench.moves(200);
-    let requests = bench.requests.lock().unwrap();
-    assert!(requests.len() > 4);
-    assert!(requests[1..].iter().all(|request| request.left_over.len() == 10));
-}
-
-#[test]
 fn requests_say_what_will_have_passed_and_what_is_left() {
     let mut bench = Bench::onwards(50, ExecutorOptions::default(), |_| ms(500));
     bench.moves(200);
@@ -307,7 +297,7 @@ impl ChunkSource for Counts {
     }
 
     fn infer(&mut self, _request: &ChunkRequest) -> Result<Chunk, ChunkError> {
-        Ok(Chunk { actions: vec![vec![self.episodes]], routing: None, timing: Vec::new() })
+        Ok(Chunk { actions: vec![vec![self.episodes]], routing: None })
     }
 }
 

@@ -77,6 +77,27 @@ fn run_with(
 
 #[test]
 fn frames_follow_the_arms_own() {
+    let mut arm = Arm::new();
+    let clock = arm.clock.clone();
+    arm.description.cameras.push(CameraStream { name: "own".to_owned(), height: 2, width: 5 });
+    let (own, at) = (clock.clone(), clock.clone());
+    arm.script = Box::new(move |exchange| {
+        if let Exchange::Observe(seen) = exchange {
+            seen.frames.push(frame(&own, Duration::ZERO, 5));
+        }
+        Ok(())
+    });
+    let wrist = camera("wrist", &clock, Box::new(move |_| Ok(frame(&at, Duration::ZERO, 3))));
+    let mut robot = WithCameras::new(arm, vec![Box::new(wrist)]).unwrap();
+    robot.connect().unwrap();
+    let names: Vec<_> = robot.describe().cameras.iter().map(|stream| stream.name.clone()).collect();
+    assert_eq!(names, ["own", "wrist"]);
+    let widths: Vec<_> = robot.observe().unwrap().frames.iter().map(|frame| frame.width).collect();
+    assert_eq!(widths, [5, 3]);
+}
+
+#[test]
+fn a_camera_that_keeps_up_changes_nothing() {
     let (end, lines, _) = run_with(|clock, _| Ok(frame(clock, Duration::from_millis(20), 3)));
     assert_eq!(end, Reason::Over);
     assert_eq!(lines, ["torque is off: the run is over"]);

@@ -71,7 +71,7 @@ impl ChunkSource for Slow {
         thread::sleep(self.latency);
         let here = request.observation.positions[0];
         let actions = (1..=self.horizon).map(|step| vec![here + step as f64]).collect();
-        Ok(Chunk { actions, routing: None, timing: Vec::new() })
+        Ok(Chunk { actions, routing: None })
     }
 }
 
