@@ -3,22 +3,20 @@
 use std::io::Cursor;
 
 use image::{ImageError, ImageReader, Limits};
-
-/// Longest side of an image that is taken, in pixels: an 8K camera's is 7680.
-pub const MAX_SIDE: usize = 8192;
+use skillweld_robot::MAX_SIDE;
 
 /// Most bytes of one encoded image that are taken.
-pub const MAX_IMAGE_BYTES: usize = 16 << 20;
+pub(crate) const MAX_IMAGE_BYTES: usize = 16 << 20;
 
 /// Pixels of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rgb {
+pub(crate) struct Rgb {
     /// height × width × 3 bytes.
-    pub pixels: Vec<u8>,
+    pub(crate) pixels: Vec<u8>,
     /// Rows.
-    pub height: usize,
+    pub(crate) height: usize,
     /// Columns.
-    pub width: usize,
+    pub(crate) width: usize,
 }
 
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
@@ -52,9 +50,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Rgb, String> {
 /// Height and width of a PNG or JPEG file, from its head.
 pub(crate) fn size(bytes: &[u8]) -> Result<(usize, usize), String> {
     let (width, height) = reader(bytes)?.into_dimensions().map_err(describe)?;
-    if width.max(height) as usize > MAX_SIDE {
-        return Err(format!("larger than {MAX_SIDE} × {MAX_SIDE} pixels"));
-    }
     Ok((height as usize, width as usize))
 }
 
@@ -86,6 +81,13 @@ mod tests {
         assert!(decode(&bytes).is_err());
         assert!(size(&bytes).is_err());
         assert!(decode(b"hello").unwrap_err().contains("neither PNG nor JPEG"));
+        // What really has the size, and one pixel more.
+        assert_eq!(size(&png(1, 8192)), Ok((1, 8192)));
+        assert_eq!(decode(&png(8192, 1)).unwrap().height, 8192);
+        for too_large in [png(1, 8193), png(8193, 1)] {
+            assert!(decode(&too_large).unwrap_err().contains("larger than 8192"));
+            assert!(size(&too_large).unwrap_err().contains("larger than 8192"));
+        }
     }
 
     proptest! {

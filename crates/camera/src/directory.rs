@@ -1,14 +1,15 @@
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 
 use crate::decode;
-use crate::live::{Feed, Live, OPEN_WITHIN};
+use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
 
 /// The images of a folder, by name, again and again: recorded pictures in a camera's place.
-pub struct ImageDirectory {
+pub(crate) struct ImageDirectory {
     stream: CameraStream,
     files: Vec<PathBuf>,
     fps: f64,
@@ -20,7 +21,7 @@ impl ImageDirectory {
     ///
     /// # Errors
     /// [`RobotError::Camera`] when the folder cannot be listed, has no image, or the first cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         folder: &Path,
         size: Option<(usize, usize)>,
@@ -65,13 +66,11 @@ impl Camera for ImageDirectory {
     }
 
     fn latest(&mut self) -> Result<Frame, RobotError> {
-        // A slow show is no broken camera: frames may be as old as the rate makes them.
+        // A slow show is no broken camera: frames may be as old as the rate makes them. So a picture that is gone shows the one
+        // before it for as long; nothing that moves hangs on pictures of the past.
         match &self.live {
             Some(live) => live.latest(Duration::MAX),
-            None => Err(RobotError::Camera {
-                camera: self.stream.name.clone(),
-                problem: "it is not open; open it first".into(),
-            }),
+            None => Err(not_open(&self.stream)),
         }
     }
 
@@ -81,11 +80,12 @@ impl Camera for ImageDirectory {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if bytes > decode::MAX_IMAGE_BYTES as u64 {
-        return Err(format!("{bytes} bytes are too many for an image"));
-    }
-    fs::read(path).map_err(|error| error.to_string())
+    // One byte more than is taken: decoding refuses that.
+    let limit = decode::MAX_IMAGE_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Shows each file in its time; one that cannot be read is passed over.

@@ -3,7 +3,8 @@
 //! `front=http://pi:8080/stream:640x480`.
 //!
 //! Whatever waits or decodes does so on threads of the camera's own; [`Camera::latest`](skillweld_robot::Camera::latest) hands
-//! out the newest frame, in the stream's size, and refuses one that is older than [`STALE_AFTER`] or the spec's own limit.
+//! out the newest frame, in the stream's size, and refuses one that is older than [`STALE_AFTER`] or the spec's own limit;
+//! of a folder's pictures, which show no present, it takes any age.
 //!
 //! V4L2 comes through the crate `linuxvideo`: its declarations of the kernel's structs are written out, while those of the
 //! better known `v4l` are generated at build time and want libclang for it; a layer of our own would be `unsafe` code that
@@ -22,12 +23,5 @@ mod v4l2;
 #[cfg(any(test, all(target_os = "linux", feature = "v4l2")))]
 mod yuyv;
 
-pub use decode::{MAX_IMAGE_BYTES, MAX_SIDE, Rgb};
-pub use directory::ImageDirectory;
-pub use live::{STALE_AFTER, age};
-pub use mjpeg::MjpegHttp;
-pub use pattern::Pattern;
-pub use resize::resize;
+pub use live::STALE_AFTER;
 pub use spec::{CameraSpec, Source};
-#[cfg(all(target_os = "linux", feature = "v4l2"))]
-pub use v4l2::V4l2;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use skillweld_robot::{CameraStream, Frame, RobotError};
 
-use crate::{Rgb, resize};
+use crate::decode::Rgb;
+use crate::resize::resize;
 
 /// How old the latest frame of a running camera may be: at 30 frames a second fifteen are missing by then.
 pub const STALE_AFTER: Duration = Duration::from_millis(500);
@@ -15,9 +16,9 @@ pub const STALE_AFTER: Duration = Duration::from_millis(500);
 /// How long a camera may take until its first frame.
 pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long ago the light fell in.
-pub fn age(frame: &Frame) -> Duration {
-    frame.captured.elapsed()
+/// What a camera says that is asked for a frame before it is opened.
+pub(crate) fn not_open(stream: &CameraStream) -> RobotError {
+    RobotError::Camera { camera: stream.name.clone(), problem: "it is not open; open it first".into() }
 }
 
 /// Turns what was read into pixels of any size.
@@ -96,7 +97,7 @@ impl Live {
         let Some(frame) = &state.frame else {
             return Err(self.feed.error("it has given no frame yet; open it first".into()));
         };
-        let age = age(frame);
+        let age = frame.captured.elapsed();
         if age > stale_after {
             let why = state.problem.as_deref().unwrap_or("nothing new came");
             let (age_ms, limit_ms) = (age.as_millis(), stale_after.as_millis());
@@ -219,7 +220,7 @@ mod tests {
         let frame = live.latest(Duration::from_secs(60)).unwrap();
         assert_eq!(frame.rgb[..], [5, 5, 5]);
         thread::sleep(Duration::from_millis(30));
-        assert!(age(&frame) >= Duration::from_millis(30));
+        assert!(frame.captured.elapsed() >= Duration::from_millis(30));
         let error = live.latest(Duration::from_millis(20)).unwrap_err().to_string();
         assert!(error.starts_with("camera front: its latest frame is "), "{error}");
         assert!(error.contains("20 ms are allowed (the cable is out)"), "{error}");

@@ -1,11 +1,11 @@
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 use std::time::{Duration, Instant};
 
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 use ureq::Agent;
 
 use crate::decode;
-use crate::live::{Feed, Live, OPEN_WITHIN};
+use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
 use crate::multipart::{Parts, boundary};
 
 /// How long the server may take to answer, and then from one piece of the stream to the next.
@@ -16,7 +16,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// A network camera: MJPEG (`multipart/x-mixed-replace`) over plain HTTP, as ESP32 cameras, `mjpg-streamer` and telephones
 /// send it. A lost connection is made again, after longer and longer pauses.
-pub struct MjpegHttp {
+pub(crate) struct MjpegHttp {
     stream: CameraStream,
     url: String,
     stale_after: Duration,
@@ -25,7 +25,7 @@ pub struct MjpegHttp {
 
 impl MjpegHttp {
     /// `url` begins with `http://`. Frames are brought to the stream's size.
-    pub fn new(stream: CameraStream, url: &str, stale_after: Duration) -> Self {
+    pub(crate) fn new(stream: CameraStream, url: &str, stale_after: Duration) -> Self {
         Self { stream, url: url.into(), stale_after, live: None }
     }
 }
@@ -48,10 +48,7 @@ impl Camera for MjpegHttp {
     fn latest(&mut self) -> Result<Frame, RobotError> {
         match &self.live {
             Some(live) => live.latest(self.stale_after),
-            None => Err(RobotError::Camera {
-                camera: self.stream.name.clone(),
-                problem: "it is not open; open it first".into(),
-            }),
+            None => Err(not_open(&self.stream)),
         }
     }
 
@@ -92,7 +89,8 @@ fn connection(feed: &Feed, agent: &Agent, url: &str, frames: &mut usize) -> Stri
         Ok(boundary) => boundary,
         Err(problem) => return problem,
     };
-    let reader = BufReader::with_capacity(1 << 16, response.into_body().into_reader());
+    let reader = UntilStopped { reader: response.into_body().into_reader(), feed };
+    let reader = BufReader::with_capacity(1 << 16, reader);
     let mut parts = Parts::new(reader, boundary, decode::MAX_IMAGE_BYTES);
     while !feed.stopped() {
         match parts.next() {
@@ -104,4 +102,19 @@ fn connection(feed: &Feed, agent: &Agent, url: &str, frames: &mut usize) -> Stri
         *frames += 1;
     }
     "closed".into()
+}
+
+/// Ends a part that comes in drops as well: each drop is in time, and there may be millions.
+struct UntilStopped<'a, R> {
+    reader: R,
+    feed: &'a Feed,
+}
+
+impl<R: Read> Read for UntilStopped<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.feed.stopped() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "closed"));
+        }
+        self.reader.read(buffer)
+    }
 }

@@ -2,10 +2,12 @@ use std::time::{Duration, Instant};
 
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 
+use crate::live::not_open;
+
 /// A moving picture that follows from the frame's number: coloured ramps that drift, and a bright square that crosses them.
 /// For tests and for trying things without a camera.
 #[derive(Debug)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     stream: CameraStream,
     fps: f64,
     opened: Option<Instant>,
@@ -18,12 +20,12 @@ const SQUARE: usize = 6;
 
 impl Pattern {
     /// `fps` frames a second, above 0.
-    pub fn new(stream: CameraStream, fps: f64) -> Self {
+    pub(crate) fn new(stream: CameraStream, fps: f64) -> Self {
         Self { stream, fps, opened: None, made: None }
     }
 
     /// Frame `number`: height × width × 3 bytes.
-    pub fn image(stream: &CameraStream, number: u64) -> Vec<u8> {
+    pub(crate) fn image(stream: &CameraStream, number: u64) -> Vec<u8> {
         let (height, width) = (stream.height, stream.width);
         let side = (height.min(width) / SQUARE).max(1);
         let shift = number as usize;
@@ -62,8 +64,7 @@ impl Camera for Pattern {
 
     fn latest(&mut self) -> Result<Frame, RobotError> {
         let Some(opened) = self.opened else {
-            let problem = "it is not open; open it first".into();
-            return Err(RobotError::Camera { camera: self.stream.name.clone(), problem });
+            return Err(not_open(&self.stream));
         };
         let number = (opened.elapsed().as_secs_f64() * self.fps) as u64;
         if let Some((made, frame)) = &self.made

@@ -1,4 +1,4 @@
-use crate::Rgb;
+use crate::decode::Rgb;
 
 /// Brings an image to another size: each new pixel is the mean of the old ones that it covers, weighted by the area that it
 /// covers of each, rounded to the nearest. What has the size already comes back as it is.
@@ -6,7 +6,7 @@ use crate::Rgb;
 /// Smaller by this is as good as any filter; larger shows blocks. The aspect ratio is the caller's affair. A size without
 /// pixels gives none.
 #[must_use]
-pub fn resize(image: Rgb, height: usize, width: usize) -> Rgb {
+pub(crate) fn resize(image: Rgb, height: usize, width: usize) -> Rgb {
     if (image.height, image.width) == (height, width) {
         return image;
     }

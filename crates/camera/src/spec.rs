@@ -1,13 +1,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use skillweld_robot::{Camera, CameraStream, RobotError};
+use skillweld_robot::{Camera, CameraStream, MAX_SIDE, RobotError};
 
-use crate::{ImageDirectory, MAX_SIDE, MjpegHttp, Pattern, STALE_AFTER};
+use crate::STALE_AFTER;
+use crate::directory::ImageDirectory;
+use crate::mjpeg::MjpegHttp;
+use crate::pattern::Pattern;
 
 /// What is said where a text is none of a camera.
 const GRAMMAR: &str = "\
-write NAME=SOURCE, where SOURCE is pattern, dir:FOLDER, http://HOST/PATH or v4l2:DEVICE, then :WIDTHxHEIGHT and @FPS as needed: \
+write NAME=SOURCE, where SOURCE is pattern, dir:FOLDER, http://HOST/PATH or v4l2:DEVICE, then :WIDTHxHEIGHT and @FPS (not after http://) as needed: \
 front=pattern:640x480@30, wrist=dir:pictures@10, front=http://pi:8080/stream, front=v4l2:/dev/video0:640x480@30";
 
 /// Rows and columns where a text says none.
@@ -34,11 +37,11 @@ pub struct CameraSpec {
 /// Where images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// `pattern`: a [`Pattern`].
+    /// `pattern`: a moving picture that follows from the frame's number.
     Pattern,
-    /// `dir:FOLDER`: an [`ImageDirectory`].
+    /// `dir:FOLDER`: its PNG and JPEG files by name, again and again.
     Directory(PathBuf),
-    /// `http://…`: [`MjpegHttp`] from this address.
+    /// `http://…`: MJPEG from this address.
     Http(String),
     /// `v4l2:DEVICE`: a camera of this machine.
     V4l2(PathBuf),
@@ -60,10 +63,7 @@ impl CameraSpec {
         }
         let (rest, fps) = match rest.rsplit_once('@') {
             Some((before, fps)) if !rest.starts_with("http") => {
-                let fps: f64 = fps.parse().map_err(|_| refuse(format!("{fps:?} is no frame rate")))?;
-                if !(0.01..=1000.0).contains(&fps) {
-                    return Err(refuse(format!("{fps} frames a second are none of 0.01 to 1000")));
-                }
+                let fps = fps.parse().map_err(|_| refuse(format!("{fps:?} is no frame rate")))?;
                 (before, Some(fps))
             }
             _ => (rest, None),
@@ -73,11 +73,6 @@ impl CameraSpec {
                 Some((rest, size)) => (rest, Some(size)),
                 None => (rest, None),
             };
-        if let Some((height, width)) = size
-            && (height == 0 || width == 0 || height.max(width) > MAX_SIDE)
-        {
-            return Err(refuse(format!("{width}x{height} pixels: each side may have 1 to {MAX_SIDE}")));
-        }
         let source = match rest.split_once(':') {
             None if rest == "pattern" => Source::Pattern,
             Some(("dir", path)) if !path.is_empty() => Source::Directory(path.into()),
@@ -88,14 +83,31 @@ impl CameraSpec {
             Some(("https", _)) => return Err(refuse("only plain http:// is spoken".into())),
             _ => return Err(refuse(format!("{rest:?} is no source"))),
         };
-        Ok(Self { name: name.into(), source, size, fps, stale_after: STALE_AFTER })
+        let spec = Self { name: name.into(), source, size, fps, stale_after: STALE_AFTER };
+        spec.check().map_err(refuse)?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match (self.fps, self.size) {
+            (Some(fps), _) if !(0.01..=1000.0).contains(&fps) => {
+                Err(format!("{fps} frames a second are none of 0.01 to 1000"))
+            }
+            (_, Some((height, width))) if height == 0 || width == 0 || height.max(width) > MAX_SIDE => {
+                Err(format!("{width}x{height} pixels: each side may have 1 to {MAX_SIDE}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The camera, not yet open.
     ///
     /// # Errors
-    /// [`RobotError::Camera`] when a folder has no images, or this program was built without the source.
+    /// [`RobotError::Camera`] for a size or rate out of range, when a folder has no images, or this program was built without
+    /// the source.
     pub fn camera(&self) -> Result<Box<dyn Camera>, RobotError> {
+        let refuse = |problem: String| RobotError::Camera { camera: self.name.clone(), problem };
+        self.check().map_err(refuse)?;
         let (height, width) = self.size.unwrap_or(SIZE);
         let stream = CameraStream { name: self.name.clone(), height, width };
         let fps = self.fps.unwrap_or(FPS);
@@ -104,14 +116,11 @@ impl CameraSpec {
             Source::Directory(folder) => Box::new(ImageDirectory::new(&self.name, folder, self.size, fps)?),
             Source::Http(url) => Box::new(MjpegHttp::new(stream, url, self.stale_after)),
             #[cfg(all(target_os = "linux", feature = "v4l2"))]
-            Source::V4l2(device) => Box::new(crate::V4l2::new(stream, device, fps, self.stale_after)),
+            Source::V4l2(device) => Box::new(crate::v4l2::V4l2::new(stream, device, fps, self.stale_after)),
             #[cfg(not(all(target_os = "linux", feature = "v4l2")))]
             Source::V4l2(_) => {
-                return Err(RobotError::Camera {
-                    camera: self.name.clone(),
-                    problem: "this program was built without V4L2; build it on Linux with --features v4l2"
-                        .into(),
-                });
+                let problem = "this program was built without V4L2; build it on Linux with --features v4l2";
+                return Err(refuse(problem.into()));
             }
         })
     }
@@ -189,6 +198,21 @@ mod tests {
         camera.open().unwrap();
         let frame = camera.latest().unwrap();
         assert_eq!((frame.height, frame.width, camera.stream().name.as_str()), (24, 32, "front"));
+    }
+
+    #[test]
+    fn sizes_and_rates_are_looked_at_however_they_come() {
+        let good = CameraSpec::parse("front=pattern").unwrap();
+        assert!(good.camera().is_ok());
+        for (size, fps, problem) in [
+            (Some((0, 4)), None, "camera front: 4x0 pixels"),
+            (Some((4, 8193)), None, "each side may have 1 to 8192"),
+            (None, Some(0.0), "0 frames a second"),
+            (None, Some(f64::INFINITY), "inf frames a second"),
+        ] {
+            let error = CameraSpec { size, fps, ..good.clone() }.camera().err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[cfg(not(feature = "v4l2"))]

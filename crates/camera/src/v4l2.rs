@@ -7,8 +7,9 @@ use linuxvideo::format::{PixFormat, PixelFormat};
 use linuxvideo::{BufType, Device, Fract, stream::ReadStream};
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 
-use crate::live::{Feed, Live, OPEN_WITHIN};
-use crate::{Rgb, decode, yuyv};
+use crate::decode::{self, Rgb};
+use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
+use crate::yuyv;
 
 /// How long the reader sleeps between two looks for a frame: what a frame's time may be late.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -17,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// A camera of this machine, through Video4Linux. It is asked for MJPG, and where it does not speak that for YUYV.
-pub struct V4l2 {
+pub(crate) struct V4l2 {
     stream: CameraStream,
     device: PathBuf,
     fps: f64,
@@ -36,7 +37,7 @@ struct Format {
 
 impl V4l2 {
     /// `device` is for example `/dev/video0`. Frames are brought to the stream's size where the driver gives another.
-    pub fn new(stream: CameraStream, device: &Path, fps: f64, stale_after: Duration) -> Self {
+    pub(crate) fn new(stream: CameraStream, device: &Path, fps: f64, stale_after: Duration) -> Self {
         Self { stream, device: device.into(), fps, stale_after, live: None }
     }
 
@@ -84,7 +85,7 @@ impl Camera for V4l2 {
     fn latest(&mut self) -> Result<Frame, RobotError> {
         match &self.live {
             Some(live) => live.latest(self.stale_after),
-            None => Err(self.error("it is not open; open it first".into())),
+            None => Err(not_open(&self.stream)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! YUYV, which cameras send uncompressed: two pixels in four bytes, Y₀ U Y₁ V, by BT.601 in its limited range.
 
-use crate::Rgb;
+use crate::decode::Rgb;
 
 /// `stride` bytes from row to row.
 ///

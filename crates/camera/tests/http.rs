@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skillweld_camera::{CameraSpec, MjpegHttp};
-use skillweld_robot::{Camera, CameraStream};
+use skillweld_camera::{CameraSpec, Source};
+use skillweld_robot::Camera;
 
 /// Serves each connection in turn with one of the functions, the last again and again; gives the address.
 fn serve(answers: Vec<fn(&mut TcpStream) -> std::io::Result<()>>) -> String {
@@ -27,9 +27,9 @@ fn serve(answers: Vec<fn(&mut TcpStream) -> std::io::Result<()>>) -> String {
     format!("http://{address}/stream")
 }
 
-fn camera(url: &str, stale_after: Duration) -> MjpegHttp {
-    let stream = CameraStream { name: "front".into(), height: 12, width: 16 };
-    MjpegHttp::new(stream, url, stale_after)
+fn camera(url: &str, stale_after: Duration) -> Box<dyn Camera> {
+    let (name, source) = ("front".into(), Source::Http(url.into()));
+    CameraSpec { name, source, size: Some((12, 16)), fps: None, stale_after }.camera().unwrap()
 }
 
 /// A grey JPEG of 32 × 24 pixels.
@@ -138,6 +138,25 @@ fn a_silent_server_makes_frames_stale() {
     assert!(before.elapsed() < Duration::from_secs(1), "it waits for the server");
     assert!(error.starts_with("camera front: its latest frame is "), "{error}");
     assert!(error.contains("300 ms are allowed"), "{error}");
+    let before = Instant::now();
+    camera.close();
+    assert!(before.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn a_server_that_sends_drops_is_closed_in_time() {
+    let drops = |connection: &mut TcpStream| {
+        connection.write_all(HEAD)?;
+        part(connection, 10)?;
+        connection.write_all(b"--cut\r\nContent-Length: 1000000\r\n\r\n")?;
+        loop {
+            connection.write_all(b"x")?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut camera = camera(&serve(vec![drops]), Duration::from_secs(5));
+    camera.open().unwrap();
+    thread::sleep(Duration::from_millis(100));
     let before = Instant::now();
     camera.close();
     assert!(before.elapsed() < Duration::from_secs(4));

@@ -12,7 +12,7 @@ use skillweld_robot_so101::guard::GuardianCommand;
 use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, So101Follower, So101Leader};
 
-/// A third of what an STS3215 can do.
+/// Less than half of what an STS3215 does without load, 270°/s.
 const MAX_VELOCITY_DEG_S: f64 = 120.0;
 /// Columns and rows: both cameras are drawn well within a control period.
 const SIM_IMAGES: (usize, usize) = (320, 240);
@@ -33,8 +33,8 @@ pub(crate) struct RobotArguments {
     /// What positions of the joints before the gripper mean; the gripper is 0 … 100.
     #[arg(long, value_enum, default_value_t)]
     units: Units,
-    /// A camera: NAME=pattern, NAME=dir:FOLDER, NAME=http://HOST/PATH or NAME=v4l2:/dev/video0, then :WIDTHxHEIGHT and @FPS as
-    /// needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
+    /// A camera: NAME=pattern, NAME=dir:FOLDER, NAME=http://HOST/PATH or NAME=v4l2:/dev/video0, then :WIDTHxHEIGHT and @FPS
+    /// (not after http://) as needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
     cameras: Vec<String>,
     /// The fastest that any joint of the arm turns, in degrees a second [default: 120].

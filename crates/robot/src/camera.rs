@@ -15,7 +15,7 @@ pub trait Camera: Send {
     /// its `captured` tells.
     ///
     /// # Errors
-    /// [`RobotError::Camera`] if no frames come any more, [`RobotError::NotConnected`] before `open`.
+    /// [`RobotError::Camera`] before `open`, and if no frames come any more.
     fn latest(&mut self) -> Result<Frame, RobotError>;
 
     /// Stops capturing. May be called at any time, and more than once.

@@ -46,7 +46,7 @@ pub use executor::{ChunkExecutor, ExecutorOptions, Overlap};
 pub use joint::{Joint, Unit};
 pub use leader::{Leader, WithLeader};
 pub use limits::{Clamp, Clamped, LimitOptions, Refusal};
-pub use observation::{CameraStream, Frame, Observation};
+pub use observation::{CameraStream, Frame, MAX_SIDE, Observation};
 pub use observer::{Event, Observer, Origin, Tick};
 pub use replay::Replay;
 pub use robot::{Description, Robot};

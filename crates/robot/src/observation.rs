@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Longest side of an image that is taken or kept, in pixels: an 8K camera's is 7680.
+pub const MAX_SIDE: usize = 8192;
+
 /// A camera of a robot: what every frame of one name looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CameraStream {
