@@ -53,6 +53,10 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     } else {
         page(&args.dataset, &dataset, &report, console).print()?;
     }
+    let features = &dataset.info().features;
+    for (name, _) in features.iter().filter(|(_, feature)| feature.dtype == "video") {
+        console.note(&format!("{name} is a video, which is not looked at"));
+    }
     report.problems.iter().for_each(|problem| console.warn(&problem.to_string()));
     for path in &report.leftovers {
         console.note(&format!("{} is of an episode that was never saved", path.display()));

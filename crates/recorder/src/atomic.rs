@@ -18,12 +18,36 @@ pub(crate) fn partial(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.partial"))
 }
 
+/// Makes a folder and those above it; what is new is on the disk when this returns.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), RecorderError> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !is_there(folder)).collect();
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made.map_err(RecorderError::io("make", folder))?,
+        }
+        sync(folder.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
+}
+
+/// The folder above a bare name is this one.
+fn is_there(folder: &Path) -> bool {
+    folder.as_os_str().is_empty() || folder.is_dir()
+}
+
+/// The names in a folder are on the disk when this returns.
+fn sync(folder: &Path) -> Result<(), RecorderError> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder).and_then(|file| file.sync_all()).map_err(RecorderError::io("sync", folder))
+}
+
 impl Pending {
     /// Makes folders as needed, and the file. Whoever writes to it calls `sync_all` in the end.
     pub(crate) fn create(path: &Path) -> Result<(Self, File), RecorderError> {
         let partial = partial(path);
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(RecorderError::io("make", folder))?;
+            make_folder(folder)?;
         }
         let file = File::create(&partial).map_err(RecorderError::io("create", &partial))?;
         Ok((Self { partial, path: path.to_owned() }, file))
@@ -39,12 +63,7 @@ impl Pending {
     /// Puts the file in its place; what was there under the name is gone. It is on the disk when this returns.
     pub(crate) fn commit(self) -> Result<(), RecorderError> {
         fs::rename(&self.partial, &self.path).map_err(RecorderError::io("replace", &self.path))?;
-        match self.path.parent() {
-            Some(folder) => {
-                File::open(folder).and_then(|f| f.sync_all()).map_err(RecorderError::io("sync", folder))
-            }
-            None => Ok(()),
-        }
+        self.path.parent().map_or(Ok(()), sync)
     }
 }
 

@@ -54,7 +54,8 @@ impl fmt::Display for Problem {
 
 impl Dataset {
     /// Reads every frame: numbers without gaps, timestamps within `tolerance_s` seconds of frame number ÷ frame rate, finite
-    /// numbers, shapes and image sizes as the features say, known tasks.
+    /// numbers, shapes and image sizes as the features say, known tasks. Columns of other kinds, videos among them, are not looked
+    /// at.
     ///
     /// # Errors
     /// Only what stops the check as a whole: the folder cannot be listed. Files that cannot be read are problems.
@@ -119,8 +120,12 @@ impl Dataset {
             found.add("timestamp", Some(number), || format!("timestamp {timestamp} s, not {expected_s} s"));
         }
         for (name, values) in [(STATE, &frame.state), (ACTION, &frame.action)] {
-            let expected = self.info().features.get(name).map(|feature| feature.shape.iter().product());
-            if expected.is_some_and(|length: usize| length != values.len()) {
+            let expected = self
+                .info()
+                .features
+                .get(name)
+                .map(|feature| feature.shape.iter().fold(1usize, |n, &length| n.saturating_mul(length)));
+            if expected.is_some_and(|length| length != values.len()) {
                 found.add(name, Some(number), || format!("{name} has {} numbers", values.len()));
             }
             if values.iter().any(|value| !value.is_finite()) {

@@ -92,10 +92,7 @@ impl OpenEpisode {
                     self.refused += 1;
                     return Err(RecorderError::Behind { frame, waiting });
                 }
-                Err(Refused::Failed(error)) => {
-                    self.images = Images::Lost(error.to_string());
-                    return Err(error);
-                }
+                Err(Refused::Failed(error)) => return Err(self.lose(error)),
             },
             Images::Encoded(_) => {
                 return Err(RecorderError::State("saving this episode has begun: save or discard it"));
@@ -131,12 +128,13 @@ impl OpenEpisode {
         self.last_timestamp = timestamp;
     }
 
-    /// Frames whose images wait to be encoded.
-    pub(crate) fn waiting(&self) -> usize {
-        match &self.images {
-            Images::Encoding(journal) => journal.waiting(),
-            Images::Encoded(_) | Images::Lost(_) => 0,
-        }
+    /// Some images could not be kept: whatever the reason was, the episode can only be discarded.
+    fn lose(&mut self, error: RecorderError) -> RecorderError {
+        self.images = Images::Lost(match &error {
+            RecorderError::EpisodeLost(why) => why.clone(),
+            other => other.to_string(),
+        });
+        error
     }
 
     /// Waits for all images. May be asked again.
@@ -144,10 +142,7 @@ impl OpenEpisode {
         if let Images::Encoding(journal) = &mut self.images {
             match journal.finish() {
                 Ok(tracks) => self.images = Images::Encoded(tracks),
-                Err(error) => {
-                    self.images = Images::Lost(error.to_string());
-                    return Err(error);
-                }
+                Err(error) => return Err(self.lose(error)),
             }
         }
         match &self.images {

@@ -165,15 +165,13 @@ fn read_row(table: &Table, row: usize) -> Result<EpisodeRow, RecorderError> {
 
 fn read_statistics(table: &Table, row: usize) -> Result<FeatureStatistics, RecorderError> {
     let mut all = FeatureStatistics::new();
-    for name in table.names() {
+    for name in &table.names() {
         let Some(feature) = name.strip_prefix(STATS).and_then(|rest| rest.strip_suffix("/count")) else {
             continue;
         };
         let numbers = |statistic: &str| table.numbers(&format!("{STATS}{feature}/{statistic}"), row);
         let [min, max, mean, std] = [numbers("min")?, numbers("max")?, numbers("mean")?, numbers("std")?];
-        let [count] = numbers("count")?[..] else {
-            return Err(table.damaged(format!("{name} is no single number in row {row}")));
-        };
+        let count = table.index(name, row)? as u64;
         let quantiles = if table.has(&format!("{STATS}{feature}/{}", QUANTILES[0].0)) {
             let mut all: [Vec<f64>; 5] = Default::default();
             for ((name, _), values) in QUANTILES.iter().zip(&mut all) {
@@ -190,7 +188,6 @@ fn read_statistics(table: &Table, row: usize) -> Result<FeatureStatistics, Recor
         }
         let is_image = feature.starts_with(crate::info::IMAGES);
         let shape = if is_image { vec![dimensions, 1, 1] } else { vec![dimensions] };
-        let count = count.max(0.0) as u64;
         all.insert(feature.to_owned(), Statistics { shape, min, max, mean, std, count, quantiles });
     }
     Ok(all)

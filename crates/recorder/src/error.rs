@@ -62,8 +62,8 @@ pub enum RecorderError {
     },
     /// Images come faster than they are encoded. The frame has not been recorded.
     #[error(
-        "frame {frame} is not recorded: {waiting} frames wait to be encoded already; lower the frame rate or the images' size, \
-         or raise the queue's length"
+        "frame {frame} is not recorded: {waiting} frames wait to be encoded already; lower the frame rate or the images' \
+         size"
     )]
     Behind {
         /// Its number in the open episode, from 0.

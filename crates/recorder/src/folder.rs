@@ -18,8 +18,12 @@ pub(crate) fn lock(folder: &Path) -> Result<File, RecorderError> {
     }
 }
 
-/// Whether nothing lies there but what an interrupted `create` leaves.
-pub(crate) fn is_empty(folder: &Path) -> Result<bool, RecorderError> {
+/// Whether a dataset may begin in a folder: nothing lies there but what an interrupted
+/// [`create`](crate::Recorder::create) leaves.
+///
+/// # Errors
+/// What the disk says.
+pub fn is_free(folder: &Path) -> Result<bool, RecorderError> {
     let names = |folder: &Path| -> Result<Vec<String>, RecorderError> {
         let entries = fs::read_dir(folder).map_err(RecorderError::io("list", folder))?;
         Ok(entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect())
@@ -39,10 +43,13 @@ pub(crate) fn is_empty(folder: &Path) -> Result<bool, RecorderError> {
 }
 
 /// Removes what a recording leaves that ends without notice, and says what it was: images of the open episode, files that
-/// were not complete, and those of an episode that `info.json` does not count.
-pub(crate) fn remove_leftovers(folder: &Path, info: &Info) -> Result<Vec<PathBuf>, RecorderError> {
+/// were not complete, and those of an episode that `info.json` does not count, which are the next in turn.
+pub(crate) fn remove_leftovers(
+    folder: &Path,
+    (data, episodes): (FileNumber, FileNumber),
+) -> Result<Vec<PathBuf>, RecorderError> {
     let mut removed = journal::remove_tracks(&layout::recording(folder))?;
-    let (data, episodes) = uncounted(folder, info)?;
+    let (data, episodes) = (layout::data(folder, data), layout::episodes(folder, episodes));
     let finals =
         [layout::info(folder), layout::stats(folder), layout::tasks(folder), data.clone(), episodes.clone()];
     let partials = finals.iter().map(|path| atomic::partial(path));
@@ -56,17 +63,20 @@ pub(crate) fn remove_leftovers(folder: &Path, info: &Info) -> Result<Vec<PathBuf
     Ok(removed)
 }
 
-/// Where the episode after the last counted one has its files.
-pub(crate) fn uncounted(folder: &Path, info: &Info) -> Result<(PathBuf, PathBuf), RecorderError> {
-    let mut last: Option<EpisodeRow> = None;
-    for (row, _) in episode_file::read_all(folder, false)? {
-        if row.index < info.total_episodes && last.as_ref().is_none_or(|last| row.index > last.index) {
-            last = Some(row);
-        }
-    }
+/// Where the episode after the last counted one of `rows` has its files: frames, and metadata.
+pub(crate) fn next_files<'a>(
+    info: &Info,
+    rows: impl Iterator<Item = &'a EpisodeRow>,
+) -> (FileNumber, FileNumber) {
+    let last = rows.filter(|row| row.index < info.total_episodes).max_by_key(|row| row.index);
     let after = |number: Option<FileNumber>| number.map_or(FileNumber::FIRST, |n| n.next(info.chunks_size));
-    let data = after(last.as_ref().map(|row| row.data));
-    let episodes = after(last.as_ref().map(|row| row.file));
+    (after(last.map(|row| row.data)), after(last.map(|row| row.file)))
+}
+
+/// The files that an episode has which is just being saved, or was not saved to the end.
+pub(crate) fn uncounted(folder: &Path, info: &Info) -> Result<(PathBuf, PathBuf), RecorderError> {
+    let rows = episode_file::read_all(folder, false)?;
+    let (data, episodes) = next_files(info, rows.iter().map(|(row, _)| row));
     Ok((layout::data(folder, data), layout::episodes(folder, episodes)))
 }
 

@@ -1,11 +1,9 @@
 //! Images as PNG.
 
 use std::io::Cursor;
-use std::sync::Arc;
 
 use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Limits, Transformations};
-
-use crate::spec::MAX_SIDE;
+use skillweld_robot::MAX_SIDE;
 
 /// An image of a recorded frame, as it lies in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +18,7 @@ pub struct RecordedImage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb {
     /// height × width × 3 bytes.
-    pub rgb: Arc<[u8]>,
+    pub rgb: Vec<u8>,
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -92,7 +90,7 @@ fn decode(png: &[u8]) -> Result<Rgb, String> {
     if rgb.len() != height * width * 3 {
         return Err("fewer pixels than its head says".into());
     }
-    Ok(Rgb { rgb: rgb.into(), height, width })
+    Ok(Rgb { rgb, height, width })
 }
 
 #[cfg(test)]
@@ -136,6 +134,9 @@ mod tests {
         let mut head = encode(&[0; 3], 1, 1).unwrap();
         head[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
         assert!(image(head).size().is_err());
+        let wide = |width: usize| image(encode(&vec![0; width * 3], 1, width).unwrap()).size();
+        assert_eq!(wide(8192), Ok((1, 8192)));
+        assert!(wide(8193).unwrap_err().contains("too many"));
         assert!(image(b"not a png".to_vec()).decode().is_err());
     }
 }

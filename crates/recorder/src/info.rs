@@ -146,10 +146,11 @@ impl Info {
         Ok(info)
     }
 
-    pub(crate) fn to_json(&self) -> Vec<u8> {
-        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, RecorderError> {
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|error| RecorderError::Spec(error.to_string()))?;
         text.push(b'\n');
-        text
+        Ok(text)
     }
 
     /// # Errors

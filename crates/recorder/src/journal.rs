@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -22,6 +22,8 @@ pub(crate) struct Journal {
     sender: Option<SyncSender<Vec<Frame>>>,
     worker: Option<JoinHandle<Result<Vec<Track>, RecorderError>>>,
     waiting: Arc<AtomicUsize>,
+    /// What waits is not wanted any more.
+    forgotten: Arc<AtomicBool>,
 }
 
 /// One camera's images of an episode.
@@ -49,11 +51,13 @@ impl Journal {
         let (sender, receiver) = sync_channel(capacity);
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&waiting);
+        let forgotten = Arc::new(AtomicBool::new(false));
+        let forget = Arc::clone(&forgotten);
         let worker = thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || work(&receiver, writers, &counter))
+            .spawn(move || work(&receiver, writers, &counter, &forget))
             .map_err(RecorderError::io("start the encoder of", folder))?;
-        Ok(Self { sender: Some(sender), worker: Some(worker), waiting })
+        Ok(Self { sender: Some(sender), worker: Some(worker), waiting, forgotten })
     }
 
     /// Frames that wait to be encoded.
@@ -77,7 +81,7 @@ impl Journal {
             Err(TrySendError::Full(_)) => Err(Refused::Full(self.waiting())),
             Err(TrySendError::Disconnected(_)) => Err(Refused::Failed(match self.finish() {
                 Err(error) => error,
-                Ok(_) => RecorderError::EpisodeLost("their encoder has ended".into()),
+                Ok(_) => lost(),
             })),
         }
     }
@@ -85,13 +89,18 @@ impl Journal {
     /// Waits until all frames are encoded.
     pub(crate) fn finish(&mut self) -> Result<Vec<Track>, RecorderError> {
         self.sender = None;
-        let lost = || RecorderError::EpisodeLost("their encoder has ended".into());
         self.worker.take().ok_or_else(lost)?.join().map_err(|_| lost())?
     }
 }
 
+/// The worker is gone without a word.
+fn lost() -> RecorderError {
+    RecorderError::EpisodeLost("their encoder has ended".into())
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
+        self.forgotten.store(true, Ordering::Relaxed);
         let _ = self.finish();
     }
 }
@@ -100,8 +109,12 @@ fn work(
     frames: &Receiver<Vec<Frame>>,
     mut writers: Vec<TrackWriter>,
     waiting: &AtomicUsize,
+    forgotten: &AtomicBool,
 ) -> Result<Vec<Track>, RecorderError> {
     for images in frames {
+        if forgotten.load(Ordering::Relaxed) {
+            break;
+        }
         // Side by side: encoding one takes milliseconds, a thread some ten microseconds.
         thread::scope(|scope| {
             let adding: Vec<_> = writers
@@ -109,7 +122,6 @@ fn work(
                 .zip(&images)
                 .map(|(writer, image)| scope.spawn(move || writer.add(image)))
                 .collect();
-            let lost = || RecorderError::EpisodeLost("their encoder has ended".into());
             adding.into_iter().try_for_each(|one| one.join().map_err(|_| lost())?)
         })?;
         waiting.fetch_sub(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::atomic::Pending;
+use crate::atomic::{Pending, make_folder};
 use crate::episode::{self, NewFrame, OpenEpisode, Place};
 use crate::episode_file::{self, EpisodeRow};
 use crate::info::Info;
@@ -65,9 +65,9 @@ impl Recorder {
     /// [`RecorderError::Spec`], [`RecorderError::NotEmpty`], [`RecorderError::Busy`], or what the disk says.
     pub fn create(path: &Path, spec: Spec) -> Result<Self, RecorderError> {
         spec.validate()?;
-        fs::create_dir_all(path).map_err(RecorderError::io("make", path))?;
+        make_folder(path)?;
         let lock = folder::lock(path)?;
-        if !folder::is_empty(path)? {
+        if !folder::is_free(path)? {
             return Err(RecorderError::NotEmpty(path.to_owned()));
         }
         let info = Info::new(&spec);
@@ -75,7 +75,7 @@ impl Recorder {
         if !tasks.is_empty() {
             task_file::write(&layout::tasks(path), &tasks)?.commit()?;
         }
-        Pending::write(&layout::info(path), &info.to_json())?.commit()?;
+        Pending::write(&layout::info(path), &info.to_json()?)?.commit()?;
         Ok(Self {
             folder: path.to_owned(),
             spec,
@@ -109,9 +109,12 @@ impl Recorder {
         } else {
             Vec::new()
         };
-        let leftovers = folder::remove_leftovers(path, &info)?;
-        let rows = episode_file::read_all(path, true)?;
+        let mut rows = episode_file::read_all(path, true)?;
+        let (data, episodes) = folder::next_files(&info, rows.iter().map(|(row, _)| row));
+        // An interrupted save leaves one row that is not counted. More than that is no accident of ours, and stays.
+        rows.retain(|(row, _)| (row.index, row.file) != (info.total_episodes, episodes));
         folder::check_rows(path, &info, rows.iter().map(|(row, _)| row))?;
+        let leftovers = folder::remove_leftovers(path, (data, episodes))?;
         let mut statistics = FeatureStatistics::new();
         for (_, episode) in &rows {
             statistics::add(&mut statistics, episode);
@@ -120,10 +123,6 @@ impl Recorder {
             // They may count the episode that was not saved.
             Pending::write(&layout::stats(path), &statistics::to_json(&statistics))?.commit()?;
         }
-        let last = rows.last().map(|(row, _)| row);
-        let after =
-            |number: Option<FileNumber>| number.map_or(FileNumber::FIRST, |n| n.next(info.chunks_size));
-        let (data, episodes) = (after(last.map(|row| row.data)), after(last.map(|row| row.file)));
         let known = tasks.clone();
         tasks.extend(spec.tasks.iter().filter(|task| !known.contains(task)).cloned());
         Ok(Self {
@@ -146,11 +145,6 @@ impl Recorder {
         self.queue_frames = frames;
     }
 
-    /// What is recorded.
-    pub fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
     /// Episodes that are saved.
     pub fn episodes(&self) -> usize {
         self.info.total_episodes
@@ -164,11 +158,6 @@ impl Recorder {
     /// Frames of the open episode so far; 0 without one.
     pub fn frames(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.frames)
-    }
-
-    /// Frames whose images wait to be encoded.
-    pub fn waiting(&self) -> usize {
-        self.open.as_ref().map_or(0, OpenEpisode::waiting)
     }
 
     /// Opens an episode, in which the robot does `task`.
@@ -209,7 +198,8 @@ impl Recorder {
     ///
     /// # Errors
     /// [`RecorderError::DiskFull`] and other errors of the disk: the dataset is as before and the episode still open, so that
-    /// this may be tried again. [`RecorderError::EpisodeLost`] when it can only be discarded.
+    /// this may be tried again; but for what the encoder of images met, after which it can only be discarded, as another
+    /// try says by [`RecorderError::EpisodeLost`].
     pub fn save_episode(&mut self) -> Result<Saved, RecorderError> {
         let open = self.open.as_mut().ok_or(NOT_OPEN)?;
         if open.frames == 0 {
@@ -283,7 +273,7 @@ impl Recorder {
         info.total_frames += frames;
         info.total_tasks = tasks.len();
         info.splits.insert("train".into(), format!("0:{}", info.total_episodes));
-        let counted = Pending::write(&layout::info(&self.folder), &info.to_json())?;
+        let counted = Pending::write(&layout::info(&self.folder), &info.to_json()?)?;
         for pending in task_file.into_iter().chain([data, episodes, stats, counted]) {
             pending.commit()?;
         }

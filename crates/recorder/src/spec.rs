@@ -1,12 +1,9 @@
 use std::collections::BTreeSet;
 
-use skillweld_robot::CameraStream;
+use skillweld_robot::{CameraStream, MAX_SIDE};
 
 use crate::RecorderError;
 use crate::info::RESERVED;
-
-/// Longest side of an image, in pixels: an 8K camera's is 7680.
-pub const MAX_SIDE: usize = 8192;
 
 /// What a dataset holds: known before the first frame, the same for all episodes.
 #[derive(Debug, Clone, PartialEq)]

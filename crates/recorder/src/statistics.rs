@@ -81,7 +81,7 @@ impl Statistics {
 
     /// Of both parts' frames together: means and variances exactly, quantiles as the mean of the parts' quantiles.
     pub(crate) fn aggregate(&self, other: &Self) -> Self {
-        let total = (self.count + other.count).max(1) as f64;
+        let total = self.count.saturating_add(other.count).max(1) as f64;
         let (mine, theirs) = (self.count as f64 / total, other.count as f64 / total);
         let each = |a: &[f64], b: &[f64], f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
             a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
@@ -101,7 +101,7 @@ impl Statistics {
             max: each(&self.max, &other.max, &f64::max),
             mean,
             std,
-            count: self.count + other.count,
+            count: self.count.saturating_add(other.count),
             quantiles: quantiles.map(|(a, b)| std::array::from_fn(|q| weighted(&a[q], &b[q]))),
         }
     }
@@ -133,9 +133,7 @@ impl Statistics {
 pub(crate) fn to_json(statistics: &FeatureStatistics) -> Vec<u8> {
     let all: serde_json::Map<_, _> =
         statistics.iter().map(|(name, feature)| (name.clone(), feature.to_json())).collect();
-    let mut text = serde_json::to_vec_pretty(&all).unwrap_or_default();
-    text.push(b'\n');
-    text
+    format!("{:#}\n", serde_json::Value::Object(all)).into_bytes()
 }
 
 /// Adds an episode to what all before it have.

@@ -84,6 +84,11 @@ impl Table {
     }
 
     pub(crate) fn integer(&self, name: &str, row: usize) -> Result<i64, RecorderError> {
+        if let Some(column) = self.column(name)?.as_primitive_opt::<Int64Type>()
+            && !column.is_null(row)
+        {
+            return Ok(column.value(row));
+        }
         match self.numbers(name, row)?.as_slice() {
             [value] if value.fract() == 0.0 && value.abs() < 9e15 => Ok(*value as i64),
             _ => Err(self.damaged(format!("{name} is no whole number in row {row}"))),

@@ -210,3 +210,32 @@ fn what_is_at_odds_is_found() {
         Dataset::open(&folder.path().join("nothing")).unwrap_err().to_string().contains("no LeRobotDataset")
     );
 }
+
+/// A recorder removes what an interrupted save leaves, which is one episode; never more.
+#[test]
+fn episodes_that_are_not_counted_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = sample(folder.path());
+    let mut recorder = Recorder::resume(folder.path(), spec()).unwrap();
+    record(&mut recorder, 2);
+    drop(recorder);
+    let lie = String::from_utf8(files[0].1.clone()).unwrap();
+    let lie = lie.replace("\"total_episodes\": 2", "\"total_episodes\": 1");
+    fs::write(&files[0].0, lie.replace("\"total_frames\": 5", "\"total_frames\": 2")).unwrap();
+    let listed = || {
+        let mut pending = vec![folder.path().to_owned()];
+        let mut all = Vec::new();
+        while let Some(path) = pending.pop() {
+            match fs::read_dir(&path) {
+                Ok(entries) => pending.extend(entries.map(|entry| entry.unwrap().path())),
+                Err(_) => all.push((fs::read(&path).unwrap(), path)),
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = listed();
+    let error = Recorder::resume(folder.path(), spec()).err().unwrap();
+    assert!(matches!(error, RecorderError::Damaged { .. }), "{error}");
+    assert_eq!(listed(), before);
+}

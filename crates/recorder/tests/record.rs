@@ -6,7 +6,7 @@ use std::fs;
 
 use common::{assert_complete, record, spec};
 use skillweld_recorder::{
-    Dataset, Extra, ExtraValue, Images, NewFrame, Recorder, RecorderError, TOLERANCE_S,
+    Dataset, Extra, ExtraKind, ExtraValue, Images, NewFrame, Recorder, RecorderError, TOLERANCE_S,
 };
 
 #[test]
@@ -252,4 +252,25 @@ fn one_joint_is_a_column_of_numbers_and_no_camera_is_fine() {
     assert_eq!(dataset.check(TOLERANCE_S, Images::Pixels).unwrap().problems, []);
     let states: Vec<_> = dataset.frames(0).unwrap().map(|frame| frame.unwrap().state).collect();
     assert_eq!(states, [[0.0], [0.25], [0.5]]);
+}
+
+#[test]
+fn whole_numbers_keep_all_their_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut counted = spec();
+    counted.cameras.clear();
+    counted.extras = vec![Extra { name: "ticks".into(), kind: ExtraKind::I64 }];
+    let mut recorder = Recorder::create(folder.path(), counted).unwrap();
+    recorder.start_episode("x").unwrap();
+    // What f64 has no number for is among them.
+    let values = [i64::MIN, (1 << 53) + 1, i64::MAX].map(ExtraValue::I64);
+    for value in &values {
+        let extras = std::slice::from_ref(value);
+        let new = NewFrame { state: &[0.0; 3], action: &[0.0; 3], images: &[], extras, timestamp: None };
+        recorder.add_frame(&new).unwrap();
+    }
+    recorder.save_episode().unwrap();
+    let dataset = Dataset::open(folder.path()).unwrap();
+    let read: Vec<_> = dataset.frames(0).unwrap().map(|frame| frame.unwrap().extras[0].1).collect();
+    assert_eq!(read, values);
 }

@@ -129,8 +129,8 @@ impl Book {
 /// Refuses a folder in which no dataset can begin, before an arm has torque.
 fn check_new(dir: &Path) -> Result<()> {
     ensure!(!dir.exists() || dir.is_dir(), "{} is a file; name a folder for the dataset", dir.display());
-    let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(is_empty, "{} holds something that is no dataset; name another folder", dir.display());
+    let is_free = !dir.exists() || skillweld_recorder::is_free(dir)?;
+    ensure!(is_free, "{} holds something that is no dataset; name another folder", dir.display());
     let above = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let probe = write_and_remove(above);
     probe.with_context(|| format!("nothing can be written in {}; name another folder", above.display()))
