@@ -46,7 +46,8 @@ enum Command {
     Teleop(Box<teleop::Args>),
     /// Turn an arm's torque off: it sinks, so hold it.
     Release(PortArgument),
-    /// Turn torque off when the program at the other end of standard input dies. Started by `drive`, not by people.
+    /// Turn torque off when the program at the other end of standard input dies. Started by what drives an arm, not by
+    /// people.
     #[command(hide = true)]
     Guard(PortArgument),
 }

@@ -142,10 +142,7 @@ impl Arm {
         let mut file = serde_json::Map::new();
         for (index, (offset, min, max)) in RANGES.into_iter().enumerate() {
             let id = IDS[index];
-            let sign = if offset < 0 { 1 << 11 } else { 0 };
-            servos.set(id, address::HOMING_OFFSET, &(offset.unsigned_abs() as u16 | sign).to_le_bytes());
-            servos.set(id, address::MIN_POSITION, &(min as u16).to_le_bytes());
-            servos.set(id, address::MAX_POSITION, &(max as u16).to_le_bytes());
+            servos.calibrate(id, offset, min as u16, max as u16);
             servos.turn(id, f64::from((min + max) / 2 + offset));
             file.insert(
                 JOINTS[index].into(),

@@ -22,7 +22,7 @@ mod servos;
 mod wire;
 
 pub use fault::{Fault, Schedule};
-pub use line::{GoalWrite, Packet, Timing};
+pub use line::{GoalWrite, Packet};
 pub use loopback::Loopback;
 pub use memory::address;
 pub use plant::{Drive, FirstOrder, Plant, Shaft};

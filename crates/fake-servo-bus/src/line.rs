@@ -7,20 +7,9 @@ use crate::plant::{Plant, Shaft};
 use crate::servo::Servo;
 use crate::wire::{self, BROADCAST, Request};
 
-/// How long bytes take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timing {
-    /// Ten bits a byte at the port's baud rate, and each servo's return delay.
-    Wire,
-    /// No time at all.
-    Instant,
-}
-
 /// A packet that passed, as far as it was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// When its last byte passed, from the start of the line's clock.
-    pub at: Duration,
     /// Whether the host sent it.
     pub from_host: bool,
     /// All of its bytes; for a reply with a fault, what came of it.
@@ -30,8 +19,6 @@ pub struct Packet {
 /// A goal position that reached a servo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GoalWrite {
-    /// When, from the start of the line's clock.
-    pub at: Duration,
     /// Which servo.
     pub id: u8,
     /// In ticks, as it was written: before the servo cuts it to its limits.
@@ -42,6 +29,8 @@ pub struct GoalWrite {
 
 /// The packets that are remembered; older ones are forgotten.
 const REMEMBERED: usize = 100_000;
+/// The most bytes of memory in a reply: its length, one byte, counts the status and the sum too.
+const LONGEST: u8 = 253;
 /// The longest step of the plant.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -53,7 +42,6 @@ pub(crate) struct Line {
     pub(crate) packets: VecDeque<Packet>,
     pub(crate) goals: Vec<GoalWrite>,
     pub(crate) now: Duration,
-    pub(crate) timing: Timing,
     pub(crate) baud: u32,
     pub(crate) plugged: bool,
     busy_until: Duration,
@@ -70,7 +58,6 @@ impl Line {
             packets: VecDeque::new(),
             goals: Vec::new(),
             now: Duration::ZERO,
-            timing: Timing::Wire,
             baud: 1_000_000,
             plugged: true,
             busy_until: Duration::ZERO,
@@ -130,30 +117,29 @@ impl Line {
         self.pending.pop_front().map(|(_, bytes)| bytes)
     }
 
+    /// Ten bits a byte.
     fn wire_time(&self, bytes: usize) -> Duration {
-        match self.timing {
-            Timing::Wire => Duration::from_secs_f64(bytes as f64 * 10.0 / f64::from(self.baud.max(1))),
-            Timing::Instant => Duration::ZERO,
-        }
+        Duration::from_secs_f64(bytes as f64 * 10.0 / f64::from(self.baud.max(1)))
     }
 
     fn remember(&mut self, from_host: bool, bytes: Vec<u8>) {
         if self.packets.len() == REMEMBERED {
             self.packets.pop_front();
         }
-        self.packets.push_back(Packet { at: self.busy_until, from_host, bytes });
+        self.packets.push_back(Packet { from_host, bytes });
     }
 
     fn carry_out(&mut self, request: &Request) {
         let params = &request.params[..];
         match (request.instruction, params) {
             (0x01, []) => self.each(request.id, true, |_| Some(Vec::new())),
-            (0x02, &[at, length]) => self.each(request.id, true, |servo| Some(servo.read(at, length))),
+            (0x02, &[at, length @ ..=LONGEST]) => {
+                self.each(request.id, true, |servo| Some(servo.read(at, length)));
+            }
             (0x03, [at, data @ ..]) => {
-                let now = self.busy_until;
                 let mut goals = Vec::new();
                 self.each(request.id, request.id != BROADCAST, |servo| {
-                    goals.extend(write(servo, *at, data, now));
+                    goals.extend(write(servo, *at, data));
                     (servo.byte(address::RESPONSE_LEVEL) != 0).then(Vec::new)
                 });
                 self.goals.append(&mut goals);
@@ -163,28 +149,26 @@ impl Line {
                 (servo.byte(address::RESPONSE_LEVEL) != 0).then(Vec::new)
             }),
             (0x05, []) => {
-                let now = self.busy_until;
                 let mut goals = Vec::new();
                 self.each(request.id, request.id != BROADCAST, |servo| {
                     if let Some((at, data)) = servo.staged.take() {
-                        goals.extend(write(servo, at, &data, now));
+                        goals.extend(write(servo, at, &data));
                     }
                     (servo.byte(address::RESPONSE_LEVEL) != 0).then(Vec::new)
                 });
                 self.goals.append(&mut goals);
             }
             // A servo that is missing leaves a gap; those after it answer all the same.
-            (0x82, &[at, length, ref ids @ ..]) => {
+            (0x82, &[at, length @ ..=LONGEST, ref ids @ ..]) => {
                 for &id in ids {
                     self.each(id, true, |servo| Some(servo.read(at, length)));
                 }
             }
             (0x83, &[at, length, ref rest @ ..]) => {
-                let now = self.busy_until;
                 for chunk in rest.chunks_exact(usize::from(length) + 1) {
                     let mut goals = Vec::new();
                     self.each(chunk[0], false, |servo| {
-                        goals.extend(write(servo, at, &chunk[1..], now));
+                        goals.extend(write(servo, at, &chunk[1..]));
                         None
                     });
                     self.goals.append(&mut goals);
@@ -227,10 +211,7 @@ impl Line {
     fn reply(&mut self, servo: usize, fault: Option<&Fault>, params: &[u8]) {
         let servo = &self.servos[servo];
         let mut bytes = wire::reply(servo.byte(address::ID), servo.byte(address::STATUS), params);
-        let mut delay = match self.timing {
-            Timing::Wire => Duration::from_micros(2 * u64::from(servo.byte(address::RETURN_DELAY))),
-            Timing::Instant => Duration::ZERO,
-        };
+        let mut delay = Duration::from_micros(2 * u64::from(servo.byte(address::RETURN_DELAY)));
         if let Some(fault) = fault {
             fault.apply(&mut bytes, &mut delay);
         }
@@ -244,11 +225,11 @@ impl Line {
 }
 
 /// Writes, and says which goal came of it.
-fn write(servo: &mut Servo, at: u8, data: &[u8], now: Duration) -> Option<GoalWrite> {
+fn write(servo: &mut Servo, at: u8, data: &[u8]) -> Option<GoalWrite> {
     servo.write(at, data);
     let written = usize::from(at)..usize::from(at) + data.len();
     let torque = servo.byte(address::TORQUE_ENABLE) == 1;
-    let goal = GoalWrite { at: now, id: servo.byte(address::ID), goal: servo.goal(), torque };
+    let goal = GoalWrite { id: servo.byte(address::ID), goal: servo.goal(), torque };
     written.contains(&usize::from(address::GOAL_POSITION)).then_some(goal)
 }
 

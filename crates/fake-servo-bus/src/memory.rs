@@ -23,8 +23,6 @@ pub mod address {
     pub const MAX_TORQUE: u8 = 16;
     /// Two bytes, sign in bit 11: what is taken off the encoder's position.
     pub const HOMING_OFFSET: u8 = 31;
-    /// 0 is position control.
-    pub const MODE: u8 = 33;
     /// 0 off, 1 on, 128: the present position becomes 2048.
     pub const TORQUE_ENABLE: u8 = 40;
     /// In 100 ticks/s²; 0 is unlimited.

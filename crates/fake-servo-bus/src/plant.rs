@@ -31,11 +31,9 @@ pub trait Plant: Send {
 }
 
 /// Shafts without load that follow their goals within the limits of velocity and acceleration, each for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct FirstOrder {
-    /// How fast a shaft without torque turns towards lower positions, down to 0. Zero: it stays.
-    pub sag_ticks_s: f64,
-}
+/// Without torque they stay where they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FirstOrder;
 
 impl Plant for FirstOrder {
     fn step(&mut self, dt_s: f64, drives: &[Drive], shafts: &mut [Shaft]) {
@@ -43,10 +41,7 @@ impl Plant for FirstOrder {
             if drive.torque {
                 follow(drive, shaft, dt_s);
             } else {
-                let fallen =
-                    (shaft.position_ticks - self.sag_ticks_s * dt_s).max(shaft.position_ticks.min(0.0));
-                shaft.velocity_ticks_s = (fallen - shaft.position_ticks) / dt_s;
-                shaft.position_ticks = fallen;
+                shaft.velocity_ticks_s = 0.0;
                 shaft.load = 0.0;
             }
         }
@@ -89,7 +84,7 @@ mod tests {
         let mut shafts = [Shaft::default()];
         let mut before = shafts[0];
         for _ in 0..3000 {
-            FirstOrder::default().step(0.001, &[DRIVE], &mut shafts);
+            FirstOrder.step(0.001, &[DRIVE], &mut shafts);
             let shaft = shafts[0];
             assert!(shaft.velocity_ticks_s.abs() <= 500.0 + 1e-9);
             let arrived = shaft.position_ticks == 1000.0;
@@ -102,14 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn without_torque_a_shaft_stays_or_sags() {
+    fn without_torque_a_shaft_stays() {
         let off = Drive { torque: false, ..DRIVE };
-        let mut shafts = [Shaft { position_ticks: 300.0, ..Shaft::default() }];
-        FirstOrder::default().step(1.0, &[off], &mut shafts);
-        assert_eq!(shafts[0].position_ticks, 300.0);
-        FirstOrder { sag_ticks_s: 200.0 }.step(1.0, &[off], &mut shafts);
-        assert_eq!(shafts[0].position_ticks, 100.0);
-        FirstOrder { sag_ticks_s: 200.0 }.step(1.0, &[off], &mut shafts);
-        assert_eq!(shafts[0].position_ticks, 0.0);
+        let mut shafts = [Shaft { position_ticks: 300.0, velocity_ticks_s: 40.0, load: 0.5 }];
+        FirstOrder.step(1.0, &[off], &mut shafts);
+        assert_eq!(shafts[0], Shaft { position_ticks: 300.0, velocity_ticks_s: 0.0, load: 0.0 });
     }
 }

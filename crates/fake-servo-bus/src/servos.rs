@@ -2,9 +2,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::line::Line;
-use crate::memory::address;
+use crate::memory::{address, sign_magnitude};
 use crate::servo::Servo;
-use crate::{Fault, FirstOrder, GoalWrite, Packet, Plant, Schedule, Timing};
+use crate::{Fault, FirstOrder, GoalWrite, Packet, Plant, Schedule};
 
 /// Servos on one line: what a test sets up, disturbs and looks at while a program talks to them. Clones are the same servos.
 ///
@@ -17,7 +17,7 @@ pub struct Servos {
 impl Servos {
     /// New servos with these ids, in the middle of their turn, whose shafts move freely.
     pub fn new(ids: &[u8]) -> Self {
-        Self::with_plant(ids, Box::new(FirstOrder::default()))
+        Self::with_plant(ids, Box::new(FirstOrder))
     }
 
     /// New servos that drive something.
@@ -34,11 +34,6 @@ impl Servos {
     fn with<T: Default>(&self, id: u8, look: impl FnOnce(&mut Servo) -> T) -> T {
         let mut line = self.lock();
         line.servos.iter_mut().find(|servo| servo.byte(address::ID) == id).map(look).unwrap_or_default()
-    }
-
-    /// How long bytes take from now on; at first as on the wire.
-    pub fn set_timing(&self, timing: Timing) {
-        self.lock().timing = timing;
     }
 
     /// One byte of a servo's memory.
@@ -59,6 +54,13 @@ impl Servos {
             }
             servo.save();
         });
+    }
+
+    /// Sets what a servo is calibrated to, for good: its homing offset, and the least and the largest goal.
+    pub fn calibrate(&self, id: u8, homing_offset: i32, min: u16, max: u16) {
+        self.set(id, address::HOMING_OFFSET, &sign_magnitude(homing_offset, 11).to_le_bytes());
+        self.set(id, address::MIN_POSITION, &min.to_le_bytes());
+        self.set(id, address::MAX_POSITION, &max.to_le_bytes());
     }
 
     /// Error bits that a servo shows in every reply from now on.

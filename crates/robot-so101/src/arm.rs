@@ -95,7 +95,7 @@ impl ArmOptions {
 }
 
 /// STS3215 and its stronger sister STS3250, which has the same memory.
-const MODELS: [i32; 2] = [777, 2825];
+pub(crate) const MODELS: [i32; 2] = [777, 2825];
 
 /// Ids that somebody may have given to a servo by mistake.
 const STRANGERS: std::ops::RangeInclusive<u8> = 0..=20;

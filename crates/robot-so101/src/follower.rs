@@ -157,7 +157,17 @@ impl So101Follower {
             self.guardian = Some(GuardianHandle::start(command)?);
         }
         self.hold_where_it_stands(bus)?;
-        bus.take_alarms().into_iter().find_map(|(id, status)| complaint(bus, id, status)).map_or(Ok(()), Err)
+        self.heard_no_complaint(bus)
+    }
+
+    /// A servo that complained while it was connected is a fault, worded with what it feels.
+    fn heard_no_complaint(&self, bus: &mut Bus) -> Result<(), RobotError> {
+        for (id, status) in bus.take_alarms() {
+            let Some(i) = IDS.iter().position(|&other| other == id) else { continue };
+            let health = Health::read(bus, id).map_err(connect)?;
+            self.limits[i].fault(JOINTS[i].name, &health, status).map_or(Ok(()), Err)?;
+        }
+        Ok(())
     }
 
     /// The goal comes first, and is read back: a servo that is switched on goes to the goal that it holds.
@@ -168,7 +178,7 @@ impl So101Follower {
             if (goal - ticks).abs() > OUTSIDE_TICKS {
                 return Err(RobotError::Connect(format!(
                     "{} stands at {ticks}, outside its range of {} … {}: move it into its range by hand, then connect \
-                     again; if it is in its range, calibrate with `skillweld robot calibrate`",
+                     again; if it is in its range, calibrate anew with `skillweld robot calibrate --force`",
                     joint.name, motor.range_min, motor.range_max
                 )));
             }
@@ -176,13 +186,6 @@ impl So101Follower {
         }
         IDS.iter().try_for_each(|&id| bus.write_verified(id, &TORQUE_ENABLE, 1)).map_err(connect)
     }
-}
-
-/// A servo that complains while it is connected: worded with what it feels, if it says so.
-fn complaint(bus: &mut Bus, id: u8, status: Status) -> Option<RobotError> {
-    let i = IDS.iter().position(|&other| other == id)?;
-    let (health, limits) = (Health::read(bus, id).ok()?, Limits::read(bus, id).ok()?);
-    limits.fault(JOINTS[i].name, &health, status)
 }
 
 /// Sets what an arm needs: LeRobot's values, and the largest velocity.
@@ -281,10 +284,10 @@ impl Robot for So101Follower {
             // A bus that was lost may be back.
             let mut bus = match self.bus.take() {
                 Some(bus) => bus,
-                None => (self.open)().map_err(|error| unreachable_arm(&error))?,
+                None => (self.open)().map_err(|error| unreachable_arm(&self.options.arm.port, &error))?,
             };
             torque_off(&mut bus, &IDS).map_err(|error| match error {
-                error if error.is_lost() => unreachable_arm(&error),
+                error if error.is_lost() => unreachable_arm(&self.options.arm.port, &error),
                 error => {
                     // Still connected: stopping again may help.
                     self.bus = Some(bus);
@@ -300,10 +303,10 @@ impl Robot for So101Follower {
 }
 
 /// Torque is on, and nobody can be told.
-fn unreachable_arm(error: &BusError) -> RobotError {
+fn unreachable_arm(port: &str, error: &BusError) -> RobotError {
     RobotError::Disconnected(format!(
         "the arm cannot be told to let go ({error}): hold the arm and switch its power supply off, or plug \
-         the cable in and run `skillweld robot release`"
+         the cable in and run `skillweld robot release --port {port}`"
     ))
 }
 

@@ -30,14 +30,19 @@ impl Health {
     /// Those of [`Bus::read_block`].
     pub fn read(bus: &mut Bus, id: u8) -> Result<Self, BusError> {
         let from = TORQUE_ENABLE.address;
-        let block = bus.read_block(id, from, MOVING.address - from + 1)?;
-        Ok(Self {
-            status: Status(STATUS.within(&block, from) as u8),
-            torque: TORQUE_ENABLE.within(&block, from) == 1,
-            load_percent: f64::from(PRESENT_LOAD.within(&block, from)) / 10.0,
-            voltage_v: f64::from(PRESENT_VOLTAGE.within(&block, from)) / 10.0,
-            temperature_c: PRESENT_TEMPERATURE.within(&block, from),
-        })
+        Ok(Self::of(&bus.read_block(id, from, MOVING.address - from + 1)?))
+    }
+
+    /// From a block of memory that starts at [`TORQUE_ENABLE`] and reaches to [`MOVING`] or further.
+    pub(crate) fn of(block: &[u8]) -> Self {
+        let from = TORQUE_ENABLE.address;
+        Self {
+            status: Status(STATUS.within(block, from) as u8),
+            torque: TORQUE_ENABLE.within(block, from) == 1,
+            load_percent: f64::from(PRESENT_LOAD.within(block, from)) / 10.0,
+            voltage_v: f64::from(PRESENT_VOLTAGE.within(block, from)) / 10.0,
+            temperature_c: PRESENT_TEMPERATURE.within(block, from),
+        }
     }
 }
 
@@ -89,6 +94,7 @@ fn remedy(status: Status) -> &'static str {
             "the servo's encoder fails: switch the arm off and on, else replace the servo"
         }
         bits if bits & 0x01 != 0 => "check the arm's power supply and its plugs",
+        bits if bits & 0x10 != 0 => "turn the joint into its range by hand, then calibrate it anew",
         _ => "let it cool down, and check the arm's power supply",
     }
 }

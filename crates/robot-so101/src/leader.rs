@@ -48,6 +48,9 @@ impl Robot for So101Leader {
 
     /// Torque goes off, not on.
     fn connect(&mut self) -> Result<(), RobotError> {
+        if self.bus.is_some() {
+            return Ok(());
+        }
         let mut bus = (self.open)()?;
         self.options.verify(&mut bus, Role::Leader)?;
         torque_off(&mut bus, &IDS).map_err(connect)?;

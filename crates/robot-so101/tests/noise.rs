@@ -1,4 +1,4 @@
-//! A line that says anything: the bus neither panics nor waits for ever, and believes only what adds up.
+//! A line that says anything: the bus neither panics nor waits for ever, and tells damage from silence.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -129,9 +129,9 @@ fn what_the_servos_show_is_read_out() {
     let readouts = monitor(&mut bus).unwrap();
     assert_eq!(readouts[1], Err(BusError::NoReply { ids: vec![2] }));
     let wrist = readouts[3].as_ref().unwrap();
-    assert_eq!((wrist.joint, wrist.torque, wrist.moving), ("wrist_flex", false, false));
-    assert_eq!((wrist.goal_ticks, wrist.position_ticks, wrist.temperature_c), (2100, 2038, 44));
-    assert_eq!((wrist.voltage_v, wrist.status.to_string()), (7.4, "too hot".into()));
+    assert_eq!((wrist.joint, wrist.health.torque, wrist.moving), ("wrist_flex", false, false));
+    assert_eq!((wrist.goal_ticks, wrist.position_ticks, wrist.health.temperature_c), (2100, 2038, 44));
+    assert_eq!((wrist.health.voltage_v, wrist.health.status.to_string()), (7.4, "too hot".into()));
 }
 
 #[test]

@@ -57,19 +57,23 @@ fn page(port: &str, readouts: &Readouts, console: Console) -> Page {
     for readout in readouts {
         match readout {
             Ok(joint) => {
-                let complaint = joint.status.to_string();
-                let tone = if joint.status.0 == 0 { Tone::Good } else { Tone::Bad };
+                let health = &joint.health;
+                let (tone, feels) = if health.status.is_ok() {
+                    (Tone::Good, "well".to_owned())
+                } else {
+                    (Tone::Bad, health.status.to_string())
+                };
                 rows.add_row([
                     cell(Tone::Name, joint.joint),
-                    cell(Tone::Plain, if joint.torque { "on" } else { "off" }),
+                    cell(Tone::Plain, if health.torque { "on" } else { "off" }),
                     number(joint.position_ticks),
                     number(joint.goal_ticks),
                     number(joint.velocity_ticks_s),
-                    number(format!("{:.1} %", joint.load_percent)),
+                    number(format!("{:.1} %", health.load_percent)),
                     number(format!("{:.0}", joint.current_ma)),
-                    number(format!("{:.1}", joint.voltage_v)),
-                    number(joint.temperature_c),
-                    cell(tone, if joint.status.0 == 0 { "well".to_owned() } else { complaint }),
+                    number(format!("{:.1}", health.voltage_v)),
+                    number(health.temperature_c),
+                    cell(tone, feels),
                 ]);
             }
             Err(error) => {
@@ -84,10 +88,10 @@ fn page(port: &str, readouts: &Readouts, console: Console) -> Page {
 fn document(port: &str, readouts: &Readouts) -> Value {
     let joint = |readout: &std::result::Result<JointReadout, BusError>| match readout {
         Ok(joint) => json!({
-            "joint": joint.joint, "torque": joint.torque, "position_ticks": joint.position_ticks,
+            "joint": joint.joint, "torque": joint.health.torque, "position_ticks": joint.position_ticks,
             "goal_ticks": joint.goal_ticks, "velocity_ticks_s": joint.velocity_ticks_s,
-            "load_percent": joint.load_percent, "current_ma": joint.current_ma, "voltage_v": joint.voltage_v,
-            "temperature_c": joint.temperature_c, "status": joint.status.0, "moving": joint.moving,
+            "load_percent": joint.health.load_percent, "current_ma": joint.current_ma, "voltage_v": joint.health.voltage_v,
+            "temperature_c": joint.health.temperature_c, "status": joint.health.status.0, "moving": joint.moving,
         }),
         Err(error) => json!({"error": error.to_string()}),
     };

@@ -97,7 +97,7 @@ impl Calibration {
             if motor.drive_mode > 1 {
                 return Err(format!("{name}: drive_mode is {}, and not 0 or 1", motor.drive_mode));
             }
-            if motor.homing_offset.abs() > MAX_OFFSET {
+            if motor.homing_offset.unsigned_abs() > MAX_OFFSET.unsigned_abs() {
                 let offset = motor.homing_offset;
                 return Err(format!(
                     "{name}: homing_offset {offset} is outside −{MAX_OFFSET} … {MAX_OFFSET}"
@@ -251,6 +251,7 @@ mod tests {
             ("\"range_min\": 43", "\"range_min\": 1335", "shoulder_pan: the range 1335 … 1335"),
             ("4095", "4096", "wrist_roll: the range 0 … 4096"),
             ("-709", "-2048", "shoulder_pan: homing_offset -2048 is outside"),
+            ("-709", "-2147483648", "shoulder_pan: homing_offset -2147483648 is outside"),
             ("\"drive_mode\": 1", "\"drive_mode\": 2", "gripper: drive_mode is 2"),
             ("-709", "\"-709\"", "shoulder_pan: homing_offset is \"-709\", and not a whole number"),
             ("-709", "0.5", "shoulder_pan: homing_offset is 0.5"),

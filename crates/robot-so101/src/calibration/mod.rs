@@ -6,9 +6,10 @@
 mod file;
 mod paths;
 
-use crate::joints::JOINTS;
+use crate::joints::{IDS, JOINTS};
 use crate::protocol::{Bus, BusError};
 use crate::registers::{HOMING_OFFSET, MAX_POSITION, MIN_POSITION};
+use crate::torque_off;
 
 pub use file::CalibrationError;
 pub use paths::{Role, find, path, root};
@@ -60,11 +61,12 @@ impl Calibration {
         Ok(Self { motors })
     }
 
-    /// Makes it the motors', for good. Torque should be off: goals mean something else afterwards.
+    /// Makes it the motors', for good. Torque goes off first: what the servos hold to is somewhere else afterwards.
     ///
     /// # Errors
-    /// Those of [`Bus::settle_registers`].
+    /// Those of [`torque_off`] and [`Bus::settle_registers`].
     pub fn write_to(&self, bus: &mut Bus) -> Result<(), BusError> {
+        torque_off(bus, &IDS)?;
         for motor in &self.motors {
             bus.settle_registers(
                 motor.id,

@@ -163,11 +163,10 @@ impl Bus {
             }
         }
         let kept = differing.iter().any(|(register, _)| register.memory != Memory::Sram);
-        if kept {
-            self.write_verified(id, &LOCK, 0)?;
-        }
-        let written =
-            differing.iter().try_for_each(|&(register, value)| self.write_verified(id, register, value));
+        let unlocked = if kept { self.write_verified(id, &LOCK, 0) } else { Ok(()) };
+        let written = unlocked.and_then(|()| {
+            differing.iter().try_for_each(|&(register, value)| self.write_verified(id, register, value))
+        });
         let locked = if kept { self.write_verified(id, &LOCK, 1) } else { Ok(()) };
         written.and(locked).map(|()| !differing.is_empty())
     }

@@ -14,6 +14,6 @@ mod transport;
 
 pub use bus::{BAUD, Bus, Retries};
 pub use error::BusError;
-pub use packet::{BROADCAST, Damage, Instruction, Reply, Scan, encode, scan};
+pub use packet::Damage;
 pub use status::Status;
 pub use transport::{SerialTransport, Transport};

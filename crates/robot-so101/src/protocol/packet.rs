@@ -1,13 +1,13 @@
 use super::Status;
 
 /// The id that all servos hear, and none replies to except for a ping.
-pub const BROADCAST: u8 = 0xFE;
+pub(super) const BROADCAST: u8 = 0xFE;
 const HEADER: [u8; 2] = [0xFF, 0xFF];
 
 /// What a packet asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Instruction {
+pub(super) enum Instruction {
     /// Answer.
     Ping = 0x01,
     /// Params: address, count.
@@ -21,7 +21,7 @@ pub enum Instruction {
 }
 
 /// A request's bytes. At most 250 params: a packet's length is one byte, and servos keep little room for it.
-pub fn encode(id: u8, instruction: Instruction, params: &[u8]) -> Vec<u8> {
+pub(super) fn encode(id: u8, instruction: Instruction, params: &[u8]) -> Vec<u8> {
     debug_assert!(params.len() <= 250);
     let mut packet = vec![HEADER[0], HEADER[1], id, params.len() as u8 + 2, instruction as u8];
     packet.extend_from_slice(params);
@@ -35,13 +35,13 @@ fn checksum(body: &[u8]) -> u8 {
 
 /// A whole reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     /// Who replies.
-    pub id: u8,
+    pub(super) id: u8,
     /// What it complains about.
-    pub status: Status,
+    pub(super) status: Status,
     /// What was asked for.
-    pub params: &'a [u8],
+    pub(super) params: &'a [u8],
 }
 
 /// Why bytes that look like a reply are none.
@@ -74,7 +74,7 @@ pub enum Damage {
 
 /// What [`scan`] finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scan<'a> {
+pub(super) enum Scan<'a> {
     /// The first whole reply, and where the bytes after it start.
     Reply(Reply<'a>, usize),
     /// None yet. What has been damaged, if that can be told.
@@ -85,7 +85,7 @@ pub enum Scan<'a> {
 ///
 /// A header whose length is another one, or whose bytes do not add up, is noise too; the search goes on behind its first
 /// byte. So no damaged byte can hide the replies after it, and nothing is waited for that may never come.
-pub fn scan(bytes: &[u8], params: usize) -> Scan<'_> {
+pub(super) fn scan(bytes: &[u8], params: usize) -> Scan<'_> {
     let mut damage = None;
     for at in 0..bytes.len() {
         let packet = &bytes[at..];
@@ -124,7 +124,7 @@ mod tests {
         packet
     }
 
-    /// From Feetech's protocol description, and as a logic analyser shows them.
+    /// Worked out from Feetech's protocol description.
     #[test]
     fn golden_bytes() {
         assert_eq!(encode(1, Instruction::Ping, &[]), [0xFF, 0xFF, 0x01, 0x02, 0x01, 0xFB]);

@@ -1,4 +1,5 @@
 use super::{SetupError, scan};
+use crate::arm::MODELS;
 use crate::joints::{JOINTS, label};
 use crate::protocol::{BAUD, Bus, BusError};
 use crate::registers::{BAUD_RATE, BAUD_RATES, ID, LOCK, TORQUE_ENABLE};
@@ -54,7 +55,7 @@ fn find_single(bus: &mut Bus, name: &str) -> Result<(u32, u8), SetupError> {
         let found = scan(bus, bauds, ids, |_, _| {})?;
         match found[..] {
             [] => {}
-            [one] if one.model == 777 || one.model == 2825 => return Ok((one.baud, one.id)),
+            [one] if MODELS.contains(&one.model) => return Ok((one.baud, one.id)),
             [one] => {
                 return Err(SetupError::Motor(format!(
                     "the servo that is plugged in is of model {}, and not an STS3215 (777)",

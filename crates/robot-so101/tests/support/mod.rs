@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use skillweld_fake_servo_bus::{Loopback, Servos, Timing, address};
+use skillweld_fake_servo_bus::{Loopback, Servos};
 use skillweld_robot_so101::calibration::{Calibration, MotorCalibration};
 use skillweld_robot_so101::protocol::{BAUD, Bus, BusError, Retries, Transport};
 use skillweld_robot_so101::units::BodyUnit;
@@ -34,11 +34,7 @@ pub(crate) fn calibration() -> Calibration {
 pub(crate) fn servos_at(place: f64) -> Servos {
     let servos = Servos::new(&IDS);
     for motor in calibration().motors {
-        let sign = if motor.homing_offset < 0 { 1 << 11 } else { 0 };
-        let offset = motor.homing_offset.unsigned_abs() as u16 | sign;
-        servos.set(motor.id, address::HOMING_OFFSET, &offset.to_le_bytes());
-        servos.set(motor.id, address::MIN_POSITION, &(motor.range_min as u16).to_le_bytes());
-        servos.set(motor.id, address::MAX_POSITION, &(motor.range_max as u16).to_le_bytes());
+        servos.calibrate(motor.id, motor.homing_offset, motor.range_min as u16, motor.range_max as u16);
         let ticks = motor.range_min + (place * f64::from(motor.range_max - motor.range_min)).round() as i32;
         servos.turn(motor.id, f64::from(ticks + motor.homing_offset));
     }
@@ -93,7 +89,6 @@ impl Transport for Line {
 
 /// A bus in memory.
 pub(crate) fn bus(servos: &Servos) -> Bus {
-    servos.set_timing(Timing::Wire);
     Bus::over(Box::new(Line(Loopback::open(servos).expect("the cable is in"))), "memory", BAUD)
 }
 
