@@ -14,13 +14,14 @@ pub const NAME: &str = "faer";
 pub trait Element: NdFloat + faer::traits::RealField {
     #[doc(hidden)]
     fn compute_svd(a: &ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
-        let svd = view(a).thin_svd().map_err(|_| no_convergence("SVD", a))?;
+        let (svd, transposed) = match view(a).thin_svd() {
+            Ok(svd) => (svd, false),
+            // About one rank-deficient matrix in ten million makes faer's iteration give up; other roundings do not.
+            Err(_) => (view(a).transpose().thin_svd().map_err(|_| no_convergence("SVD", a))?, true),
+        };
+        let (u, v) = if transposed { (svd.V(), svd.U()) } else { (svd.U(), svd.V()) };
         let s = svd.S().column_vector();
-        Ok(Svd {
-            u: own(svd.U()),
-            s: Array1::from_shape_fn(s.nrows(), |i| s[i]),
-            vt: own(svd.V().transpose()),
-        })
+        Ok(Svd { u: own(u), s: Array1::from_shape_fn(s.nrows(), |i| s[i]), vt: own(v.transpose()) })
     }
 
     #[doc(hidden)]

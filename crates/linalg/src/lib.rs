@@ -2,7 +2,7 @@
 //!
 //! - [`thin_svd`], [`qr`], [`eigh`], [`solve_positive_definite`], [`gemm`]: f32 or f64, computed by faer, or by LAPACK (through ndarray-linalg) with
 //!   the feature `lapack`. GEMM is faer's in both: it is what LAPACK implementations are measured against here.
-//! - [`gram`], [`multiply`], [`multiply_f64`]: what decompositions of factors and of their products are made of, on the calling
+//! - [`gram`], [`multiply`], [`multiply_f64`], [`multiply_in_f64`]: what decompositions of factors and of their products are made of, on the calling
 //!   thread; the f64 ones by faer.
 //! - [`truncated_svd`]: the first triplets of a large matrix, by products.
 //! - [`Product`]: what a transformer's forward is made of, x · Wᵀ + bias and attention's tiles, in f32 or with weights in
@@ -38,7 +38,7 @@ pub use decompose::{Eigh, Qr, Scalar, Svd, eigh, qr, thin_svd};
 pub use error::LinalgError;
 pub use gemm::gemm;
 pub use kernels::{InstructionSet, Kernel, Refusal};
-pub use multiply::{gram, multiply, multiply_f64, multiply_packed};
+pub use multiply::{gram, multiply, multiply_f64, multiply_in_f64, multiply_packed};
 pub use packed::{PackedWeight, WeightBlock};
 pub use positive_definite::solve_positive_definite;
 pub use product::{Product, Right, Then};

@@ -1,6 +1,6 @@
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use crate::{LinalgError, PackedWeight, Product, Threads};
 
@@ -43,6 +43,36 @@ pub fn multiply_f64(a: &ArrayView2<'_, f64>, b: &ArrayView2<'_, f64>) -> Result<
     }
     let (a, b) = (without_gaps(a), without_gaps(b));
     faer::linalg::matmul::matmul(view_mut(&mut out), Accum::Replace, a.view(), b.view(), 1.0, Par::Seq);
+    Ok(out)
+}
+
+/// A · B of an f32 and an f64 matrix, summed in f64 and rounded to f32 at the end, on the calling thread: for columns of B
+/// in which columns of A nearly cancel.
+///
+/// # Errors
+/// [`LinalgError::Shapes`].
+pub fn multiply_in_f64(a: &ArrayView2<'_, f32>, b: &ArrayView2<'_, f64>) -> Result<Array2<f32>, LinalgError> {
+    let mut out = Array2::zeros((a.nrows(), b.ncols()));
+    if a.ncols() != b.nrows() {
+        return Err(LinalgError::Shapes { operation: "a product", left: a.dim(), right: b.dim() });
+    }
+    if a.ncols() == 0 || out.is_empty() {
+        return Ok(out);
+    }
+    let b = without_gaps(b);
+    for (a, mut out) in a.axis_chunks_iter(Axis(0), ROWS).zip(out.axis_chunks_iter_mut(Axis(0), ROWS)) {
+        let mut product = Array2::zeros(out.dim());
+        let a = wide(&a);
+        faer::linalg::matmul::matmul(
+            view_mut(&mut product),
+            Accum::Replace,
+            a.view(),
+            b.view(),
+            1.0,
+            Par::Seq,
+        );
+        out.assign(&product.mapv(|x| x as f32));
+    }
     Ok(out)
 }
 

@@ -10,7 +10,8 @@
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
 use skillweld_linalg::{
-    LinalgError, cholesky, eigh, gemm, gram, multiply, multiply_f64, qr, solve_positive_definite, thin_svd,
+    LinalgError, cholesky, eigh, gemm, gram, multiply, multiply_f64, multiply_in_f64, qr,
+    solve_positive_definite, thin_svd,
 };
 
 fn matrix(max: usize) -> impl Strategy<Value = Array2<f64>> {
@@ -154,6 +155,24 @@ proptest! {
         multiply(&narrow.view(), &b.mapv(|x| x as f32).view(), &mut out.view_mut()).unwrap();
         let apart = &out.mapv(f64::from) - &wide.dot(&b.mapv(|x| f64::from(x as f32)));
         prop_assert!(max_abs(apart.view()) <= k as f64 * f64::from(f32::EPSILON));
+    }
+
+    /// More rows than are widened at once, in either order of memory; columns that nearly cancel keep their precision.
+    #[test]
+    fn products_in_f64_round_once(a in matrix(24), transposed in any::<bool>()) {
+        let (m, k) = a.dim();
+        let rows = m * 16;
+        let tall = Array2::from_shape_fn((rows, k), |(i, j)| 1.0 + (a[[i % m, j]] * 1e-3 + i as f64 * 1e-5) as f32);
+        let b = Array2::from_shape_fn((k, 3), |(i, j)| if (i + j) % 2 == 0 { 1.0 } else { -1.0 });
+        let expected = tall.mapv(f64::from).dot(&b);
+        let ours = match transposed {
+            true => multiply_in_f64(&tall.t().to_owned().t(), &b.view()).unwrap(),
+            false => multiply_in_f64(&tall.view(), &b.view()).unwrap(),
+        };
+        for (&ours, &expected) in ours.iter().zip(&expected) {
+            let tolerance = expected.abs() * f64::from(f32::EPSILON) + k as f64 * f64::EPSILON;
+            prop_assert!((f64::from(ours) - expected).abs() <= tolerance, "{ours} and {expected}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 pub use ndarray;
 pub use skillweld_linalg::{
     Cholesky, Eigh, LinalgError, PackedWeight, Qr, Scalar, Svd, cholesky, eigh, gemm, gram, multiply,
-    multiply_f64, multiply_packed, qr, solve_positive_definite, thin_svd,
+    multiply_f64, multiply_in_f64, multiply_packed, qr, solve_positive_definite, thin_svd,
 };
 
 use ndarray::{ArrayView2, ArrayViewMut2, CowArray, Ix2};

@@ -5,7 +5,7 @@ use skillweld_plugin_sdk::linalg::{gram, matrix_mut, matrix_shape, mean, multipl
 use skillweld_plugin_sdk::{Block, MergeMethod, Param, Result, Spec};
 
 use crate::join;
-use crate::rank::{Rank, leading, spectrum};
+use crate::rank::{Rank, leading, other_side, spectrum};
 use crate::stack::{Experts, Stack};
 use crate::{scale, spec};
 
@@ -112,8 +112,5 @@ fn left_vectors(
     let all = crate::rank::beside(&views, m);
     let (mut s, vectors) = spectrum(&gram(&all.view()).view())?;
     s.truncate(count(block, &s, (m, n)));
-    let scaled = (&leading(&vectors, s.len()) / &Array1::from_vec(s)).mapv(|x| x as f32);
-    let mut u = Array2::zeros((m, scaled.ncols()));
-    multiply(&all.view(), &scaled.view(), &mut u.view_mut())?;
-    Ok(u)
+    other_side(&all.view(), &leading(&vectors, s.len()), &s)
 }

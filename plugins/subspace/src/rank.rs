@@ -1,8 +1,8 @@
 //! Decompositions that know where a matrix ends and its rounding begins.
 
 use skillweld_plugin_sdk::Result;
-use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView2, Axis, s};
-use skillweld_plugin_sdk::linalg::{cholesky, eigh, gram, multiply, multiply_f64, thin_svd};
+use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use skillweld_plugin_sdk::linalg::{cholesky, eigh, gram, multiply, multiply_f64, multiply_in_f64, thin_svd};
 
 /// What counts of a spectrum.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,15 +53,33 @@ impl Triplets {
         let count = values.iter().take(most).take_while(|&&s| s > tolerance * scale).count();
         values.truncate(count);
         let vectors = vectors.slice_move(s![.., ..count]);
-        let scaled = (&vectors / &Array1::from_vec(values.clone())).mapv(|x| x as f32);
-        let mut other = Array2::zeros((tall.nrows(), count));
-        multiply(&tall, &scaled.view(), &mut other.view_mut())?;
+        let other = other_side(&tall, &vectors.view(), &values)?;
         let vectors = vectors.mapv(|x| x as f32);
         Ok(match wide {
             false => Self { u: other, s: values, vt: vectors.reversed_axes() },
             true => Self { u: vectors, s: values, vt: other.reversed_axes() },
         })
     }
+}
+
+/// σ₁ / σ from which a singular vector is added up in f64. Vectors are made orthonormal after this, or projected away:
+/// what they lack in orthogonality comes back divided by the smallest σ.
+const PRECISE_FROM: f64 = 16.0;
+
+/// U = X V S⁻¹ of the first singular triplets of X, largest first: columns that are orthonormal to nearly f32's precision.
+pub(crate) fn other_side(
+    x: &ArrayView2<'_, f32>,
+    vectors: &ArrayView2<'_, f64>,
+    s: &[f64],
+) -> Result<Array2<f32>> {
+    let largest = s.first().copied().unwrap_or(0.0);
+    let plain = s.iter().take_while(|&&s| s * PRECISE_FROM > largest).count();
+    let scaled = vectors / &ArrayView1::from(s);
+    let mut out = Array2::zeros((x.nrows(), s.len()));
+    let leading = scaled.slice(s![.., ..plain]).mapv(|x| x as f32);
+    multiply(x, &leading.view(), &mut out.slice_mut(s![.., ..plain]))?;
+    out.slice_mut(s![.., plain..]).assign(&multiply_in_f64(x, &scaled.slice(s![.., plain..]))?);
+    Ok(out)
 }
 
 /// Square roots of the eigenvalues of a symmetric positive semidefinite matrix, largest first, and the eigenvectors as

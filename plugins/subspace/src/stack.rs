@@ -9,7 +9,7 @@ use std::ops::Range;
 use skillweld_plugin_sdk::linalg::ndarray::{Array1, Array2, ArrayView2, s};
 use skillweld_plugin_sdk::linalg::ndarray::{CowArray, Ix2};
 use skillweld_plugin_sdk::linalg::{
-    cholesky, dense_expert, factor_matrices, gram, matrix_mut, multiply, multiply_f64,
+    cholesky, dense_expert, factor_matrices, gram, matrix_mut, multiply, multiply_f64, multiply_in_f64,
 };
 use skillweld_plugin_sdk::{Block, Result};
 
@@ -247,8 +247,7 @@ fn combine(
         terms > MOST_CANCELLED * sum
     });
     if cancels {
-        let product = multiply_f64(&x.mapv(f64::from).view(), coefficients)?;
-        return Ok(product.mapv(|x| x as f32));
+        return Ok(multiply_in_f64(x, coefficients)?);
     }
     let mut out = Array2::zeros((x.nrows(), coefficients.ncols()));
     multiply(x, &coefficients.mapv(|x| x as f32).view(), &mut out.view_mut())?;
