@@ -28,8 +28,8 @@ Examples:
   skillweld serve merged --every 4 --fallback object       route again every four chunks
   skillweld serve merged --host 0.0.0.0 --api-key-file key reachable from other machines
 
-Clients of openpi (LIBERO, DROID, ALOHA), of StarVLA and of XPolicyLab (RoboTwin 2.0, RoboDojo) connect to
-ws://HOST:PORT as they are; GR00T's connect to --zmq-port, which builds with the feature `zmq` have. GET /healthz
+Clients of openpi (LIBERO, DROID, ALOHA) connect to ws://HOST:PORT as they are; the messages of StarVLA's and
+XPolicyLab's (RoboTwin 2.0, RoboDojo) are answered there, too; GR00T's connect to --zmq-port, which builds with the feature `zmq` have. GET /healthz
 says 200 when the policy is warm, GET /metrics has Prometheus' text. Ctrl-C or SIGTERM ends what runs and stops.";
 
 /// Serve a policy to robots: openpi's websocket protocol, StarVLA's and XPolicyLab's.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -22,10 +21,6 @@ use crate::policy::{Observation, Policy};
 use crate::protocol::{self, Answer, Ask, Dialect, Request};
 use crate::shared::{Outcome, Phase, Shared, reached};
 use crate::worker::Episode;
-
-/// How long what a client still sends is read after it was told that the connection ends. Closing at once would throw
-/// away, on its side, what it was told.
-pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// Largest message that is looked into while inference runs, bytes: it may be one that does not wait, which are small.
 const MAX_OVERTAKING_BYTES: usize = 4 << 10;
@@ -337,14 +332,7 @@ impl<P: Policy> Connection<P> {
             return;
         }
         // Past the websocket: an oversized message is still on its way, and nothing else matters any more.
-        let stream = self.socket.get_mut();
-        let linger = async {
-            stream.shutdown().await?;
-            let mut ignored = vec![0; 64 << 10];
-            while stream.read(&mut ignored).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        drop(timeout(LINGER, linger).await);
+        self.socket.get_mut().linger().await;
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! - [`Server`]: a port, a thread for the policy, two for sockets. `GET /healthz`, `GET /metrics` (Prometheus), and websockets on
 //!   any other path.
-//! - Clients of openpi (LIBERO, DROID, ALOHA), of StarVLA and of XPolicyLab (RoboTwin 2.0, RoboDojo) work unchanged:
-//!   [`KEY_SETS`] says which keys are understood. With the feature `zmq`, those of GR00T do, on a port of their own.
+//! - openpi's clients (LIBERO, DROID, ALOHA) work unchanged; the messages of StarVLA's and of XPolicyLab's (RoboTwin 2.0,
+//!   RoboDojo) are answered on the same port, with the feature `zmq` those of GR00T's on a port of their own. [`KEY_SETS`] says
+//!   which keys are understood.
 //! - [`ZeroCost`]: a policy that computes nothing, for tests and benches.
 //! - [`decode`] and [`encode`]: msgpack with NumPy arrays; arrays share the received frame's memory.
 //!

@@ -3,10 +3,14 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+/// How long what a client still sends is read after it was told that the connection ends.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A client on a slow line may need longer for one message than it may be silent: what counts is that bytes come, not that
 /// messages end.
@@ -23,6 +27,18 @@ impl Lively {
     /// When something last came.
     pub(crate) fn heard(&self) -> Instant {
         self.heard
+    }
+
+    /// Ends this side, and reads on until the client has ended its own, or for a while: closing at once would throw away what
+    /// the client has not read yet.
+    pub(crate) async fn linger(&mut self) {
+        let until_it_ends = async {
+            self.shutdown().await?;
+            let mut ignored = vec![0; 64 << 10];
+            while self.read(&mut ignored).await? > 0 {}
+            io::Result::Ok(())
+        };
+        drop(timeout(LINGER, until_it_ends).await);
     }
 }
 

@@ -58,7 +58,7 @@ impl ByTask {
 impl Metrics {
     pub(crate) fn count_request(&self, protocol: &str, kind: &str) {
         let index = |all: &[&str], one: &str| all.iter().position(|known| *known == one);
-        if let (Some(protocol), Some(kind)) = (index(&PROTOCOLS, protocol), index(&KINDS, kind)) {
+        if let (Some(protocol), Some(kind)) = (index(PROTOCOLS, protocol), index(&KINDS, kind)) {
             self.requests[protocol][kind].fetch_add(1, Ordering::Relaxed);
         }
     }

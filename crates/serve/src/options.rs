@@ -15,7 +15,7 @@ pub struct Options {
     #[cfg(feature = "zmq")]
     pub zmq_address: Option<SocketAddr>,
     /// If given, clients send `Authorization: Api-Key KEY` (or `Bearer KEY`), except for `/healthz`; GR00T's send it as
-    /// `api_token`.
+    /// `api_token` with each request, so that whoever reaches that port takes one of [`Limits::clients`] without it.
     pub api_key: Option<String>,
     /// What is refused for its size or number.
     pub limits: Limits,

@@ -50,11 +50,8 @@ pub(crate) enum Ask {
     Close,
 }
 
-/// How many of [`PROTOCOLS`] there are.
-const PROTOCOL_COUNT: usize = if cfg!(feature = "zmq") { 4 } else { 3 };
-
 /// Every value of [`Request::protocol`].
-pub(crate) const PROTOCOLS: [&str; PROTOCOL_COUNT] = [
+pub(crate) const PROTOCOLS: &[&str] = &[
     "openpi",
     "starvla",
     "xpolicylab",

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::connection::{InFlight, LINGER, outcome};
+use crate::connection::{InFlight, outcome};
 use crate::error::RequestError;
 use crate::http::Door;
 use crate::lively::Lively;
@@ -115,12 +115,16 @@ impl<P: Policy> Connection<P> {
     }
 
     async fn run(&mut self) -> End {
-        match timeout(HANDSHAKE_TIMEOUT, self.handshake()).await {
+        let mut phase = self.shared.phase.subscribe();
+        let handshake = tokio::select! {
+            handshake = timeout(HANDSHAKE_TIMEOUT, self.handshake()) => handshake,
+            _ = reached(&mut phase, Phase::Stopping) => return End("the server stops".into()),
+        };
+        match handshake {
             Ok(Ok(())) => {}
             Ok(Err(end)) => return end,
             Err(_) => return End("no ZeroMQ handshake came".into()),
         }
-        let mut phase = self.shared.phase.subscribe();
         let mut waited_for = Phase::Ready;
         loop {
             let silence_ends = self.silence_ends();
@@ -201,9 +205,10 @@ impl<P: Policy> Connection<P> {
                 None => Ok(()),
                 Some(_) => Err(self.refused_for_good(RequestError::Pipelined, &[Bytes::new()]).await),
             },
-            // A PONG repeats what follows the two bytes of a PING.
+            // A PONG repeats what follows the two bytes of a PING, which is 16 bytes at most.
             Ok(Item::Command { name, data }) if *name == *b"PING" => {
-                self.send(&zmtp::command(b"PONG", data.get(2..).unwrap_or_default())).await
+                let context = data.get(2..).unwrap_or_default();
+                self.send(&zmtp::command(b"PONG", &context[..context.len().min(16)])).await
             }
             Ok(Item::Command { .. }) => Ok(()),
             Err(ZmtpError::Oversized { limit }) => {
@@ -280,19 +285,12 @@ impl<P: Policy> Connection<P> {
         self.shared.tell(&Event::Failed { client: self.client, message: error.to_string() });
     }
 
-    /// Answers what cannot be read on from; closing at once would throw the answer away on the client's side.
+    /// Answers what cannot be read on from.
     async fn refused_for_good(&mut self, error: RequestError, envelope: &[Bytes]) -> End {
         self.note(&error);
         let message = protocol::refusal(&gr00t::plain(), &error).unwrap_or_default();
         if self.send(&zmtp::message(envelope, &message)).await.is_ok() {
-            let stream = &mut self.stream;
-            let linger = async {
-                stream.shutdown().await?;
-                let mut ignored = vec![0; PIECE_BYTES];
-                while stream.read(&mut ignored).await? > 0 {}
-                std::io::Result::Ok(())
-            };
-            drop(timeout(LINGER, linger).await);
+            self.stream.linger().await;
         }
         End("closed after an error".into())
     }

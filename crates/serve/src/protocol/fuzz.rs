@@ -191,6 +191,10 @@ fn changes() -> impl Strategy<Value = Change> {
         "images",
         "lang",
         "__ndarray__",
+        "__ndarray_class__",
+        "as_npy",
+        "endpoint",
+        "data",
         "dtype",
         "",
     ]);
@@ -244,11 +248,23 @@ fn memory(value: &Value) -> usize {
 /// Reads a frame; whatever comes of it must be what a policy may rely on, or an error that can be sent.
 fn survives(frame: &Bytes, policy: &Metadata) -> Result<bool, TestCaseError> {
     let limits = limits();
-    #[cfg(feature = "zmq")]
-    if let Err(error) = gr00t::read(frame, &limits, policy, None).ask {
-        prop_assert!(!error.to_string().is_empty() && error.to_string().len() < MAX_ERROR_BYTES, "{error}");
-    }
-    let request = read(frame, &limits, policy);
+    sound(read(frame, &limits, policy), frame, policy, &limits)
+}
+
+/// The same for a GR00T client's message.
+#[cfg(feature = "zmq")]
+fn survives_gr00t(frame: &Bytes, policy: &Metadata) -> Result<bool, TestCaseError> {
+    let limits = limits();
+    sound(gr00t::read(frame, &limits, policy, None), frame, policy, &limits)
+}
+
+/// The question of a GR00T client about an observation.
+#[cfg(feature = "zmq")]
+fn asked_by_gr00t(observation: &Value) -> Value {
+    Value::Map(vec![("endpoint".to_owned(), "get_action".into()), ("data".to_owned(), observation.clone())])
+}
+
+fn sound(request: Request, frame: &Bytes, policy: &Metadata, limits: &Limits) -> Result<bool, TestCaseError> {
     prop_assert!(PROTOCOLS.contains(&request.protocol()) && KINDS.contains(&request.kind()));
     let observation = match request.ask {
         Ok(Ask::Policy { observation, .. }) => observation,
@@ -300,12 +316,32 @@ fn survives(frame: &Bytes, policy: &Metadata) -> Result<bool, TestCaseError> {
 fn run(cases: u32) {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let damage = vec((any::<Index>(), any::<u8>()), 0..4);
-    let form = select(vec![Form::OpenPi, Form::MsgpackNumpy]);
+    let form = select(vec![
+        Form::OpenPi,
+        Form::MsgpackNumpy,
+        #[cfg(feature = "zmq")]
+        Form::Npy,
+    ]);
     let input = (requests(), vec(changes(), 1..5), damage, any::<Index>(), form);
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let outcome = runner.run(&input, |((mut request, policy), changes, damage, cut, form)| {
         let frame: Bytes = encode_in(form, &request).into();
         prop_assert!(survives(&frame, &policy)?, "a valid request was refused");
+        #[cfg(feature = "zmq")]
+        {
+            let is_bare = ["type", "examples", "message_type"].iter().all(|key| request.get(key).is_none());
+            let mut asked = asked_by_gr00t(&request);
+            let accepted = survives_gr00t(&encode_in(form, &asked).into(), &policy)?;
+            prop_assert!(accepted || !is_bare, "a valid request of GR00T's was refused");
+            changes.iter().for_each(|change| apply(&mut asked, change));
+            let mut bytes = encode_in(form, &asked);
+            survives_gr00t(&bytes.clone().into(), &policy)?;
+            for (index, byte) in &damage {
+                let index = index.index(bytes.len());
+                bytes[index] = *byte;
+            }
+            survives_gr00t(&bytes.into(), &policy)?;
+        }
         changes.iter().for_each(|change| apply(&mut request, change));
         let mut bytes = encode_in(form, &request);
         survives(&bytes.clone().into(), &policy)?;

@@ -49,12 +49,12 @@ pub(crate) struct Envelope {
 
 /// The language before anything was read.
 pub(crate) fn plain() -> Dialect {
-    Dialect::Gr00t(Envelope { form: Form::Npy, wrapped: false, flat: false, parts: Parts::new() })
+    Dialect::Gr00t(Envelope::PLAIN)
 }
 
 /// Reads one message. `key` is what clients must send, if anything.
 pub(crate) fn read(frame: &Bytes, limits: &Limits, policy: &Metadata, key: Option<&str>) -> Request {
-    let mut envelope = Envelope { form: Form::Npy, wrapped: false, flat: false, parts: Parts::new() };
+    let mut envelope = Envelope::PLAIN;
     let ask = match decode_noting_form(frame, &limits.decode) {
         Ok((message, form)) => {
             envelope.form = form.unwrap_or(Form::Npy);
@@ -66,6 +66,8 @@ pub(crate) fn read(frame: &Bytes, limits: &Limits, policy: &Metadata, key: Optio
 }
 
 impl Envelope {
+    const PLAIN: Self = Self { form: Form::Npy, wrapped: false, flat: false, parts: Parts::new() };
+
     pub(super) fn form(&self) -> Form {
         self.form
     }
