@@ -30,8 +30,8 @@ enum Part {
     Chromium,
     /// PyTorch through apt and peft through pip into target/torch-venv: for the tests of what they read.
     Torch,
-    /// Feetech's SDK and lerobot, through pip into environments below target, and torchvision, through apt: for the tests
-    /// of the robots' crates.
+    /// Feetech's SDK, lerobot and an ffmpeg, through pip into environments below target, and torchvision, through apt: for
+    /// the tests of the robots' crates.
     Robots,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("peer:   {} ({MERGEKIT})", state(mergekit().exists()));
     println!("python: {} (gym-pusht, openpi-client, maturin)", state(python::is_installed()));
     println!("torch:  {} (PyTorch of the system, peft)", state(python::torch::is_installed()));
-    println!("robots: {} (feetech-servo-sdk, lerobot)", state(python::robots::is_installed()));
+    println!("robots: {} (feetech-servo-sdk, lerobot, ffmpeg)", state(python::robots::is_installed()));
     println!("chromium: {}", state(has_chromium()));
     Ok(())
 }

@@ -42,6 +42,6 @@ pub(crate) fn run() -> Result<()> {
     docs::write(true)?;
     let skillweld = plugins::profile_dir(false).join("skillweld");
     python::test(&skillweld)?;
-    python::robots::test()?;
+    python::robots::test(&skillweld)?;
     ray::test(&skillweld)
 }

@@ -9,8 +9,8 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    completions, dataset, diff, drive, export, extract_lora, inspect, materialize, merge, plugins, predict,
-    preprocess, record, replay, report, retain, robot, route, serve, sweep,
+    completions, dataset, diff, drive, eval, export, extract_lora, inspect, materialize, merge, plugins,
+    predict, preprocess, record, replay, report, retain, robot, route, serve, sim, sweep,
 };
 
 const EXAMPLES: &str = "\
@@ -131,6 +131,8 @@ pub(crate) enum Command {
     Record(Box<record::Args>),
     Replay(Box<replay::Args>),
     Dataset(dataset::Args),
+    Sim(sim::Args),
+    Eval(eval::Args),
     Preprocess(preprocess::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),

@@ -198,7 +198,7 @@ impl Page {
         rest.add_rows(rows.iter().map(|(_, cells)| cells.clone()));
         let rest_width: u16 = rest.column_max_content_widths().iter().map(|width| width + GAP).sum();
         let needed = usize::from(INDENT + GAP + rest_width) + name_width;
-        if rest.width().is_none_or(|width| needed <= width.into()) {
+        if rest.width().is_none_or(|width| needed <= usize::from(width)) {
             let mut whole = table(headings.iter().copied());
             for (name, cells) in rows {
                 whole.add_row(std::iter::once(cell(Tone::Plain, name)).chain(cells));

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what a dataset holds, and check every frame: numbering, timestamps, sizes, NaN.
+    /// Show what a dataset holds, and check every frame: numbering, timestamps, sizes, NaN; of videos their sizes and lengths.
     #[command(after_help = EXAMPLES)]
     Inspect(InspectArgs),
 }
@@ -35,7 +35,7 @@ enum Command {
 struct InspectArgs {
     /// The dataset's folder.
     dataset: PathBuf,
-    /// Decode every pixel, not only the heads of images.
+    /// Decode every pixel, not only the heads of images; not of videos.
     #[arg(long)]
     pixels: bool,
     /// One JSON document on standard output, and nothing else there.
@@ -53,9 +53,14 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     } else {
         page(&args.dataset, &dataset, &report, console).print()?;
     }
-    let features = &dataset.info().features;
-    for (name, _) in features.iter().filter(|(_, feature)| feature.dtype == "video") {
-        console.note(&format!("{name} is a video, which is not looked at"));
+    let features = dataset.info().features.iter();
+    let videos: Vec<_> =
+        features.filter(|(_, feature)| feature.dtype == "video").map(|(name, _)| &**name).collect();
+    if !videos.is_empty() {
+        console.note(&format!(
+            "frames of {} are in mp4 files, whose sizes and lengths are checked and whose pictures are not looked at",
+            videos.join(", ")
+        ));
     }
     report.problems.iter().for_each(|problem| console.warn(&problem.to_string()));
     for path in &report.leftovers {

@@ -3,6 +3,7 @@
 mod events;
 mod keys;
 mod recording;
+mod rerun;
 mod session;
 mod source;
 mod summary;
@@ -18,6 +19,7 @@ use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
 use crate::console::Console;
 pub(crate) use recording::{Book, EpisodesOptions};
+use rerun::Log;
 pub(crate) use session::{Session, Signals};
 pub(crate) use view::check as check_view;
 
@@ -30,6 +32,8 @@ Examples:
       --camera wrist=v4l2:/dev/video2 --policy merged --task 'put the red cube on the tray' --view
   # the policy on another machine; record what happens
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy ws://gpu-box:8000 --task '…' --record data/run1
+  # every step for the Rerun viewer (a program built with --features rerun)
+  skillweld drive --policy target/demo/so101/merged --task 'put the red cube on the tray' --rerun run.rrd
   # look first: observe, infer, print what would be sent
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --dry-run --seconds 10
   # correct it by hand: key i, and the leader arm takes over
@@ -65,6 +69,16 @@ pub(crate) struct Args {
     /// Record the run as an episode of this LeRobot dataset, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Record images as mp4 instead of PNG: a small part of the room, and a little is lost. Needs ffmpeg; SKILLWELD_FFMPEG names the
+    /// program where that is not its name.
+    #[arg(long, requires = "record")]
+    #[cfg_attr(not(feature = "mp4"), arg(hide = true))]
+    video: bool,
+    /// Log every step for the Rerun viewer: a new file, OUT.rrd, or the address of a viewer that runs,
+    /// rerun+http://HOST:PORT/proxy.
+    #[arg(long, value_name = "TO")]
+    #[cfg_attr(not(feature = "rerun"), arg(hide = true))]
+    rerun: Option<String>,
     /// Show joints, latency, queue, routing and safety in the terminal.
     #[arg(long)]
     view: bool,
@@ -119,6 +133,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
     args.robot.check()?;
     view::check(args.view)?;
     ensure!(!(args.dry_run && args.record.is_some()), "--dry-run sends nothing that could be recorded");
+    let rerun = args.rerun.as_deref().map(Log::check).transpose()?;
     let robot = args.robot.robot()?;
     let description = robot.describe().clone();
     let options = args.pace.options(description.joints.len())?;
@@ -128,7 +143,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         let book = args
             .record
             .as_deref()
-            .map(|dir| Book::open(dir, &description, (args.pace.fps(), task), console))
+            .map(|dir| Book::open(dir, &description, (args.pace.fps(), task, args.video), console))
             .transpose()?;
         let leader = args.leader.leader(args.robot.units())?;
         let session = Session {
@@ -137,6 +152,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             task,
             leader: leader.is_some(),
             record: book.map(|book| (book, EpisodesOptions { count: 1, episode: None, reset: None })),
+            rerun,
             dry_run: args.dry_run,
             view: args.view,
             json: args.json,

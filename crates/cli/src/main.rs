@@ -10,6 +10,7 @@ mod console;
 mod dataset;
 mod diff;
 mod drive;
+mod eval;
 mod export;
 mod extract_lora;
 mod failure;
@@ -33,6 +34,7 @@ mod retain;
 mod robot;
 mod route;
 mod serve;
+mod sim;
 mod sweep;
 mod tensor_file;
 
@@ -86,6 +88,8 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::Record(args) => record::run(args, console),
         Command::Replay(args) => replay::run(args, console),
         Command::Dataset(args) => dataset::run(args, console),
+        Command::Sim(args) => sim::run(args, console),
+        Command::Eval(args) => eval::run(args, console),
         Command::Plugins(command) => plugins::run(command, console),
         Command::Completions(args) => completions::run(args),
     }

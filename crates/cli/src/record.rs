@@ -18,6 +18,7 @@ Examples:
   skillweld record data/cube --task 'put the red cube on the tray' --robot so101 --port /dev/ttyACM0 --id my_arm \\
       --leader-port /dev/ttyACM1 --leader-id my_leader --camera front=v4l2:/dev/video0 \\
       --episodes 50 --episode-seconds 30 --reset-seconds 10
+  # the same with mp4 instead of PNG: … --video
   # the same command goes on with a dataset that is there
   skillweld dataset inspect data/cube
   skillweld replay data/cube --episode 3 --robot so101 --port /dev/ttyACM0 --id my_arm
@@ -43,6 +44,11 @@ pub(crate) struct Args {
     /// Time between episodes; without it until the → key.
     #[arg(long, value_name = "S")]
     reset_seconds: Option<f64>,
+    /// Record images as mp4 instead of PNG: a small part of the room, and a little is lost. Needs ffmpeg; SKILLWELD_FFMPEG names the
+    /// program where that is not its name.
+    #[arg(long)]
+    #[cfg_attr(not(feature = "mp4"), arg(hide = true))]
+    video: bool,
     #[command(flatten)]
     robot: RobotArguments,
     #[command(flatten)]
@@ -70,13 +76,14 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         episode: seconds("episode-seconds", args.episode_seconds)?,
         reset: seconds("reset-seconds", args.reset_seconds)?,
     };
-    let book = Book::open(&args.dataset, &description, (args.pace.fps(), &args.task), console)?;
+    let book = Book::open(&args.dataset, &description, (args.pace.fps(), &args.task, args.video), console)?;
     let session = Session {
         console,
         title: format!("recording {}", args.dataset.display()),
         task: &args.task,
         leader: false,
         record: Some((book, episodes)),
+        rerun: None,
         dry_run: false,
         view: args.view,
         json: args.json,

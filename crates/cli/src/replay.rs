@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         task: "replay",
         leader: false,
         record: None,
+        rerun: None,
         dry_run: args.dry_run,
         view: false,
         json: args.json,

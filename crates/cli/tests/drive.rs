@@ -121,6 +121,8 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     drive(policy, &["--camera", "side"]).failed_with(&["NAME=SOURCE"]);
     drive(policy, &["--port", "/dev/ttyACM0"]).failed_with(&["--robot so101"]);
     drive(policy, &["--max-step", "0"]).failed_with(&["--max-step"]);
+    #[cfg(not(feature = "rerun"))]
+    drive(policy, &["--rerun", "run.rrd"]).failed_with(&["built without Rerun", "--features rerun"]);
     let port = bench.join("nothing");
     let so101 = ["--robot", "so101", "--id", "my_arm", "--port", text(&port)];
     drive(policy, &so101).failed_with(&["my_arm", "skillweld robot calibrate"]);

@@ -43,13 +43,14 @@ fn sync(folder: &Path) -> Result<(), RecorderError> {
 }
 
 impl Pending {
-    /// Makes folders as needed, and the file. Whoever writes to it calls `sync_all` in the end.
+    /// Makes folders as needed, and the file, which can also be read. Whoever writes to it calls `sync_all` in the end.
     pub(crate) fn create(path: &Path) -> Result<(Self, File), RecorderError> {
         let partial = partial(path);
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let file = File::create(&partial).map_err(RecorderError::io("create", &partial))?;
+        let open = File::options().read(true).write(true).create(true).truncate(true).open(&partial);
+        let file = open.map_err(RecorderError::io("create", &partial))?;
         Ok((Self { partial, path: path.to_owned() }, file))
     }
 

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 use crate::dataset::{Dataset, Episode, RecordedFrame};
 use crate::info::{ACTION, IMAGES, STATE};
 use crate::spec::ExtraValue;
-use crate::{RecorderError, atomic, folder, layout};
+use crate::{RecorderError, folder, layout};
+
+mod videos;
+
+use videos::Videos;
 
 /// How far a timestamp may be from frame number ÷ frame rate, in seconds: what `lerobot` takes.
 pub const TOLERANCE_S: f64 = 1e-4;
@@ -54,13 +58,14 @@ impl fmt::Display for Problem {
 
 impl Dataset {
     /// Reads every frame: numbers without gaps, timestamps within `tolerance_s` seconds of frame number ÷ frame rate, finite
-    /// numbers, shapes and image sizes as the features say, known tasks. Columns of other kinds, videos among them, are not looked
-    /// at.
+    /// numbers, shapes and image sizes as the features say, known tasks; of videos the files' heads, with size and length. Columns
+    /// of other kinds are not looked at.
     ///
     /// # Errors
     /// Only what stops the check as a whole: the folder cannot be listed. Files that cannot be read are problems.
     pub fn check(&self, tolerance_s: f64, images: Images) -> Result<Report, RecorderError> {
         let leftovers = self.leftovers()?;
+        let mut videos = Videos::default();
         let mut report = Report { frames: 0, interventions: 0, problems: Vec::new(), leftovers };
         for episode in self.episodes() {
             let mut found = Findings { episode: episode.index, kinds: Vec::new(), problems: Vec::new() };
@@ -82,6 +87,7 @@ impl Dataset {
                     }
                 }
             }
+            videos.check(self, episode, &mut found);
             report.problems.extend(found.problems);
         }
         Ok(report)
@@ -160,13 +166,10 @@ impl Dataset {
 
     /// What an interrupted recording has left, and a recording that goes on at this moment has there.
     fn leftovers(&self) -> Result<Vec<PathBuf>, RecorderError> {
-        let (data, episodes) = folder::uncounted(self.folder(), self.info())?;
-        let meta = [layout::info(self.folder()), layout::stats(self.folder()), layout::tasks(self.folder())];
-        let partials: Vec<_> =
-            meta.iter().chain([&data, &episodes]).map(|path| atomic::partial(path)).collect();
+        let uncounted = folder::uncounted(self.folder(), self.info())?;
         let recording = std::fs::read_dir(layout::recording(self.folder()));
         let images = recording.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        Ok(images.chain(partials).chain([data, episodes]).filter(|path| path.exists()).collect())
+        Ok(images.chain(uncounted).filter(|path| path.exists()).collect())
     }
 }
 

@@ -26,8 +26,8 @@ const BATCH: usize = 32;
 /// A row group is closed when it has about so many bytes: what is in memory encoded, and what a reader loads at least.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
-/// Writes all frames beside the file's place. `columns` has the features that are no images, `tracks` the images, each in
-/// the order of `features`.
+/// Writes all frames beside the file's place. `columns` has the features that no camera sees, `tracks` the images that are no
+/// videos, each in the order of `features`; videos have no column.
 pub(crate) fn write(
     path: &Path,
     features: &IndexMap<String, Feature>,
@@ -78,8 +78,9 @@ fn image_array(pngs: &[Vec<u8>], first: usize) -> ArrayRef {
 
 fn schema(features: &IndexMap<String, Feature>, columns: &IndexMap<String, Column>) -> Schema {
     let fields: Vec<_> = features
-        .keys()
-        .map(|name| {
+        .iter()
+        .filter(|(_, feature)| !feature.is_video())
+        .map(|(name, _)| {
             let data_type =
                 columns.get(name).map_or_else(|| DataType::Struct(image_fields()), Column::data_type);
             Field::new(name, data_type, true)
@@ -93,6 +94,7 @@ fn schema(features: &IndexMap<String, Feature>, columns: &IndexMap<String, Colum
 fn huggingface(features: &IndexMap<String, Feature>) -> String {
     let columns: Map<_, _> = features
         .iter()
+        .filter(|(_, feature)| !feature.is_video())
         .map(|(name, feature)| {
             let value = json!({ "dtype": feature.dtype, "_type": "Value" });
             let column = match feature.shape.as_slice() {

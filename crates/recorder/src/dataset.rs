@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::episode_file::{self, EpisodeRow};
+use crate::episode_file::{self, EpisodeRow, VideoPart};
 use crate::image::RecordedImage;
 use crate::info::{
     ACTION, EPISODE_INDEX, FRAME_INDEX, IMAGES, INDEX, Info, RESERVED, STATE, TASK_INDEX, TIMESTAMP,
@@ -26,7 +26,7 @@ pub struct Dataset {
 }
 
 /// An episode of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
     /// Its number, from 0.
     pub index: usize,
@@ -37,6 +37,7 @@ pub struct Episode {
     /// The number of its first frame in the dataset.
     pub first_frame: usize,
     data: FileNumber,
+    pub(crate) videos: Vec<VideoPart>,
     /// Rows of the data file before its own.
     offset: usize,
 }
@@ -60,7 +61,7 @@ pub struct RecordedFrame {
     pub action: Vec<f32>,
     /// Columns of one flag or number each, with their names.
     pub extras: Vec<(String, ExtraValue)>,
-    /// Images, as they lie in the file.
+    /// Images, as they lie in the file; none of cameras that are kept as videos.
     pub images: Vec<RecordedImage>,
 }
 
@@ -154,6 +155,7 @@ fn episodes(rows: &[EpisodeRow]) -> Vec<Episode> {
             frames: row.frames,
             first_frame: row.begin,
             data: row.data,
+            videos: row.videos.clone(),
             offset: row.begin - begin,
         }
     };

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use skillweld_robot::Frame;
 
 use crate::RecorderError;
+use crate::check::TOLERANCE_S;
 use crate::column::Column;
 use crate::info::{ACTION, EPISODE_INDEX, FRAME_INDEX, INDEX, Info, STATE, TASK_INDEX, TIMESTAMP};
 use crate::journal::{Journal, Refused, Track};
@@ -61,7 +62,7 @@ impl OpenEpisode {
         place: Place,
         queue_frames: usize,
     ) -> Result<Self, RecorderError> {
-        let numeric = info.features.iter().filter(|(_, feature)| !feature.is_image());
+        let numeric = info.features.iter().filter(|(_, feature)| !feature.is_camera());
         let columns = numeric
             .map(|(name, feature)| Ok((name.clone(), Column::new(feature)?)))
             .collect::<Result<_, RecorderError>>()?;
@@ -79,10 +80,15 @@ impl OpenEpisode {
     /// All of the frame, or nothing of it.
     pub(crate) fn add(&mut self, spec: &Spec, new: &NewFrame<'_>) -> Result<(), RecorderError> {
         let frame = self.frames;
-        let timestamp = new.timestamp.unwrap_or(frame as f64 / f64::from(spec.fps));
+        let on_grid = frame as f64 / f64::from(spec.fps);
+        let timestamp = new.timestamp.unwrap_or(on_grid);
         check(spec, new).map_err(|problem| RecorderError::Frame { frame, problem })?;
         if !timestamp.is_finite() || timestamp < 0.0 || timestamp <= self.last_timestamp {
             let problem = format!("its timestamp {timestamp} s does not follow on {} s", self.last_timestamp);
+            return Err(RecorderError::Frame { frame, problem });
+        }
+        if spec.video && (timestamp - on_grid).abs() > TOLERANCE_S {
+            let problem = format!("its timestamp is {timestamp} s; its place in the video is {on_grid} s");
             return Err(RecorderError::Frame { frame, problem });
         }
         match &mut self.images {

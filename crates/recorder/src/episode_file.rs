@@ -18,6 +18,7 @@ use crate::statistics::{FeatureStatistics, QUANTILES, Statistics};
 use crate::table::{self, Table};
 
 const STATS: &str = "stats/";
+const VIDEOS: &str = "videos/";
 
 /// What the metadata say of one episode.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +29,21 @@ pub(crate) struct EpisodeRow {
     /// Number of its first frame in the dataset.
     pub(crate) begin: usize,
     pub(crate) data: FileNumber,
+    pub(crate) videos: Vec<VideoPart>,
     /// Where this row lies.
     pub(crate) file: FileNumber,
+}
+
+/// What of a video file shows an episode.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct VideoPart {
+    /// The feature's name.
+    pub(crate) key: String,
+    pub(crate) file: FileNumber,
+    /// When its first frame begins in the file.
+    pub(crate) from_s: f64,
+    /// When its last frame ends there.
+    pub(crate) to_s: f64,
 }
 
 /// Writes one episode's row beside the file's place.
@@ -39,6 +53,7 @@ pub(crate) fn write(
     statistics: &FeatureStatistics,
 ) -> Result<Pending, RecorderError> {
     let integer = |value: usize| -> ArrayRef { Arc::new(Int64Array::from(vec![value as i64])) };
+    let seconds = |value: f64| -> ArrayRef { Arc::new(Float64Array::from(vec![value])) };
     let mut columns: Vec<(String, ArrayRef)> = vec![
         ("episode_index".into(), integer(row.index)),
         ("tasks".into(), list(Arc::new(StringArray::from_iter_values(&row.tasks)))),
@@ -48,6 +63,13 @@ pub(crate) fn write(
         ("dataset_from_index".into(), integer(row.begin)),
         ("dataset_to_index".into(), integer(row.begin + row.frames)),
     ];
+    for video in &row.videos {
+        let name = |what: &str| format!("{VIDEOS}{}/{what}", video.key);
+        columns.push((name("chunk_index"), integer(video.file.chunk)));
+        columns.push((name("file_index"), integer(video.file.file)));
+        columns.push((name("from_timestamp"), seconds(video.from_s)));
+        columns.push((name("to_timestamp"), seconds(video.to_s)));
+    }
     for (feature, numbers) in statistics {
         for (name, values) in numbers.named() {
             columns.push((format!("{STATS}{feature}/{name}"), nested(values, numbers.shape.len())));
@@ -156,11 +178,32 @@ fn read_row(table: &Table, row: usize) -> Result<EpisodeRow, RecorderError> {
         frames,
         begin,
         data: FileNumber { chunk: index("data/chunk_index")?, file: index("data/file_index")? },
+        videos: read_videos(table, row)?,
         file: FileNumber {
             chunk: index("meta/episodes/chunk_index")?,
             file: index("meta/episodes/file_index")?,
         },
     })
+}
+
+fn read_videos(table: &Table, row: usize) -> Result<Vec<VideoPart>, RecorderError> {
+    let names = table.names();
+    let keys = names.iter().filter_map(|name| name.strip_prefix(VIDEOS)?.strip_suffix("/chunk_index"));
+    keys.map(|key| {
+        let name = |what: &str| format!("{VIDEOS}{key}/{what}");
+        let (chunk, file) = (table.index(&name("chunk_index"), row)?, table.index(&name("file_index"), row)?);
+        let seconds = |what: &str| match table.numbers(&name(what), row)?[..] {
+            [value] => Ok(value),
+            _ => Err(table.damaged(format!("{} is no single number in row {row}", name(what)))),
+        };
+        Ok(VideoPart {
+            key: key.to_owned(),
+            file: FileNumber { chunk, file },
+            from_s: seconds("from_timestamp")?,
+            to_s: seconds("to_timestamp")?,
+        })
+    })
+    .collect()
 }
 
 fn read_statistics(table: &Table, row: usize) -> Result<FeatureStatistics, RecorderError> {
@@ -207,6 +250,12 @@ mod tests {
             frames: 3,
             begin: 40,
             data: FileNumber { chunk: 1, file: 2 },
+            videos: vec![VideoPart {
+                key: "observation.images.front".into(),
+                file: FileNumber { chunk: 0, file: 3 },
+                from_s: 0.0,
+                to_s: 0.1,
+            }],
             file: FileNumber::FIRST,
         };
         let column = Column { width: 2, values: Values::F32(vec![0.1, 7.0, 0.2, 8.0, 0.3, -1e6]) };

@@ -74,6 +74,14 @@ pub enum RecorderError {
     /// The open episode's images could not all be kept: it cannot be saved.
     #[error("the open episode lost images ({0}); discard it and record it again")]
     EpisodeLost(String),
+    /// The program that makes mp4 files is not there, or cannot make one. An open episode stays open.
+    #[error("{program} makes no mp4: {problem}")]
+    Encoder {
+        /// The program's name or path.
+        program: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// Called at the wrong time, for example a frame without an open episode.
     #[error("{0}")]
     State(&'static str),

@@ -42,18 +42,55 @@ pub fn is_free(folder: &Path) -> Result<bool, RecorderError> {
     Ok(true)
 }
 
+/// Where an episode's files lie that is not there yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NextFiles {
+    pub(crate) data: FileNumber,
+    pub(crate) episodes: FileNumber,
+    /// With the names of their features.
+    pub(crate) videos: Vec<(String, FileNumber)>,
+}
+
+impl NextFiles {
+    /// After the last counted one of `rows`.
+    pub(crate) fn after<'a>(info: &Info, rows: impl Iterator<Item = &'a EpisodeRow>) -> Self {
+        let last = rows.filter(|row| row.index < info.total_episodes).max_by_key(|row| row.index);
+        let after =
+            |number: Option<FileNumber>| number.map_or(FileNumber::FIRST, |n| n.next(info.chunks_size));
+        let video = |key: &String| {
+            let part = last.and_then(|row| row.videos.iter().find(|video| video.key == *key));
+            (key.clone(), after(part.map(|video| video.file)))
+        };
+        Self {
+            data: after(last.map(|row| row.data)),
+            episodes: after(last.map(|row| row.file)),
+            videos: info.videos().map(video).collect(),
+        }
+    }
+
+    /// After these.
+    pub(crate) fn advance(&mut self, chunks_size: usize) {
+        let videos = self.videos.iter_mut().map(|(_, number)| number);
+        for number in videos.chain([&mut self.data, &mut self.episodes]) {
+            *number = number.next(chunks_size);
+        }
+    }
+
+    /// In the order in which they go: what says that there is an episode first.
+    pub(crate) fn paths(&self, folder: &Path) -> Vec<PathBuf> {
+        let videos = self.videos.iter().map(|(key, number)| layout::video(folder, key, *number));
+        [layout::episodes(folder, self.episodes), layout::data(folder, self.data)]
+            .into_iter()
+            .chain(videos)
+            .collect()
+    }
+}
+
 /// Removes what a recording leaves that ends without notice, and says what it was: images of the open episode, files that
 /// were not complete, and those of an episode that `info.json` does not count, which are the next in turn.
-pub(crate) fn remove_leftovers(
-    folder: &Path,
-    (data, episodes): (FileNumber, FileNumber),
-) -> Result<Vec<PathBuf>, RecorderError> {
+pub(crate) fn remove_leftovers(folder: &Path, next: &NextFiles) -> Result<Vec<PathBuf>, RecorderError> {
     let mut removed = journal::remove_tracks(&layout::recording(folder))?;
-    let (data, episodes) = (layout::data(folder, data), layout::episodes(folder, episodes));
-    let finals =
-        [layout::info(folder), layout::stats(folder), layout::tasks(folder), data.clone(), episodes.clone()];
-    let partials = finals.iter().map(|path| atomic::partial(path));
-    for path in partials.chain([episodes, data]) {
+    for path in leftovers(folder, next) {
         match fs::remove_file(&path) {
             Ok(()) => removed.push(path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -63,24 +100,21 @@ pub(crate) fn remove_leftovers(
     Ok(removed)
 }
 
-/// Where the episode after the last counted one of `rows` has its files: frames, and metadata.
-pub(crate) fn next_files<'a>(
-    info: &Info,
-    rows: impl Iterator<Item = &'a EpisodeRow>,
-) -> (FileNumber, FileNumber) {
-    let last = rows.filter(|row| row.index < info.total_episodes).max_by_key(|row| row.index);
-    let after = |number: Option<FileNumber>| number.map_or(FileNumber::FIRST, |n| n.next(info.chunks_size));
-    (after(last.map(|row| row.data)), after(last.map(|row| row.file)))
+/// What an interrupted save of the episode `next` may have left, beside the images in the recording folder.
+fn leftovers(folder: &Path, next: &NextFiles) -> Vec<PathBuf> {
+    let finals = next.paths(folder);
+    let meta = [layout::info(folder), layout::stats(folder), layout::tasks(folder)];
+    let partials: Vec<_> = meta.iter().chain(&finals).map(|path| atomic::partial(path)).collect();
+    partials.into_iter().chain(finals).collect()
 }
 
-/// The files that an episode has which is just being saved, or was not saved to the end.
-pub(crate) fn uncounted(folder: &Path, info: &Info) -> Result<(PathBuf, PathBuf), RecorderError> {
+/// The files of an episode which is just being saved, or was not saved to the end; they need not be there.
+pub(crate) fn uncounted(folder: &Path, info: &Info) -> Result<Vec<PathBuf>, RecorderError> {
     let rows = episode_file::read_all(folder, false)?;
-    let (data, episodes) = next_files(info, rows.iter().map(|(row, _)| row));
-    Ok((layout::data(folder, data), layout::episodes(folder, episodes)))
+    Ok(leftovers(folder, &NextFiles::after(info, rows.iter().map(|(row, _)| row))))
 }
 
-/// Rows are those of episodes 0, 1, 2, … and as many as `info.json` counts.
+/// Rows are those of episodes 0, 1, 2, … and as many as `info.json` counts, and say where each video lies.
 pub(crate) fn check_rows<'a>(
     folder: &Path,
     info: &Info,
@@ -94,6 +128,9 @@ pub(crate) fn check_rows<'a>(
                 "episode {} from frame {} stands where episode {count} from frame {frames} should: restore the folder",
                 row.index, row.begin
             ));
+        }
+        if let Some(key) = info.videos().find(|key| !row.videos.iter().any(|video| video.key == **key)) {
+            return damaged(format!("does not say where {key} of episode {count} lies: restore the folder"));
         }
         count += 1;
         frames += row.frames;

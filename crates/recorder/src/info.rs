@@ -6,6 +6,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use skillweld_robot::CameraStream;
 
 use crate::spec::{ExtraKind, Spec};
 use crate::{RecorderError, layout};
@@ -86,6 +87,20 @@ impl Feature {
     pub(crate) fn is_image(&self) -> bool {
         self.dtype == "image"
     }
+
+    pub(crate) fn is_video(&self) -> bool {
+        self.dtype == "video"
+    }
+
+    /// What a camera sees, however it is kept.
+    pub(crate) fn is_camera(&self) -> bool {
+        self.is_image() || self.is_video()
+    }
+
+    /// Of a video, as `lerobot` reads it from the first file.
+    fn codec(&self) -> Option<&str> {
+        self.rest.get("info")?.get("video.codec")?.as_str()
+    }
 }
 
 impl Info {
@@ -102,7 +117,7 @@ impl Info {
             fps: spec.fps,
             splits: IndexMap::new(),
             data_path: layout::DATA_PATH.into(),
-            video_path: None,
+            video_path: spec.video.then(|| layout::VIDEO_PATH.to_owned()),
             features: features(spec),
             rest: rest
                 .into_iter()
@@ -116,6 +131,11 @@ impl Info {
     pub fn units(&self) -> Option<Vec<String>> {
         let units = self.rest.get(UNITS)?.as_array()?;
         units.iter().map(|unit| unit.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Names of the features that are kept as videos.
+    pub(crate) fn videos(&self) -> impl Iterator<Item = &String> {
+        self.features.iter().filter(|(_, feature)| feature.is_video()).map(|(name, _)| name)
     }
 
     /// # Errors
@@ -189,16 +209,31 @@ impl Info {
 fn describe(feature: &Feature) -> String {
     let shape: Vec<_> = feature.shape.iter().map(usize::to_string).collect();
     let names = match &feature.names {
-        Value::Array(names) if !feature.is_image() => {
+        Value::Array(names) if !feature.is_camera() => {
             let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap_or("?")).collect();
             format!(" ({})", names.join(", "))
         }
         _ => String::new(),
     };
-    format!("{} {}{names}", feature.dtype, shape.join(" × "))
+    let codec = feature.codec().map(|codec| format!("{codec} ")).unwrap_or_default();
+    format!("{} {codec}{}{names}", feature.dtype, shape.join(" × "))
 }
 
-/// Every column of a dataset, in the order in which it is written.
+/// What `lerobot` would say of our videos.
+fn video_info(camera: &CameraStream, fps: u32) -> Value {
+    json!({
+        "video.height": camera.height,
+        "video.width": camera.width,
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.is_depth_map": false,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": false,
+    })
+}
+
+/// Every column of a dataset, in the order in which it is written, and its videos.
 fn features(spec: &Spec) -> IndexMap<String, Feature> {
     let vector = |names: &[String]| Feature::new("float32", vec![names.len()], json!(names));
     let scalar = |dtype| Feature::new(dtype, vec![1], Value::Null);
@@ -208,7 +243,11 @@ fn features(spec: &Spec) -> IndexMap<String, Feature> {
     for camera in &spec.cameras {
         let shape = vec![camera.height, camera.width, 3];
         let names = json!(["height", "width", "channels"]);
-        features.insert(format!("{IMAGES}{}", camera.name), Feature::new("image", shape, names));
+        let mut feature = Feature::new(if spec.video { "video" } else { "image" }, shape, names);
+        if spec.video {
+            feature.rest.insert("info".into(), video_info(camera, spec.fps));
+        }
+        features.insert(format!("{IMAGES}{}", camera.name), feature);
     }
     for extra in &spec.extras {
         let dtype = match extra.kind {

@@ -164,8 +164,18 @@ impl TrackWriter {
 impl Track {
     /// All images in order.
     pub(crate) fn read(&self) -> Result<TrackReader<'_>, RecorderError> {
-        let file = File::open(&self.images).map_err(RecorderError::io("open", &self.images))?;
-        Ok(TrackReader { track: self, file: BufReader::new(file), next: 0 })
+        Ok(TrackReader { track: self, file: BufReader::new(self.open()?), next: 0 })
+    }
+
+    /// PNG files one after the other.
+    pub(crate) fn open(&self) -> Result<File, RecorderError> {
+        File::open(&self.images).map_err(RecorderError::io("open", &self.images))
+    }
+
+    /// How many there are.
+    #[cfg(feature = "mp4")]
+    pub(crate) fn images(&self) -> usize {
+        self.ends.len()
     }
 
     /// Counts of the sampled images, summed.

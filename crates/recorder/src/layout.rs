@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 /// As it stands in `info.json`.
 pub(crate) const DATA_PATH: &str = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet";
 
-/// The number of a data or episodes file.
+/// As it stands in `info.json` of a dataset with videos.
+pub(crate) const VIDEO_PATH: &str = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4";
+
+/// The number of a data, episodes or video file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileNumber {
     pub(crate) chunk: usize,
@@ -23,8 +26,8 @@ impl FileNumber {
         }
     }
 
-    fn below(self, folder: &Path) -> PathBuf {
-        folder.join(format!("chunk-{:03}", self.chunk)).join(format!("file-{:03}.parquet", self.file))
+    fn below(self, folder: &Path, kind: &str) -> PathBuf {
+        folder.join(format!("chunk-{:03}", self.chunk)).join(format!("file-{:03}.{kind}", self.file))
     }
 }
 
@@ -45,11 +48,16 @@ pub(crate) fn episodes_folder(folder: &Path) -> PathBuf {
 }
 
 pub(crate) fn episodes(folder: &Path, number: FileNumber) -> PathBuf {
-    number.below(&episodes_folder(folder))
+    number.below(&episodes_folder(folder), "parquet")
 }
 
 pub(crate) fn data(folder: &Path, number: FileNumber) -> PathBuf {
-    number.below(&folder.join("data"))
+    number.below(&folder.join("data"), "parquet")
+}
+
+/// `key` is the feature's name.
+pub(crate) fn video(folder: &Path, key: &str, number: FileNumber) -> PathBuf {
+    number.below(&folder.join("videos").join(key), "mp4")
 }
 
 /// Where the open episode's images wait, with the lock: no reader of the format looks there.

@@ -3,7 +3,8 @@
 //!
 //! A dataset is a folder: `meta/info.json` says what is in it, `meta/tasks.parquet` has the texts of tasks,
 //! `meta/episodes` a row an episode with its statistics, `meta/stats.json` those of all, `data` the frames with their images
-//! as PNG. Each episode has a data file and a metadata file of its own, so that none is ever written to again.
+//! as PNG. With the feature `mp4`, images may be videos instead ([`Spec::video`]): an mp4 file an episode and camera in `videos`.
+//! Each episode has a data file and a metadata file of its own, so that none is ever written to again.
 //!
 //! This crate knows no robot and no policy: it takes numbers and images.
 
@@ -12,6 +13,8 @@ mod check;
 mod column;
 mod data_file;
 mod dataset;
+#[cfg(feature = "mp4")]
+mod encoder;
 mod episode;
 mod episode_file;
 mod error;
@@ -20,6 +23,7 @@ mod image;
 mod info;
 mod journal;
 mod layout;
+mod mp4;
 mod recorder;
 mod spec;
 mod statistics;

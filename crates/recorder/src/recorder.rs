@@ -2,13 +2,17 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::atomic::{Pending, make_folder};
+#[cfg(feature = "mp4")]
+use crate::encoder;
 use crate::episode::{self, NewFrame, OpenEpisode, Place};
-use crate::episode_file::{self, EpisodeRow};
+use crate::episode_file::{self, EpisodeRow, VideoPart};
+use crate::folder::{self, NextFiles};
 use crate::info::Info;
-use crate::layout::{self, FileNumber};
+#[cfg(feature = "mp4")]
+use crate::journal::Track;
 use crate::spec::Spec;
 use crate::statistics::{self, FeatureStatistics};
-use crate::{RecorderError, data_file, folder, journal, task_file};
+use crate::{RecorderError, data_file, journal, layout, task_file};
 
 /// Frames that may wait to be encoded: two seconds at 30 a second, about 120 MB with two cameras of 640 × 480.
 pub const QUEUE_FRAMES: usize = 64;
@@ -27,8 +31,7 @@ pub struct Recorder {
     info: Info,
     tasks: Vec<String>,
     statistics: FeatureStatistics,
-    data: FileNumber,
-    episodes: FileNumber,
+    next: NextFiles,
     queue_frames: usize,
     open: Option<OpenEpisode>,
     leftovers: Vec<PathBuf>,
@@ -59,7 +62,8 @@ pub struct Finished {
 }
 
 impl Recorder {
-    /// Begins a dataset in a folder that is not there yet, or empty.
+    /// Begins a dataset in a folder that is not there yet, or empty. ffmpeg, which makes the videos of [`Spec::video`], is not looked
+    /// for before the first episode is saved: [`Spec::check`] does.
     ///
     /// # Errors
     /// [`RecorderError::Spec`], [`RecorderError::NotEmpty`], [`RecorderError::Busy`], or what the disk says.
@@ -76,14 +80,14 @@ impl Recorder {
             task_file::write(&layout::tasks(path), &tasks)?.commit()?;
         }
         Pending::write(&layout::info(path), &info.to_json()?)?.commit()?;
+        let next = NextFiles::after(&info, std::iter::empty());
         Ok(Self {
             folder: path.to_owned(),
             spec,
             info,
             tasks,
             statistics: FeatureStatistics::new(),
-            data: FileNumber::FIRST,
-            episodes: FileNumber::FIRST,
+            next,
             queue_frames: QUEUE_FRAMES,
             open: None,
             leftovers: Vec::new(),
@@ -110,11 +114,11 @@ impl Recorder {
             Vec::new()
         };
         let mut rows = episode_file::read_all(path, true)?;
-        let (data, episodes) = folder::next_files(&info, rows.iter().map(|(row, _)| row));
+        let next = NextFiles::after(&info, rows.iter().map(|(row, _)| row));
         // An interrupted save leaves one row that is not counted. More than that is no accident of ours, and stays.
-        rows.retain(|(row, _)| (row.index, row.file) != (info.total_episodes, episodes));
+        rows.retain(|(row, _)| (row.index, row.file) != (info.total_episodes, next.episodes));
         folder::check_rows(path, &info, rows.iter().map(|(row, _)| row))?;
-        let leftovers = folder::remove_leftovers(path, (data, episodes))?;
+        let leftovers = folder::remove_leftovers(path, &next)?;
         let mut statistics = FeatureStatistics::new();
         for (_, episode) in &rows {
             statistics::add(&mut statistics, episode);
@@ -131,8 +135,7 @@ impl Recorder {
             info,
             tasks,
             statistics,
-            data,
-            episodes,
+            next,
             queue_frames: QUEUE_FRAMES,
             open: None,
             leftovers,
@@ -194,10 +197,11 @@ impl Recorder {
         open.add(&self.spec, frame)
     }
 
-    /// Makes the open episode part of the dataset: it is on the disk when this returns. Waits for images to be encoded.
+    /// Makes the open episode part of the dataset: it is on the disk when this returns. Waits for images and videos to be
+    /// encoded.
     ///
     /// # Errors
-    /// [`RecorderError::DiskFull`] and other errors of the disk: the dataset is as before and the episode still open, so that
+    /// [`RecorderError::DiskFull`], [`RecorderError::Encoder`] and other errors of the disk: the dataset is as before and the episode still open, so that
     /// this may be tried again; but for what the encoder of images met, after which it can only be discarded, as another
     /// try says by [`RecorderError::EpisodeLost`].
     pub fn save_episode(&mut self) -> Result<Saved, RecorderError> {
@@ -211,13 +215,13 @@ impl Recorder {
         if let Err(error) = self.write_episode() {
             // Where info.json does not count them, nothing reads the files, and the next try writes them anew.
             if Info::read(&self.folder).is_ok_and(|info| info.total_episodes == saved.episode) {
-                let _ = fs::remove_file(layout::data(&self.folder, self.data));
-                let _ = fs::remove_file(layout::episodes(&self.folder, self.episodes));
+                for path in self.next.paths(&self.folder) {
+                    let _ = fs::remove_file(path);
+                }
             }
             return Err(error);
         }
-        self.data = self.data.next(self.info.chunks_size);
-        self.episodes = self.episodes.next(self.info.chunks_size);
+        self.next.advance(self.info.chunks_size);
         self.discard_episode()?;
         Ok(saved)
     }
@@ -248,15 +252,25 @@ impl Recorder {
         let (columns, tracks) = open.finish()?;
         let features = &self.info.features;
         let numbers = episode::statistics(&self.info, columns, tracks, frames)?;
+        let duration_s = frames as f64 / f64::from(self.info.fps);
+        let videos = self.next.videos.iter();
         let row = EpisodeRow {
             index: self.info.total_episodes,
             tasks: vec![task.clone()],
             frames,
             begin: self.info.total_frames,
-            data: self.data,
-            file: self.episodes,
+            data: self.next.data,
+            videos: videos
+                .map(|(key, file)| VideoPart { key: key.clone(), file: *file, from_s: 0.0, to_s: duration_s })
+                .collect(),
+            file: self.next.episodes,
         };
-        let data = data_file::write(&layout::data(&self.folder, row.data), features, columns, tracks)?;
+        #[cfg(feature = "mp4")]
+        let videos = write_videos(&self.folder, &self.spec, &row.videos, tracks)?;
+        #[cfg(not(feature = "mp4"))]
+        let videos = Vec::new();
+        let images = if self.spec.video { &tracks[..0] } else { tracks };
+        let data = data_file::write(&layout::data(&self.folder, row.data), features, columns, images)?;
         let episodes = episode_file::write(&layout::episodes(&self.folder, row.file), &row, &numbers)?;
         let mut tasks = self.tasks.clone();
         if !tasks.contains(&task) {
@@ -274,12 +288,28 @@ impl Recorder {
         info.total_tasks = tasks.len();
         info.splits.insert("train".into(), format!("0:{}", info.total_episodes));
         let counted = Pending::write(&layout::info(&self.folder), &info.to_json()?)?;
-        for pending in task_file.into_iter().chain([data, episodes, stats, counted]) {
+        for pending in videos.into_iter().chain(task_file).chain([data, episodes, stats, counted]) {
             pending.commit()?;
         }
         (self.tasks, self.statistics, self.info) = (tasks, statistics, info);
         Ok(())
     }
+}
+
+/// Encodes the videos of an episode beside their places; none, where images are kept as PNG.
+#[cfg(feature = "mp4")]
+fn write_videos(
+    folder: &Path,
+    spec: &Spec,
+    videos: &[VideoPart],
+    tracks: &[Track],
+) -> Result<Vec<Pending>, RecorderError> {
+    let cameras = spec.cameras.iter().map(|camera| (camera.height, camera.width));
+    let each = videos.iter().zip(tracks).zip(cameras);
+    each.map(|((video, track), size)| {
+        encoder::write(&layout::video(folder, &video.key, video.file), track, size, spec.fps)
+    })
+    .collect()
 }
 
 impl Drop for Recorder {

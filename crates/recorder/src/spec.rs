@@ -19,8 +19,11 @@ pub struct Spec {
     /// Units of a state's and an action's numbers, such as `degrees`; empty where nobody knows. `units` in `meta/info.json`,
     /// which `lerobot` has no place for and leaves alone.
     pub units: Vec<String>,
-    /// The images of a frame; `observation.images.NAME`, height × width × 3, PNG.
+    /// The images of a frame; `observation.images.NAME`, height × width × 3.
     pub cameras: Vec<CameraStream>,
+    /// Whether images are kept as mp4 files, which take a small part of the room and lose a little; else they are PNG. Needs the
+    /// feature `mp4` and the program ffmpeg, for which [`check`](Self::check) looks.
+    pub video: bool,
     /// One more number or flag a frame each.
     pub extras: Vec<Extra>,
     /// Texts of tasks, numbered in this order. Others get the next numbers when an episode of them is saved.
@@ -85,6 +88,20 @@ impl ExtraValue {
 }
 
 impl Spec {
+    /// Whether such a dataset can be recorded, for asking before a robot moves. Of videos it has ffmpeg make one image of each
+    /// size, about a tenth of a second each, and keeps nothing.
+    ///
+    /// # Errors
+    /// [`RecorderError::Spec`] for what no dataset can have, [`RecorderError::Encoder`] when ffmpeg is not there or makes no videos.
+    pub fn check(&self) -> Result<(), RecorderError> {
+        self.validate()?;
+        #[cfg(feature = "mp4")]
+        if self.video {
+            crate::encoder::check(self)?;
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// [`RecorderError::Spec`] for what no reader of the format would take.
     pub(crate) fn validate(&self) -> Result<(), RecorderError> {
@@ -104,6 +121,9 @@ impl Spec {
                 ));
             }
         }
+        if self.video {
+            self.validate_video()?;
+        }
         for names in [&self.state, &self.action, &self.tasks] {
             distinct(names.iter())?;
         }
@@ -119,6 +139,28 @@ impl Spec {
             Some(extra) => {
                 refuse(format!("{}: the format has a column of this name; rename yours", extra.name))
             }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Spec {
+    fn validate_video(&self) -> Result<(), RecorderError> {
+        let refuse = |problem: String| Err(RecorderError::Spec(problem));
+        if !cfg!(feature = "mp4") {
+            return refuse("this program was built without mp4; build it with --features mp4".into());
+        }
+        if self.cameras.is_empty() {
+            return refuse(
+                "no camera, of which a video could be made: name one, or record without videos".into(),
+            );
+        }
+        // Colours are stored at half resolution.
+        match self.cameras.iter().find(|camera| camera.height % 2 + camera.width % 2 > 0) {
+            Some(camera) => refuse(format!(
+                "camera {}: {} × {} pixels; videos have even numbers of rows and columns: choose another size, or record PNG",
+                camera.name, camera.height, camera.width
+            )),
             None => Ok(()),
         }
     }

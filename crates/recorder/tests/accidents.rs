@@ -5,44 +5,12 @@ mod common;
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::Command;
 use std::time::Duration;
 
-use common::{assert_complete, record, spec};
+use common::{assert_complete, record, run_and_kill, spec, writer};
 use skillweld_recorder::{Dataset, Images, Recorder, RecorderError, TOLERANCE_S};
-
-/// `examples/write.rs`, which `cargo test -p skillweld-recorder` builds beside the tests.
-fn writer() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let example = test.parent().unwrap().parent().unwrap().join("examples/write");
-    assert!(example.exists(), "build it: cargo build -p skillweld-recorder --examples");
-    example
-}
-
-/// Episodes that the child said were there before it was killed, `after` its start or after it was ready to record.
-fn run_and_kill(folder: &Path, ready: bool, after: Duration) -> Option<usize> {
-    let mut child =
-        Command::new(writer()).arg(folder).args(["1000000", "3,5,4"]).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let (sender, said) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let count: usize = line.split(' ').nth(1).unwrap().parse().unwrap();
-            sender.send(count).unwrap();
-        }
-    });
-    let first = ready.then(|| said.recv_timeout(Duration::from_secs(60)).unwrap());
-    std::thread::sleep(after);
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
-    reader.join().unwrap();
-    said.try_iter().last().or(first)
-}
 
 #[test]
 fn a_killed_recording_loses_the_open_episode_at_most() {
@@ -52,7 +20,7 @@ fn a_killed_recording_loses_the_open_episode_at_most() {
     for round in 0..24 {
         let random = RandomState::new().build_hasher().finish();
         let after = Duration::from_micros(random % 200_000);
-        let said = run_and_kill(&path, round % 3 > 0, after);
+        let said = run_and_kill(&path, &["3,5,4"], round % 3 > 0, after);
         if said.is_none() && before == 0 && !path.join("meta/info.json").exists() {
             continue; // Killed before there was a dataset.
         }

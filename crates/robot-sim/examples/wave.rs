@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let drop_yaw = world.bodies()[tray].pose().yaw_rad();
     let mut pictures = Vec::new();
     let mut renderer = Renderer::new();
-    pictures.push(renderer.render(&world));
+    pictures.push(renderer.render(&world)?);
     for (target, grip, seconds) in [
         (arm.from_above(from + above, yaw, 0.025), open, 1.2),
         (arm.from_above(from, yaw, 0.025), open, 0.8),
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (arm.from_above(to + vec3(0.0, 0.0, 0.03), drop_yaw, 0.025), open, 0.8),
     ] {
         go(&mut world, &arm, &target, grip, seconds)?;
-        pictures.push(renderer.render(&world));
+        pictures.push(renderer.render(&world)?);
     }
     let sheet = contact_sheet(&pictures);
     let file = std::io::BufWriter::new(std::fs::File::create(&path)?);

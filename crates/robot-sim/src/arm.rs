@@ -145,30 +145,6 @@ impl ArmModel {
         Frames { poses: [base, shoulder, upper, lower, wrist_link, tool, tool * jaw, tool * fixed] }
     }
 
-    /// How the tool point moves with the first five joints: rows x, y, z in metres a radian.
-    pub fn jacobian(&self, joints: &[f64; JOINTS]) -> [[f64; 5]; 3] {
-        let frames = self.frames(joints);
-        let tool = frames.tool().position;
-        let right = frames.pose(Link::Shoulder).rotation.rotate(Vec3::Y);
-        let up = self.base.rotation.rotate(Vec3::Z);
-        let along = frames.tool().rotation.rotate(Vec3::X);
-        let axes = [
-            (-up, frames.pose(Link::Shoulder)),
-            (right, frames.pose(Link::UpperArm)),
-            (right, frames.pose(Link::LowerArm)),
-            (right, frames.pose(Link::Wrist)),
-            (-along, frames.pose(Link::Wrist)),
-        ];
-        let mut rows = [[0.0; 5]; 3];
-        for (column, (axis, pose)) in axes.into_iter().enumerate() {
-            let motion = axis.cross(tool - pose.position);
-            rows[0][column] = motion.x;
-            rows[1][column] = motion.y;
-            rows[2][column] = motion.z;
-        }
-        rows
-    }
-
     /// What the arm touches with at these frames: both fingers first, the moving one before the fixed one.
     pub fn solids(&self, frames: &Frames) -> Vec<Solid> {
         let fingers = self.gripper.finger_parts();
@@ -185,7 +161,8 @@ impl ArmModel {
             let model = &self.joints[j];
             let wanted =
                 if joints[j].is_finite() { joints[j] } else { 0.5 * (model.min_rad + model.max_rad) };
-            wanted.clamp(model.min_rad, model.max_rad)
+            // Not `clamp`, which panics where a model that nobody has checked has its limits the wrong way round.
+            wanted.max(model.min_rad).min(model.max_rad)
         })
     }
 

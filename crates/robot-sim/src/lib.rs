@@ -27,7 +27,7 @@ pub use error::SimError;
 pub use geometry::{Pose, Quat, Vec3, vec3};
 pub use random::Random;
 pub use render::{Image, Renderer};
-pub use scene::{Background, Camera, Light, Mount, Scene, Surface, Table};
+pub use scene::{Background, Camera, Light, Mark, Mount, Scene, Surface, Table};
 pub use servo::Servos;
 pub use shape::{Contact, Shape, Solid, contact, push_xy, separation_m, sweep};
 pub use sim_robot::{Clock, JointUnits, SimArm, SimOptions};

@@ -9,6 +9,7 @@ mod shade;
 #[cfg(test)]
 mod tests;
 
+use crate::error::SimError;
 use crate::geometry::{Pose, Vec3};
 use crate::random::Random;
 use crate::scene::{Camera, Mount};
@@ -54,7 +55,7 @@ impl Default for Renderer {
 }
 
 impl Renderer {
-    /// With empty buffers; pictures of 640 × 480 and more are shaded on up to four threads.
+    /// With empty buffers; pictures of 200,000 pixels and more are shaded on up to four threads.
     pub fn new() -> Self {
         Self {
             mesh: Mesh::default(),
@@ -67,12 +68,16 @@ impl Renderer {
     }
 
     /// One picture of each camera of the scene, in their order.
-    pub fn render(&mut self, world: &World) -> Vec<Image> {
+    ///
+    /// # Errors
+    /// [`SimError::Invalid`] if the scene was changed into one that cannot be seen.
+    pub fn render(&mut self, world: &World) -> Result<Vec<Image>, SimError> {
+        world.scene.check()?;
         self.gather(world);
         self.shadow.draw(&self.mesh, world.scene.light.direction);
         let scene = &world.scene;
         let cameras = scene.cameras.iter().enumerate();
-        cameras
+        let pictures = cameras
             .map(|(index, camera)| {
                 let view = View::new(camera, world, scene.samples);
                 self.draw(&view);
@@ -91,7 +96,8 @@ impl Renderer {
                 }
                 image
             })
-            .collect()
+            .collect();
+        Ok(pictures)
     }
 
     /// All triangles of a world.

@@ -32,6 +32,33 @@ pub struct Table {
     pub size_m: [f64; 2],
     /// What the top looks like.
     pub surface: Surface,
+    /// Painted on the top: nothing to touch. Later ones lie over earlier ones.
+    pub marks: Vec<Mark>,
+}
+
+/// A rectangle painted on the table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mark {
+    /// Its middle in metres: x, y.
+    pub centre_m: [f64; 2],
+    /// Half the lengths of its sides in metres.
+    pub half_m: [f64; 2],
+    /// How far it is turned from the world's axes.
+    pub yaw_rad: f64,
+    /// sRGB.
+    pub color: [u8; 3],
+}
+
+impl Mark {
+    /// Whether a point of the plane, x and y in metres, lies in it.
+    pub fn contains(&self, [x, y]: [f64; 2]) -> bool {
+        let (dx, dy, reach) = (x - self.centre_m[0], y - self.centre_m[1], self.half_m[0] + self.half_m[1]);
+        if dx.abs() > reach || dy.abs() > reach {
+            return false;
+        }
+        let (sin, cos) = self.yaw_rad.sin_cos();
+        (cos * dx + sin * dy).abs() <= self.half_m[0] && (cos * dy - sin * dx).abs() <= self.half_m[1]
+    }
 }
 
 /// Pattern of the table top, in sRGB colours.
@@ -139,6 +166,7 @@ impl Scene {
                 centre_m: [0.22, 0.0],
                 size_m: [0.80, 1.10],
                 surface: Surface::Wood { colors: [[222, 190, 150], [196, 158, 116]], size_m: 0.11 },
+                marks: Vec::new(),
             },
             light: Light { direction: vec3(0.35, -0.45, 1.0), intensity: [1.0, 0.97, 0.91], ambient: 0.42 },
             background: Background { top: [112, 164, 222], horizon: [238, 242, 246], floor: [186, 192, 202] },
@@ -161,6 +189,16 @@ impl Scene {
         {
             return Err(SimError::invalid("the table", "size_m of its pattern must be positive"));
         }
+        for mark in &self.table.marks {
+            let [x, y] = mark.centre_m;
+            if !mark.half_m.into_iter().all(positive) || ![x, y, mark.yaw_rad].into_iter().all(f64::is_finite)
+            {
+                return Err(SimError::invalid(
+                    "a mark",
+                    "its sides must be positive, its place and yaw finite",
+                ));
+            }
+        }
         let light = &self.light;
         let sound = |x: f64| x.is_finite() && x >= 0.0;
         if !light.direction.is_finite() || light.direction.z <= 0.0 {
@@ -178,7 +216,16 @@ impl Scene {
         if !(1..=4).contains(&self.samples) {
             return Err(SimError::invalid("samples", format!("{} is not in 1 … 4", self.samples)));
         }
-        self.cameras.iter().try_for_each(Camera::check)
+        for (i, camera) in self.cameras.iter().enumerate() {
+            camera.check()?;
+            if self.cameras[..i].iter().any(|other| other.name == camera.name) {
+                return Err(SimError::invalid(
+                    format!("camera {}", camera.name),
+                    "another one has the same name: give each its own",
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use skillweld_robot::{CameraStream, Description, Frame, Joint, Observation, Robo
 use crate::arm::{ArmModel, GRIPPER, JOINT_NAMES, JOINTS};
 use crate::error::SimError;
 use crate::render::Renderer;
-use crate::scene::Scene;
+use crate::scene::{Camera, Scene};
 use crate::tabletop::cubes_and_tray;
 use crate::world::{STEPS_PER_S, World};
 
@@ -96,12 +96,7 @@ impl SimArm {
         let description = Description {
             kind: format!("{}_sim", world.arm().name),
             joints: (0..JOINTS).map(|j| describe(world.arm(), j, units)).collect(),
-            cameras: world
-                .scene
-                .cameras
-                .iter()
-                .map(|c| CameraStream { name: c.name.clone(), height: c.height, width: c.width })
-                .collect(),
+            cameras: streams(&world.scene),
         };
         let renderer = Renderer::new();
         Ok(Self {
@@ -157,6 +152,11 @@ impl SimArm {
     }
 }
 
+fn streams(scene: &Scene) -> Vec<CameraStream> {
+    let stream = |c: &Camera| CameraStream { name: c.name.clone(), height: c.height, width: c.width };
+    scene.cameras.iter().map(stream).collect()
+}
+
 impl Robot for SimArm {
     fn describe(&self) -> &Description {
         &self.description
@@ -173,18 +173,14 @@ impl Robot for SimArm {
         self.require_connected()?;
         self.catch_up();
         let captured = Instant::now();
-        let images = self.renderer.render(&self.world);
-        let same = images.len() == self.description.cameras.len();
-        if !same
-            || images
-                .iter()
-                .zip(&self.description.cameras)
-                .any(|(i, c)| (i.height, i.width) != (c.height, c.width))
-        {
-            let problem =
-                "cameras were added, removed or resized after the arm was made: make a new one".into();
-            return Err(RobotError::Camera { camera: "of the scene".into(), problem });
+        let trouble = |problem: String| RobotError::Camera { camera: "of the scene".into(), problem };
+        if streams(&self.world.scene) != self.description.cameras {
+            return Err(trouble(
+                "cameras were added, removed, renamed or resized after the arm was made: make a new one"
+                    .into(),
+            ));
         }
+        let images = self.renderer.render(&self.world).map_err(|error| trouble(error.to_string()))?;
         let frames = images
             .into_iter()
             .map(|i| Frame { rgb: i.rgb.into(), height: i.height, width: i.width, captured })

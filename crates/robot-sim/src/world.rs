@@ -13,10 +13,10 @@ mod push;
 mod settle;
 mod support;
 
-use crate::arm::{ArmModel, Frames, GRIPPER, JOINTS};
+use crate::arm::{ArmModel, Frames, GRIPPER, JOINTS, Jaws, Link};
 use crate::body::{Body, Motion};
 use crate::error::SimError;
-use crate::geometry::{Pose, Vec3};
+use crate::geometry::Pose;
 use crate::scene::Scene;
 use crate::servo::Servos;
 use crate::shape::{Shape, Solid, contact};
@@ -132,7 +132,7 @@ impl World {
         self.part_from_leaving();
         if !self.quiet {
             let moved = self.settle();
-            self.quiet = !moved && self.servos.positions == before;
+            self.quiet = !moved && wanted == before;
         }
         self.steps += 1;
     }
@@ -190,12 +190,17 @@ impl World {
     /// Pulls a sliding body out to a position, in metres; what lies in it goes with it.
     ///
     /// # Errors
-    /// [`SimError::NoBody`].
+    /// [`SimError::NoBody`]; [`SimError::Invalid`] if the body does not slide, or not that far.
     pub fn set_slide(&mut self, body: usize, slide_m: f64) -> Result<(), SimError> {
         self.check_index(body)?;
-        if slide_m.is_finite() {
-            self.slide_to(body, slide_m);
+        let invalid = |problem| SimError::invalid(format!("body {}", self.bodies[body].name), problem);
+        let Motion::Slides { travel_m, .. } = self.bodies[body].motion else {
+            return Err(invalid("it does not slide: Motion::Slides makes it".to_owned()));
+        };
+        if !(0.0..=travel_m).contains(&slide_m) {
+            return Err(invalid(format!("{slide_m} m is not on its way of 0 … {travel_m} m")));
         }
+        self.slide_to(body, slide_m);
         self.changed();
         Ok(())
     }
@@ -316,8 +321,18 @@ fn check_arm(arm: &ArmModel) -> Result<(), SimError> {
             return Err(SimError::invalid(format!("joint {name}"), problem));
         }
     }
-    let lengths =
-        [arm.upper_arm_m, arm.lower_arm_m, arm.tool_m, arm.gripper.width_m, arm.gripper.thickness_m];
+    let finger_m = match arm.gripper.jaws {
+        Jaws::Hinged { jaw_m, .. } => jaw_m,
+        Jaws::Parallel { finger_m, .. } => finger_m,
+    };
+    let lengths = [
+        arm.upper_arm_m,
+        arm.lower_arm_m,
+        arm.tool_m,
+        arm.gripper.width_m,
+        arm.gripper.thickness_m,
+        finger_m,
+    ];
     if lengths.iter().any(|x| !(x.is_finite() && *x > 0.0)) {
         return Err(SimError::invalid(
             format!("arm {}", arm.name),
@@ -325,10 +340,11 @@ fn check_arm(arm: &ArmModel) -> Result<(), SimError> {
         ));
     }
     let frames = arm.frames(&arm.rest());
-    if !(frames.tool().position.is_finite() && Vec3::is_finite(frames.pose(crate::arm::Link::Jaw).position)) {
+    let ends = [Link::Gripper, Link::Jaw, Link::FixedJaw];
+    if !ends.iter().all(|&link| frames.pose(link).position.is_finite()) {
         return Err(SimError::invalid(
             format!("arm {}", arm.name),
-            "its lengths do not give a finite tool point",
+            "its lengths do not give finite places of gripper and fingers",
         ));
     }
     Ok(())

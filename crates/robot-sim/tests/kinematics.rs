@@ -81,21 +81,6 @@ proptest! {
         }
     }
 
-    /// Differences over 1e-6 rad of numbers below one: 1e-6 of curvature and 1e-10 of rounding.
-    #[test]
-    fn the_jacobian_is_the_derivative(q in joints()) {
-        let arm = ArmModel::so101();
-        let (jacobian, here) = (arm.jacobian(&q), arm.frames(&q).tool().position);
-        for column in 0..5 {
-            let mut moved = q;
-            moved[column] += 1e-6;
-            let d = (arm.frames(&moved).tool().position - here) * 1e6;
-            for (row, expected) in [d.x, d.y, d.z].into_iter().enumerate() {
-                prop_assert!((jacobian[row][column] - expected).abs() < 1e-5);
-            }
-        }
-    }
-
     #[test]
     fn from_above_closes_the_fingers_along_the_yaw(
         x in 0.18..0.24f64, y in -0.1..0.1f64, yaw in -1.5..1.5f64, width in 0.01..0.04f64,

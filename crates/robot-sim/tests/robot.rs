@@ -82,6 +82,11 @@ fn commands_that_mean_nothing_are_refused() {
     assert_eq!(arm.act(&[0.0; 5]).unwrap_err().to_string(), "5 positions for 6 joints: send one a joint");
     let nan = arm.act(&[0.0, 0.0, f64::NAN, 0.0, 0.0, 0.0]).unwrap_err();
     assert_eq!(nan.to_string(), "elbow_flex: NaN is no position");
+    arm.world_mut().scene.noise = f64::NAN;
+    let unseen = arm.observe().unwrap_err();
+    assert!(matches!(&unseen, RobotError::Camera { problem, .. } if problem.contains("noise")), "{unseen}");
+    arm.world_mut().scene.noise = 0.0;
+    arm.observe().unwrap();
     arm.world_mut().scene.cameras.pop();
     assert!(matches!(arm.observe(), Err(RobotError::Camera { .. })));
 }
@@ -104,8 +109,10 @@ fn hold_and_stop_keep_it_where_it_is() {
     arm.hold().unwrap();
     arm.world_mut().advance(240);
     let held = arm.world().joints()[0];
-    let after = arm.world().joints()[0];
-    assert!(held > here[0] && held < 1.0 && held == after);
+    // It brakes as fast as it may, and stays far from the 80° that it was sent to.
+    assert!(held > here[0] && held < 1.0, "{held}");
+    arm.world_mut().advance(240);
+    assert_eq!(arm.world().joints()[0], held);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn control_steps_a_second() {
         let seconds = || if size == Some((640, 480)) { wall.elapsed().as_secs_f64() } else { cpu_s() };
         let found = rate(&mut world, count, seconds, |world| {
             if size.is_some() {
-                std::hint::black_box(renderer.render(world));
+                std::hint::black_box(renderer.render(world).unwrap());
             }
         });
         println!("{found:.0} control steps of 1/30 s a second {what}");

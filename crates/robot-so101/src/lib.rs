@@ -19,9 +19,9 @@
 //! The crate `rustypot` (1.13.1) speaks to these servos too. Its plain dependencies are, besides `serialport`, `clap`,
 //! `env_logger`, `signal-hook`, `num_enum` and `paste` (read from its entry in the index): a driver should bring neither
 //! a parser of command lines nor a logger. Its errors are boxed and not `Send`, so that nothing can be decided by them; a
-//! robot must tell a servo that is silent from a cable that is out. The protocol is seven instructions. The cross-check is
-//! Feetech's own Python SDK, which the fake servos of the tests answer as real ones do (`fake-servo-bus`,
-//! `tests/python/`).
+//! robot must tell a servo that is silent from a cable that is out. The protocol is seven instructions. It is the
+//! cross-check of ours: in the tests both ask the same fake servos (`tests/rustypot.rs`), and both have the same table of
+//! registers. Feetech's own Python SDK checks the fake servos (`fake-servo-bus`, `tests/python/`).
 
 pub mod calibration;
 pub mod guard;

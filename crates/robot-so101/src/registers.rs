@@ -223,6 +223,27 @@ mod tests {
         }
     }
 
+    /// The crate `rustypot` has a table of its own, by LeRobot's names in small letters: whatever both know is the same.
+    #[test]
+    fn rustypot_has_the_same_table() {
+        use rustypot::servo::feetech::sts3215;
+        use rustypot::servo::{Encoding, RegisterAccess};
+
+        let mut shared = 0;
+        for register in ALL {
+            let Some(theirs) = sts3215::register(&register.name.to_lowercase()) else { continue };
+            shared += 1;
+            let sign_bit = match theirs.encoding {
+                Encoding::SignMagnitude { sign_bit } => Some(sign_bit),
+                _ => None,
+            };
+            let theirs = (theirs.addr, theirs.size, sign_bit, theirs.access == RegisterAccess::ReadWrite);
+            let ours = (register.address, register.size, register.sign_bit, register.writable);
+            assert_eq!(ours, theirs, "{}", register.name);
+        }
+        assert!(shared >= 48, "{shared} registers of {}", ALL.len());
+    }
+
     #[test]
     fn signs_are_bits_of_their_own() {
         assert_eq!(HOMING_OFFSET.encode(-709).unwrap(), [0xC5, 0x0A]);

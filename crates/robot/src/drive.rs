@@ -8,6 +8,7 @@ use guard::TorqueGuard;
 
 use crate::clock::MonotonicClock;
 use crate::limits::Limiter;
+use crate::scheduling::Punctual;
 use crate::source::ActionSource;
 use crate::{
     Clock, Description, Disagreement, Event, LimitOptions, Observation, Observer, Origin, Robot, RobotError,
@@ -122,7 +123,7 @@ pub fn drive(
     observer: &mut dyn Observer,
     switch: &StopSwitch,
 ) -> Result<Summary, DriveError> {
-    drive_by_clock(robot, source, options, observer, switch, &MonotonicClock::new())
+    run(robot, source, options, observer, switch, &MonotonicClock::new(), Punctual::begin)
 }
 
 /// [`drive`] by another clock, which a test moves.
@@ -136,6 +137,20 @@ pub fn drive_by_clock(
     observer: &mut dyn Observer,
     switch: &StopSwitch,
     clock: &dyn Clock,
+) -> Result<Summary, DriveError> {
+    // Another clock wakes the loop itself.
+    run(robot, source, options, observer, switch, clock, Punctual::ordinary)
+}
+
+/// `wake` gives what lets the loop wake in time for as long as it is there.
+fn run(
+    robot: &mut dyn Robot,
+    source: &mut dyn ActionSource,
+    options: &DriveOptions,
+    observer: &mut dyn Observer,
+    switch: &StopSwitch,
+    clock: &dyn Clock,
+    wake: fn() -> Punctual,
 ) -> Result<Summary, DriveError> {
     options.check()?;
     let description = robot.describe().clone();
@@ -153,11 +168,15 @@ pub fn drive_by_clock(
         });
     }
 
+    // Not before: connecting and loading may take long, and are in no hurry.
+    let punctual = wake();
     let mut control =
         Control::new(guard.robot(), source, options, observer, switch, clock, &description, limiter);
     let end = control.run();
     let (mut summary, mut events, step) = control.finish(&end);
     let off = guard.off();
+    summary.scheduling = punctual.scheduling();
+    drop(punctual);
     source.stop();
 
     summary.inference = source.latencies().filter(|latencies| latencies.count() > 0).cloned();

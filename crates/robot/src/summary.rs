@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Durations, Reason, RobotError};
+use crate::{Durations, Reason, RobotError, Scheduling};
 
 /// How a run went.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Steps whose work was not done at the next deadline.
     pub overruns: u64,
+    /// How the system woke the loop.
+    pub scheduling: Scheduling,
     /// By how much steps began later than at their deadlines.
     pub lateness: Durations,
     /// How long each part of a step took.
@@ -83,6 +85,7 @@ impl Summary {
             steps: 0,
             skipped: 0,
             overruns: 0,
+            scheduling: Scheduling::Ordinary,
             lateness: Durations::default(),
             sections: Sections::default(),
             starved: 0,

@@ -79,6 +79,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "camera",
             "recorder",
             "drive",
+            "suites",
+            "eval",
             "chart",
             "gpu",
         ],
@@ -94,6 +96,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-camera", &["robot"]),
     ("skillweld-drive", &["robot", "serve"]),
     ("skillweld-recorder", &["robot"]),
+    ("skillweld-suites", &["robot-sim"]),
+    ("skillweld-eval", &["robot", "suites"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",

@@ -1,5 +1,8 @@
 //! Others' programs and the robots' crates: Feetech's SDK talks to the fake servos, lerobot reads what the recorder wrote.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
 
 use super::{Environment, SYSTEM_PYTHON, torch};
@@ -48,8 +51,14 @@ pub(crate) fn install() -> Result<()> {
     LEROBOT.install()
 }
 
+/// The ffmpeg that came with lerobot's environment.
+fn ffmpeg() -> Result<String> {
+    let path = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
+    Ok(output(command(LEROBOT.python()).args(["-c", path]))?.trim().to_owned())
+}
+
 /// Where they cannot be installed, says so; an error on CI.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(skillweld: &Path) -> Result<()> {
     announce("Feetech's SDK and the fake servos, lerobot and the recorder");
     if let Err(error) = install() {
         ensure!(std::env::var_os("CI").is_none(), "{error:#}");
@@ -58,8 +67,12 @@ pub(crate) fn test() -> Result<()> {
         );
         return Ok(());
     }
-    run_command(cargo().args(["build", "-p", "skillweld-fake-servo-bus", "--example", "serve"]))?;
-    run_command(cargo().args(["build", "-p", "skillweld-recorder", "--example", "write"]))?;
+    let ffmpeg = ffmpeg()?;
+    // Of the whole workspace, as everything was built before: other features would build everything again.
+    let mut videos = cargo();
+    videos.env("SKILLWELD_FFMPEG", &ffmpeg).args(["test", "--workspace", "--test", "video"]);
+    run_command(videos.args(["--", "--include-ignored"]))?;
+    run_command(cargo().args(["build", "--workspace", "--example", "serve", "--example", "write"]))?;
     let examples = plugins::profile_dir(false).join("examples");
     let mut pytest = command(SERVOS.python());
     pytest.env("SERVE", examples.join("serve"));
@@ -72,14 +85,22 @@ pub(crate) fn test() -> Result<()> {
         "crates/fake-servo-bus/tests/python",
     ]))?;
 
-    let dataset = target_dir().join("lerobot-dataset");
-    if dataset.exists() {
-        std::fs::remove_dir_all(&dataset).with_context(|| format!("cannot remove {}", dataset.display()))?;
-    }
-    // Three episodes of so many frames.
-    output(command(examples.join("write")).arg(&dataset).args(["3", "5,130,2"]))?;
+    let dataset = |name: &str, images: Option<&str>| -> Result<PathBuf> {
+        let dataset = target_dir().join(name);
+        if dataset.exists() {
+            fs::remove_dir_all(&dataset).with_context(|| format!("cannot remove {}", dataset.display()))?;
+        }
+        // Three episodes of so many frames.
+        let mut write = command(examples.join("write"));
+        output(write.env("SKILLWELD_FFMPEG", &ffmpeg).arg(&dataset).args(["3", "5,130,2"]).args(images))?;
+        Ok(dataset)
+    };
     let mut pytest = command(LEROBOT.python());
-    pytest.env("SKILLWELD_DATASET", &dataset).env("HF_HOME", target_dir().join("lerobot-cache"));
+    pytest
+        .env("SKILLWELD_DATASET", dataset("lerobot-dataset", None)?)
+        .env("SKILLWELD_VIDEO_DATASET", dataset("lerobot-video-dataset", Some("video"))?)
+        .env("SKILLWELD_BIN", skillweld)
+        .env("HF_HOME", target_dir().join("lerobot-cache"));
     run_command(pytest.args([
         "-m",
         "pytest",

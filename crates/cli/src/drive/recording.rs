@@ -62,7 +62,7 @@ impl Progress {
         self.lock().remarks.clone()
     }
 
-    fn remark(&self, remark: String) {
+    pub(super) fn remark(&self, remark: String) {
         self.lock().remarks.push(remark);
     }
 
@@ -75,7 +75,7 @@ impl Progress {
         self.lock().line = line;
     }
 
-    fn problem(&self, problem: String) {
+    pub(super) fn problem(&self, problem: String) {
         let mut shared = self.lock();
         if !shared.problems.contains(&problem) {
             shared.problems.push(problem);
@@ -96,7 +96,7 @@ impl Book {
     pub(crate) fn open(
         dir: &Path,
         robot: &Description,
-        (fps, task): (u32, &str),
+        (fps, task, video): (u32, &str, bool),
         console: Console,
     ) -> Result<Self> {
         let names: Vec<String> = robot.joints.iter().map(|joint| format!("{}.pos", joint.name)).collect();
@@ -107,6 +107,7 @@ impl Book {
             action: names,
             units: robot.joints.iter().map(|joint| joint.unit.to_string()).collect(),
             cameras: robot.cameras.clone(),
+            video,
             extras: vec![Extra::intervention()],
             tasks: vec![task.to_owned()],
         };
@@ -118,6 +119,7 @@ impl Book {
             }),
             None => check_new(dir)?,
         }
+        spec.check()?;
         Ok(Self { dir: dir.to_owned(), spec, there })
     }
 

@@ -9,6 +9,7 @@ use skillweld_robot::{ActionSource, DriveOptions, DryRun, Observer, Robot, StopS
 
 use super::keys::{Keys, Offered};
 use super::recording::{Book, Episodes, EpisodesOptions, Progress};
+use super::rerun::Log;
 use super::{events::EventLog, summary, view::View};
 use crate::Outcome;
 use crate::console::{Console, print_json};
@@ -40,6 +41,7 @@ pub(crate) struct Session<'a> {
     /// A leader arm may take over.
     pub(crate) leader: bool,
     pub(crate) record: Option<(Book, EpisodesOptions)>,
+    pub(crate) rerun: Option<Log>,
     pub(crate) dry_run: bool,
     pub(crate) view: bool,
     pub(crate) json: bool,
@@ -54,7 +56,7 @@ impl Session<'_> {
         options: &DriveOptions,
         signals: &Signals,
     ) -> Result<Outcome> {
-        let Self { console, title, task, leader, record, dry_run, view, json } = self;
+        let Self { console, title, task, leader, record, rerun, dry_run, view, json } = self;
         let (switch, progress) = (&signals.switch, Progress::default());
         let offered = Offered { leader, record: record.is_some() };
         let description = robot.describe().clone();
@@ -63,6 +65,9 @@ impl Session<'_> {
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         if let Some((book, options)) = record {
             observers.push(Box::new(Episodes::new(book, task, options, (switch.clone(), progress.clone()))));
+        }
+        if let Some(log) = rerun {
+            observers.push(log.observer(&title, &description, options.hz, progress.clone())?);
         }
         if view {
             let shared = (switch.clone(), progress.clone());

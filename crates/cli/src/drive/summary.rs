@@ -29,7 +29,12 @@ pub(crate) fn page(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved
         ("steps", format!("{}, {} left out", summary.steps, summary.skipped)),
         (
             "on time",
-            format!("{:.2} % within {ON_TIME_MS} ms, the latest {}", 100.0 * on_time, ms(lateness.max())),
+            format!(
+                "{:.2} % within {ON_TIME_MS} ms, the latest {} ({})",
+                100.0 * on_time,
+                ms(lateness.max()),
+                summary.scheduling
+            ),
         ),
         ("longest section", format!("{section}, {}", ms(took))),
         ("inference", summary.inference.as_ref().map(percentiles).unwrap_or_default()),
@@ -96,6 +101,7 @@ pub(crate) fn document(
         "refused": summary.refused,
         "failures": summary.failures,
         "clamped": clamped,
+        "scheduling": summary.scheduling.as_str(),
         "lateness": durations(&summary.lateness),
         "sections": sections.into_iter().collect::<serde_json::Map<_, _>>(),
         "inference": summary.inference.as_ref().map(durations),

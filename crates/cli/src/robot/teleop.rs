@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
         task: "teleop",
         leader: false,
         record: None,
+        rerun: None,
         dry_run: false,
         view: false,
         json: args.json,

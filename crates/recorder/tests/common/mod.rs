@@ -2,9 +2,12 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is a failed test")]
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use skillweld_recorder::{
     Dataset, Extra, ExtraKind, ExtraValue, Images, NewFrame, Recorder, RecorderError, Spec,
@@ -27,6 +30,7 @@ pub(crate) fn spec() -> Spec {
         state: JOINTS.map(String::from).to_vec(),
         action: JOINTS.map(String::from).to_vec(),
         cameras: CAMERAS.iter().map(camera).collect(),
+        video: false,
         extras: vec![
             Extra::intervention(),
             Extra::done(),
@@ -91,7 +95,7 @@ pub(crate) fn add_frames(
             NewFrame { state: &state, action: &action, images: &images, extras: &extras, timestamp: None };
         loop {
             match recorder.add_frame(&new) {
-                Err(RecorderError::Behind { .. }) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Err(RecorderError::Behind { .. }) => std::thread::sleep(Duration::from_millis(1)),
                 other => break other?,
             }
         }
@@ -132,4 +136,35 @@ pub(crate) fn assert_complete(folder: &Path) -> Dataset {
         assert_eq!(count, episode.frames);
     }
     dataset
+}
+
+/// `examples/write.rs`, which `cargo test -p skillweld-recorder` builds beside the tests.
+pub(crate) fn writer() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let example = test.parent().unwrap().parent().unwrap().join("examples/write");
+    assert!(example.exists(), "build it: cargo build -p skillweld-recorder --examples");
+    example
+}
+
+/// Has it write more and more episodes; `more` are its arguments. How many it said were there before it was killed, `after` its
+/// start or after it was ready to record.
+pub(crate) fn run_and_kill(folder: &Path, more: &[&str], ready: bool, after: Duration) -> Option<usize> {
+    let mut command = Command::new(writer());
+    command.arg(folder).arg("1000000").args(more).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (sender, said) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let count: usize = line.split(' ').nth(1).unwrap().parse().unwrap();
+            sender.send(count).unwrap();
+        }
+    });
+    let first = ready.then(|| said.recv_timeout(Duration::from_secs(60)).unwrap());
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
+    reader.join().unwrap();
+    said.try_iter().last().or(first)
 }

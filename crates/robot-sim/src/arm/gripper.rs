@@ -82,7 +82,7 @@ impl Gripper {
                 joint.min_rad + opening_m / widest * (joint.max_rad - joint.min_rad)
             }
         };
-        position_rad.clamp(joint.min_rad, joint.max_rad)
+        position_rad.max(joint.min_rad).min(joint.max_rad)
     }
 
     /// Where along z of the gripper the middle of a thing is to be before the fingers close on it: two millimetres from

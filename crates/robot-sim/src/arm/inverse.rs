@@ -103,7 +103,7 @@ impl ArmModel {
             if by_rad > worst.1 {
                 worst = (j, by_rad);
             }
-            *value = if by_rad > 1e-9 { *value } else { value.clamp(model.min_rad, model.max_rad) };
+            *value = if by_rad > 1e-9 { *value } else { value.max(model.min_rad).min(model.max_rad) };
         }
         if worst.1 > 1e-9 {
             return Err(Unreachable::Limit { joint: JOINT_NAMES[worst.0], by_rad: worst.1 });
@@ -143,24 +143,12 @@ fn better(a: Found, b: Found) -> Found {
         Unreachable::TooFar { by_m } | Unreachable::TooClose { by_m } => 10.0 + by_m,
         Unreachable::NotFinite => f64::INFINITY,
     };
-    match (&a, &b) {
-        (Ok((_, x)), Ok((_, y))) => {
-            if y < x {
-                b
-            } else {
-                a
-            }
-        }
-        (Ok(_), Err(_)) => a,
-        (Err(_), Ok(_)) => b,
-        (Err(x), Err(y)) => {
-            if size(y) < size(x) {
-                b
-            } else {
-                a
-            }
-        }
-    }
+    let b_is_better = match (&a, &b) {
+        (Ok((_, x)), Ok((_, y))) => y < x,
+        (Err(x), Err(y)) => size(y) < size(x),
+        (a, _) => a.is_err(),
+    };
+    if b_is_better { b } else { a }
 }
 
 /// The same angle in −π … π.

@@ -2,7 +2,7 @@ use super::mesh::{Mesh, Tag};
 use super::raster::Layer;
 use super::{Image, NOTHING, View, cross, dot, single, unit};
 use crate::geometry::Vec3;
-use crate::scene::{Scene, Surface};
+use crate::scene::{Mark, Scene, Surface};
 
 /// The shadow map covers a disc around the workspace.
 const SHADOW_CENTRE_M: [f32; 3] = [0.17, 0.0, 0.10];
@@ -135,6 +135,8 @@ pub(super) struct Shading<'a> {
     colors: Vec<[f32; 3]>,
     surface: &'a Surface,
     surface_colors: [[f32; 3]; 2],
+    /// The topmost first.
+    marks: Vec<(Mark, [f32; 3])>,
     sun: [f32; 3],
     ambient: f32,
     sky: [[f32; 3]; 3],
@@ -154,6 +156,7 @@ impl<'a> Shading<'a> {
             colors: mesh.materials.iter().map(|m| linear(m.color)).collect(),
             surface: &scene.table.surface,
             surface_colors: surface_colors.map(linear),
+            marks: scene.table.marks.iter().rev().map(|mark| (*mark, linear(mark.color))).collect(),
             sun: scene.light.intensity.map(|x| 0.75 * x as f32),
             ambient: scene.light.ambient as f32,
             sky: [sky.top, sky.horizon, sky.floor].map(linear),
@@ -247,6 +250,10 @@ impl<'a> Shading<'a> {
     }
 
     fn table(&self, x: f32, y: f32) -> [f32; 3] {
+        let point = [f64::from(x), f64::from(y)];
+        if let Some((_, color)) = self.marks.iter().find(|(mark, _)| mark.contains(point)) {
+            return *color;
+        }
         let [light, dark] = &self.surface_colors;
         let mix = |share: f32| std::array::from_fn(|k| light[k] + share * (dark[k] - light[k]));
         match *self.surface {
@@ -288,7 +295,9 @@ fn noise(x: f32, y: f32) -> f32 {
     let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
     let (u, v) = (smooth(x - column), smooth(y - row));
     let (c, r) = (column as i32, row as i32);
-    let upper = lattice(c, r) * (1.0 - u) + lattice(c + 1, r) * u;
-    let lower = lattice(c, r + 1) * (1.0 - u) + lattice(c + 1, r + 1) * u;
+    // Far away the cast ends at the last integer.
+    let (right, below) = (c.wrapping_add(1), r.wrapping_add(1));
+    let upper = lattice(c, r) * (1.0 - u) + lattice(right, r) * u;
+    let lower = lattice(c, below) * (1.0 - u) + lattice(right, below) * u;
     upper * (1.0 - v) + lower * v
 }

@@ -132,13 +132,13 @@ proptest! {
 #[test]
 fn the_same_state_gives_the_same_bytes_and_noise_is_seeded() {
     let mut world = world(5);
-    let plain = Renderer::new().render(&world);
+    let plain = Renderer::new().render(&world).unwrap();
     let mut used = Renderer::new();
-    used.render(&self::world(6));
-    assert!(used.render(&world) == plain, "what was drawn before leaves no trace");
+    used.render(&self::world(6)).unwrap();
+    assert!(used.render(&world).unwrap() == plain, "what was drawn before leaves no trace");
     world.scene.noise = 6.0;
-    let noisy = used.render(&world);
-    assert!(noisy == used.render(&world) && noisy != plain);
+    let noisy = used.render(&world).unwrap();
+    assert!(noisy == used.render(&world).unwrap() && noisy != plain);
     let differences: Vec<f64> =
         noisy[0].rgb.iter().zip(&plain[0].rgb).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
     let count = differences.len() as f64;
@@ -146,7 +146,7 @@ fn the_same_state_gives_the_same_bytes_and_noise_is_seeded() {
     // 7056 numbers: the estimate is within 5/√(2 · 7056) = 4 % of the truth; bright sky is clipped a little.
     assert!((5.0..6.3).contains(&sigma), "{sigma}");
     world.scene.noise_seed = 1;
-    assert!(used.render(&world) != noisy);
+    assert!(used.render(&world).unwrap() != noisy);
 }
 
 #[test]
@@ -157,14 +157,14 @@ fn the_number_of_threads_does_not_show() {
     let with = |threads: usize| {
         let mut renderer = Renderer::new();
         renderer.threads = threads;
-        renderer.render(&world)
+        renderer.render(&world).unwrap()
     };
     assert!(with(1) == with(3));
 }
 
 #[test]
 fn every_knob_changes_the_picture() {
-    let knobs: [fn(&mut Scene); 8] = [
+    let knobs: [fn(&mut Scene); 13] = [
         |s| s.light.direction = vec3(-1.0, 0.3, 1.0),
         |s| s.light.intensity[0] = 0.3,
         |s| s.light.ambient = 0.9,
@@ -173,17 +173,25 @@ fn every_knob_changes_the_picture() {
         |s| s.table.surface = crate::scene::Surface::Checker { colors: [[0; 3], [255; 3]], size_m: 0.05 },
         |s| s.cameras[0].eye = vec3(0.7, 0.2, 0.5),
         |s| s.cameras[0].fov_y_rad = 1.0,
+        |s| s.cameras[0].target.y = 0.1,
+        |s| s.cameras[0].up = vec3(0.3, 0.0, 1.0),
+        |s| s.background.horizon = [9, 9, 9],
+        |s| s.samples = 2,
+        |s| {
+            let (centre_m, half_m) = ([0.2, 0.0], [0.6, 0.6]);
+            s.table.marks.push(crate::scene::Mark { centre_m, half_m, yaw_rad: 0.4, color: [20, 160, 60] });
+        },
     ];
     let mut world = world(5);
     // A little sky in the picture.
     world.scene.cameras[0].target.z = 0.3;
     let plain = world.scene.clone();
     let mut renderer = Renderer::new();
-    let before = renderer.render(&world);
+    let before = renderer.render(&world).unwrap();
     for (index, knob) in knobs.into_iter().enumerate() {
         world.scene = plain.clone();
         knob(&mut world.scene);
-        assert!(renderer.render(&world)[0] != before[0], "knob {index}");
+        assert!(renderer.render(&world).unwrap()[0] != before[0], "knob {index}");
     }
 }
 
@@ -198,8 +206,8 @@ fn bodies_throw_shadows() {
     scene.cameras[0].target = vec3(0.3, 0.0, 0.0);
     let cube = Body::block("cube", vec3(0.06, 0.06, 0.06), [200, 0, 0], Pose::at(0.3, 0.0, 0.3));
     let world = World::new(ArmModel::so101(), scene.clone(), vec![cube]).unwrap();
-    let shaded = Renderer::new().render(&world);
-    let bare = Renderer::new().render(&World::new(ArmModel::so101(), scene, Vec::new()).unwrap());
+    let shaded = Renderer::new().render(&world).unwrap();
+    let bare = Renderer::new().render(&World::new(ArmModel::so101(), scene, Vec::new()).unwrap()).unwrap();
     let middle = (32 * 64 + 32) * 3;
     assert!(f64::from(shaded[0].rgb[middle]) < 0.8 * f64::from(bare[0].rgb[middle]));
     let corner = (60 * 64 + 4) * 3;

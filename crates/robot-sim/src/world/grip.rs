@@ -8,6 +8,12 @@ use crate::shape::{Solid, separation_m};
 
 /// A finger this close to a body touches it: printed arms and their gears give by as much.
 const TOUCH_M: f64 = 2.5e-3;
+/// The same for a handle, which the moving finger cannot bring to the other one as it does loose things: the whole arm
+/// gives.
+const TOUCH_HANDLE_M: f64 = 8e-3;
+/// A body may reach so far behind the plane of a finger's face: a jaw that slants touches with its tip, and what it holds
+/// goes on below that.
+const BEHIND_M: f64 = 5e-3;
 /// Opening by this angle lets go.
 const RELEASE_RAD: f64 = 0.03;
 /// A handle that has moved this far out of the fingers is lost.
@@ -34,8 +40,9 @@ impl World {
             if body.motion == Motion::Fixed {
                 continue;
             }
+            let touch_m = if body.motion == Motion::Free { TOUCH_M } else { TOUCH_HANDLE_M };
             for part in &body.solids {
-                if let Some(apart_m) = self.between_fingers(part)
+                if let Some(apart_m) = self.between_fingers(part, touch_m)
                     && best.is_none_or(|(_, least)| apart_m < least)
                 {
                     best = Some((i, apart_m));
@@ -50,18 +57,20 @@ impl World {
         }
     }
 
-    /// How far the further finger is from a solid between them; `None` if one does not touch it.
-    fn between_fingers(&self, solid: &Solid) -> Option<f64> {
+    /// How far the further finger is from a solid between them; `None` if one is further than `touch_m`.
+    fn between_fingers(&self, solid: &Solid, touch_m: f64) -> Option<f64> {
         let mut worst = f64::NEG_INFINITY;
         for (finger, link, side) in [(0, Link::Jaw, -1.0), (1, Link::FixedJaw, 1.0)] {
             let (finger, face) = (&self.arm_solids[finger], self.frames.pose(link));
-            let inside = (solid.centre - face.position).dot(face.rotation.rotate(Vec3::Z)) * side > 0.0;
-            if !inside || !finger.near(solid, TOUCH_M) {
+            // Before the finger's face, all of it: a wall beside both fingers is near, but not between them.
+            let inwards = face.rotation.rotate(Vec3::Z) * side;
+            let before_m = (solid.centre - face.position).dot(inwards) - solid.reach(inwards);
+            if before_m < -BEHIND_M || !finger.near(solid, touch_m) {
                 return None;
             }
             worst = worst.max(separation_m(finger, solid));
         }
-        (worst < TOUCH_M).then_some(worst)
+        (worst < touch_m).then_some(worst)
     }
 
     /// Opens the hand where the gripper's joint says so, or where a handle slipped away.

@@ -110,7 +110,9 @@ impl World {
             return false;
         }
         let step = (TURN_SPEED * STEP_S).min(angle);
-        let before = self.bodies[i].pose;
+        // What stands on it is taken along: all of it goes back where it was.
+        let poses: Vec<Pose> = self.bodies.iter().map(|body| body.pose).collect();
+        let before = poses[i];
         let overlap_m = self.overlap_of(i);
         let rotation = (Quat::about(axis, step) * before.rotation).normalized();
         self.bodies[i].place(Pose { rotation, ..before });
@@ -122,7 +124,7 @@ impl World {
             self.step_aside(i);
         }
         if self.overlap_of(i) > TOLERANCE_M.max(overlap_m) {
-            self.bodies[i].place(before);
+            self.bodies.iter_mut().zip(poses).for_each(|(body, pose)| body.place(pose));
             return false;
         }
         true

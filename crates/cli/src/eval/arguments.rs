@@ -1,0 +1,161 @@
+//! What is evaluated, on what.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use skillweld_eval::Trial;
+use skillweld_suites::{Embodiment, PerturbationKind, Split, Strength, Suite, Task};
+
+use crate::policy::{Opening, RuleArguments};
+
+const EXAMPLES: &str = "\
+Examples:
+  skillweld eval run merged --out results/merged                      all tasks, ten layouts of the selection split each
+  skillweld eval run merged --suite goal --episodes 50 --split final --out results/goal
+  skillweld eval run merged --perturb light:strong --out results/merged-light
+  skillweld eval run ws://gpu-box:8000 --out results/server           a policy server
+  skillweld eval compare results/merged results/ties                  on the same trials
+
+Every trial is a line of OUT/trials.jsonl; the same command goes on where it was interrupted. Results are the same for the same policy, trials
+and actions a chunk, on any machine that computes the same actions.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RunArgs {
+    /// A merged checkpoint, a single expert, or a policy server: ws://HOST:PORT.
+    pub(super) policy: String,
+    /// The folder of the results; one that the same command began goes on.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Tasks of this suite; may be repeated [default: all].
+    #[arg(long, value_enum)]
+    suite: Vec<crate::sim::SuiteName>,
+    /// This task (`skillweld sim tasks`); may be repeated.
+    #[arg(long, value_name = "ID", conflicts_with = "suite")]
+    task: Vec<String>,
+    /// Layouts of each task.
+    #[arg(long, value_name = "N", default_value = "10")]
+    episodes: NonZeroU32,
+    /// Which layouts: those to choose by, those to report once, or those that demonstrations have.
+    #[arg(long, value_enum, default_value = "selection")]
+    split: SplitName,
+    /// What is unlike training, for example light:strong: camera, background, light, layout, robot_state, noise, language; mild, medium,
+    /// strong.
+    #[arg(long, value_name = "KIND:STRENGTH", value_parser = perturbation)]
+    perturb: Option<(PerturbationKind, Strength)>,
+    /// Another arm.
+    #[arg(long, value_enum, default_value = "so101")]
+    embodiment: EmbodimentName,
+    /// Actions of a chunk that are carried out before the policy is asked again [default: all].
+    #[arg(long, value_name = "N")]
+    pub(super) actions: Option<NonZeroUsize>,
+    /// Rows and columns of both pictures.
+    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    pub(super) image_size: usize,
+    /// Pictures of an observation that the policy was trained with: front, then wrist.
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub(super) images: NonZeroUsize,
+    /// The expert to run by its name, instead of routing on the first observation.
+    #[arg(long, value_name = "NAME")]
+    pub(super) skill: Option<String>,
+    /// The names under which a server wants pictures and state.
+    #[arg(long, value_name = "NAME", default_value = "LIBERO")]
+    pub(super) server_keys: String,
+    /// A file whose first line is the server's API key.
+    #[arg(long, value_name = "FILE")]
+    pub(super) api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) rule: RuleArguments,
+    #[command(flatten)]
+    pub(super) opening: Opening,
+    /// One JSON document on standard output, and nothing else there.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Training,
+    Selection,
+    Final,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EmbodimentName {
+    /// As it is.
+    So101,
+    /// Longer links, the camera on the other side.
+    Long,
+    /// Two fingers that slide.
+    Parallel,
+}
+
+impl RunArgs {
+    /// All trials, layout by layout.
+    pub(super) fn trials(&self) -> Result<Vec<Trial>> {
+        let tasks = self.tasks()?;
+        let split = match self.split {
+            SplitName::Training => Split::Training,
+            SplitName::Selection => Split::Selection,
+            SplitName::Final => Split::Final,
+        };
+        let embodiment = match self.embodiment {
+            EmbodimentName::So101 => Embodiment::So101,
+            EmbodimentName::Long => Embodiment::Long,
+            EmbodimentName::Parallel => Embodiment::Parallel,
+        };
+        let trial = |index, task: &Task| Trial {
+            task: task.id.to_owned(),
+            split,
+            index,
+            perturbation: self.perturb,
+            embodiment,
+        };
+        let layouts = 0..self.episodes.get();
+        Ok(layouts.flat_map(|index| tasks.iter().map(move |task| trial(index, task))).collect())
+    }
+
+    fn tasks(&self) -> Result<Vec<&'static Task>> {
+        let all = || Suite::ALL.into_iter().flat_map(Suite::tasks);
+        if !self.task.is_empty() {
+            let one = |id: &String| {
+                all()
+                    .find(|task| task.id == id)
+                    .with_context(|| format!("there is no task {id}; `skillweld sim tasks` lists them"))
+            };
+            return self.task.iter().map(one).collect();
+        }
+        let named =
+            |suite: Suite| self.suite.is_empty() || self.suite.iter().any(|name| name.suite() == suite);
+        Ok(all().filter(|task| named(task.suite)).collect())
+    }
+
+    /// All that decides on results besides the trials.
+    pub(super) fn of(&self) -> String {
+        let mut of = self.policy.clone();
+        if let Some(skill) = &self.skill {
+            of += &format!(" --skill {skill}");
+        }
+        if let Some(actions) = self.actions {
+            of += &format!(" --actions {actions}");
+        }
+        of + &format!(" --image-size {}", self.image_size)
+    }
+}
+
+fn perturbation(text: &str) -> Result<(PerturbationKind, Strength)> {
+    let (kind, strength) =
+        text.split_once(':').context("write it KIND:STRENGTH, for example light:strong")?;
+    let known = PerturbationKind::ALL.map(PerturbationKind::name).join(", ");
+    let found = PerturbationKind::ALL.into_iter().find(|one| one.name() == kind);
+    ensure!(found.is_some(), "`{kind}` is none of {known}");
+    let strength = match strength {
+        "mild" => Strength::Mild,
+        "medium" => Strength::Medium,
+        "strong" => Strength::Strong,
+        other => anyhow::bail!("`{other}` is none of mild, medium, strong"),
+    };
+    found.map(|kind| (kind, strength)).context("a kind")
+}

@@ -1,0 +1,247 @@
+//! Scripted demonstrations as a LeRobot dataset.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use skillweld_recorder::{NewFrame, Recorder, Spec};
+use skillweld_robot::{CameraStream, Frame};
+use skillweld_suites::{CONTROL_HZ, Env, EnvOptions, Expert, Observation, Split, Status, Task};
+
+use super::SuiteName;
+use crate::console::{Console, Page, Tone, cell, number, print_json, table};
+use crate::progress::Progress;
+use crate::{Outcome, interrupt};
+
+const EXAMPLES: &str = "\
+Examples:
+  skillweld sim demos data/spatial --suite spatial --episodes 50      50 of each task
+  skillweld sim demos data/drawer --task goal_open_drawer --episodes 20 --noise 0.1
+  skillweld dataset inspect data/spatial
+
+The state has eight numbers: the tool's x, y, z in metres, its turn as axis times angle in radians, both fingers in metres. An action has
+seven, −1 … 1: a shift of the tool, a turn, the gripper (−1 open, 1 closed), 20 a second. Layouts are those of the training split; what
+the expert fails at is left out and the next layout taken. The same command goes on with a dataset that was interrupted.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DemosArgs {
+    /// The dataset's folder; one that the same command began goes on.
+    dataset: PathBuf,
+    /// All tasks of this suite.
+    #[arg(long, required_unless_present = "task")]
+    suite: Option<SuiteName>,
+    /// Only this task (`skillweld sim tasks`).
+    #[arg(long, value_name = "ID", conflicts_with = "suite")]
+    task: Option<String>,
+    /// Demonstrations of each task.
+    #[arg(long, value_name = "N", default_value = "10")]
+    episodes: NonZeroU32,
+    /// How unsteady the hand is, 0 … 1: what it does is off by so much of each move, what is recorded as the action is what it meant.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    noise: f64,
+    /// Rows and columns of both pictures.
+    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    image_size: usize,
+    /// One JSON document on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One try of the expert.
+struct Attempt {
+    task: &'static Task,
+    index: u32,
+}
+
+/// What came of a task's demonstrations.
+#[derive(Default, Clone, Copy)]
+struct Tally {
+    saved: u32,
+    failed: u32,
+    frames: u64,
+}
+
+pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
+    ensure!((0.0..=1.0).contains(&args.noise), "--noise {} is not in 0 … 1", args.noise);
+    let tasks = tasks(args)?;
+    let spec = spec(args, &tasks)?;
+    let mut recorder = open(&args.dataset, spec)?;
+    let longest = tasks.iter().map(|task| task.step_limit).max().unwrap_or(0);
+    // A simulator is faster than an encoder: whole episodes may wait.
+    recorder.set_queue_frames(longest as usize);
+    let wanted = args.episodes.get() as usize * tasks.len();
+    let there = recorder.episodes();
+    ensure!(
+        there <= wanted,
+        "{} has {there} episodes already, more than the {wanted} that were asked for; name another folder",
+        args.dataset.display()
+    );
+    interrupt::install()?;
+    let progress = Progress::new(args.json);
+    progress.count(wanted, 0);
+    let begun = Instant::now();
+    let mut tallies = vec![Tally::default(); tasks.len()];
+    let mut done = 0;
+    for round in 0..args.episodes.get() {
+        for (task, tally) in tasks.iter().copied().zip(&mut tallies) {
+            // Layouts that the expert failed at have shifted those after them.
+            loop {
+                let attempt = Attempt { task, index: round + tally.failed };
+                // What was saved before is found again by simulating, which is fast without pictures.
+                let record = (done >= there).then_some(&mut recorder);
+                match attempt.run(args, record)? {
+                    Some(frames) => {
+                        tally.saved += 1;
+                        tally.frames += frames;
+                        break;
+                    }
+                    None => tally.failed += 1,
+                }
+                ensure!(
+                    tally.failed <= 10 + args.episodes.get(),
+                    "the expert fails at {} too often; less --noise helps",
+                    task.id
+                );
+            }
+            done += 1;
+            progress.advance(1);
+            progress.message(task.id.to_owned());
+            if interrupt::requested() {
+                bail!(
+                    "interrupted: {} of {wanted} demonstrations are in {}; the same command goes on",
+                    recorder.episodes(),
+                    args.dataset.display()
+                );
+            }
+        }
+    }
+    let finished = recorder.finish()?;
+    progress.finish();
+    let seconds = begun.elapsed().as_secs_f64();
+    if args.json {
+        let rows = tasks.iter().zip(&tallies).map(|(task, tally)| {
+            json!({"task": task.id, "episodes": tally.saved, "failed": tally.failed, "frames": tally.frames})
+        });
+        print_json(&json!({
+            "dataset": args.dataset, "episodes": finished.episodes, "frames": finished.frames,
+            "seconds": seconds, "tasks": rows.collect::<Vec<_>>(),
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let mut page = Page::new(console);
+    page.heading("Demonstrations", args.dataset.display());
+    page.facts([
+        ("episodes", format!("{}, {} frames in all", finished.episodes, finished.frames)),
+        ("recorded now", format!("{} in {seconds:.1} s", finished.episodes - there)),
+    ]);
+    let mut rows = table(["task", "instruction", "episodes", "failed", "frames"]);
+    for (task, tally) in tasks.iter().zip(&tallies) {
+        rows.add_row([
+            cell(Tone::Name, task.id),
+            cell(Tone::Plain, task.instruction),
+            number(tally.saved),
+            number(tally.failed),
+            number(tally.frames),
+        ]);
+    }
+    page.table(rows);
+    page.print()?;
+    Ok(Outcome::Done)
+}
+
+fn tasks(args: &DemosArgs) -> Result<Vec<&'static Task>> {
+    if let Some(name) = args.suite {
+        return Ok(name.suite().tasks().iter().collect());
+    }
+    let id = args.task.as_deref().unwrap_or_default();
+    let mut all = skillweld_suites::Suite::ALL.into_iter().flat_map(|suite| suite.tasks());
+    let found = all.find(|task| task.id == id);
+    Ok(vec![found.with_context(|| format!("there is no task {id}; `skillweld sim tasks` lists them"))?])
+}
+
+fn spec(args: &DemosArgs, tasks: &[&'static Task]) -> Result<Spec> {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let first = tasks.first().context("a suite without tasks")?;
+    // Also tells of pictures that cannot be.
+    let env = Env::new(first, &options(args, 0))?;
+    let stream = |camera: &skillweld_robot_sim::Camera| CameraStream {
+        name: camera.name.clone(),
+        height: camera.height,
+        width: camera.width,
+    };
+    Ok(Spec {
+        robot: format!("{}_sim", env.world().arm().name),
+        fps: CONTROL_HZ,
+        state: names(&[
+            "x",
+            "y",
+            "z",
+            "axis_angle_x",
+            "axis_angle_y",
+            "axis_angle_z",
+            "finger_1",
+            "finger_2",
+        ]),
+        action: names(&["x", "y", "z", "axis_angle_x", "axis_angle_y", "axis_angle_z", "gripper"]),
+        units: Vec::new(),
+        cameras: env.world().scene.cameras.iter().map(stream).collect(),
+        video: false,
+        extras: Vec::new(),
+        tasks: tasks.iter().map(|task| task.instruction.to_owned()).collect(),
+    })
+}
+
+fn open(dataset: &Path, spec: Spec) -> Result<Recorder> {
+    Ok(match dataset.join("meta").join("info.json").exists() {
+        true => Recorder::resume(dataset, spec)?,
+        false => Recorder::create(dataset, spec)?,
+    })
+}
+
+fn options(args: &DemosArgs, index: u32) -> EnvOptions {
+    EnvOptions { split: Split::Training, index, image_size: args.image_size, ..EnvOptions::default() }
+}
+
+impl Attempt {
+    /// The frames of an episode in which the expert succeeded; recorded, where there is a recorder.
+    fn run(&self, args: &DemosArgs, mut recorder: Option<&mut Recorder>) -> Result<Option<u64>> {
+        let mut env = Env::new(self.task, &options(args, self.index))?;
+        let mut expert = Expert::noisy(&env, args.noise, self.index.into());
+        if let Some(recorder) = &mut recorder {
+            recorder.start_episode(self.task.instruction)?;
+        }
+        let mut status = Status::default();
+        while !status.success && status.steps < self.task.step_limit {
+            let seen = recorder.is_some().then(|| env.observe()).transpose()?;
+            let action = expert.act(&env);
+            if let (Some(recorder), Some(seen)) = (&mut recorder, seen) {
+                add(recorder, seen, &expert.intended())?;
+            }
+            status = env.step(&action)?;
+        }
+        if let Some(recorder) = recorder {
+            match status.success {
+                true => drop(recorder.save_episode()?),
+                false => recorder.discard_episode()?,
+            }
+        }
+        Ok(status.success.then_some(status.steps.into()))
+    }
+}
+
+fn add(recorder: &mut Recorder, seen: Observation, action: &[f64]) -> Result<()> {
+    let captured = Instant::now();
+    let frame = |image: skillweld_robot_sim::Image| Frame {
+        rgb: image.rgb.into(),
+        height: image.height,
+        width: image.width,
+        captured,
+    };
+    let images: Vec<Frame> = seen.images.into_iter().map(frame).collect();
+    let state = seen.state.map(f64::from);
+    recorder.add_frame(&NewFrame { state: &state, action, images: &images, extras: &[], timestamp: None })?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! A policy in the tabletop suites: in this process and behind a socket, interrupted, compared.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec};
+use support::served::Server;
+use support::{Bench, Ran, run};
+
+/// Two experts of LIBERO's shape, merged: they know nothing, but see and move.
+fn merged() -> (Bench, PathBuf) {
+    let bench = Bench::new();
+    let spec = PrismaticSpec {
+        dtype: skillweld_tensor::Dtype::F32,
+        embodiment: Embodiment::Libero,
+        ..PrismaticSpec::tiny()
+    };
+    spec.write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
+    let (recipe, policy) = (bench.action_recipe(), bench.join("merged"));
+    run([Path::new("merge"), &recipe, &policy]).succeeded();
+    (bench, policy)
+}
+
+fn eval(policy: &str, out: &Path, more: &[&str]) -> Ran {
+    let arguments = ["eval", "run", policy, "--image-size", "32", "--json", "--out", out.to_str().unwrap()];
+    run(arguments.iter().chain(more))
+}
+
+#[test]
+fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
+    let (bench, policy) = merged();
+    let policy = policy.to_str().unwrap();
+    let (out, parts) = (bench.join("out"), bench.join("parts"));
+    let two = ["--task", "goal_open", "--task", "goal_push", "--episodes"];
+    let told = eval(policy, &out, &[&two[..], &["2"]].concat()).succeeded().json();
+    assert_eq!(told["all"]["trials"], 4);
+    assert_eq!(told["groups"]["goal"]["trials"], 4);
+    assert_eq!(told["groups"]["goal_open"]["trials"], 2);
+    let routed: u64 =
+        told["routed"].as_array().unwrap().iter().map(|row| row["trials"].as_u64().unwrap()).sum();
+    assert_eq!(routed, 4, "{told}");
+
+    // Layout by layout: the first command's results are the first of both.
+    eval(policy, &parts, &[&two[..], &["1"]].concat()).succeeded();
+    eval(policy, &parts, &[&two[..], &["2"]].concat()).succeeded();
+    let file = |out: &Path| fs::read_to_string(out.join("trials.jsonl")).unwrap();
+    assert_eq!(file(&out), file(&parts));
+    assert_eq!(file(&out).lines().count(), 1 + 4);
+
+    let (out, parts) = (out.to_str().unwrap(), parts.to_str().unwrap());
+    let compared = run(["eval", "compare", out, parts, "--json"]).succeeded().json();
+    assert_eq!((&compared["trials"], &compared["p_value"]), (&4.into(), &1.0.into()));
+    let shown = run(["eval", "show", out]).succeeded().out;
+    assert!(shown.contains("goal_push") && shown.contains("Routing"), "{shown}");
+
+    // Other results, and trials that both lack.
+    let dark = bench.join("dark");
+    eval(policy, &dark, &["--task", "goal_open", "--episodes", "1", "--perturb", "light:strong"]).succeeded();
+    run(["eval", "compare", out, dark.to_str().unwrap()]).failed_with(&["no trial in common"]);
+    eval(policy, Path::new(out), &["--actions", "1"]).failed_with(&["another folder"]);
+}
+
+#[test]
+fn a_server_gives_the_same_results() {
+    let (bench, policy) = merged();
+    let server = Server::start(&policy, &[]);
+    let trials = ["--task", "spatial_left", "--episodes", "1"];
+    let (here, there) = (bench.join("here"), bench.join("there"));
+    eval(policy.to_str().unwrap(), &here, &trials).succeeded();
+    eval(&format!("ws://{}", server.address), &there, &trials).succeeded();
+    let results = |out: &Path| {
+        let text = fs::read_to_string(out.join("trials.jsonl")).unwrap();
+        text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(results(&here), results(&there));
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused() {
+    let bench = Bench::new();
+    let out = bench.join("out");
+    eval("nowhere", &out, &["--task", "goal_shut"]).failed_with(&["skillweld sim tasks"]);
+    let wrong = eval("nowhere", &out, &["--perturb", "light:blinding"]);
+    assert!(wrong.code == Some(2) && wrong.error.contains("mild, medium, strong"), "{}", wrong.error);
+    eval("nowhere", &out, &[]).failed_with(&["nowhere"]);
+}

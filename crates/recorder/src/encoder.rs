@@ -1,0 +1,140 @@
+//! Images of an episode as an mp4 file, by the program ffmpeg.
+//!
+//! What is made is what every decoder reads: H.264 in 8 bits with colours at half resolution. Every second frame can be decoded
+//! without another one, as in `lerobot`'s own videos, because training reads frames in any order.
+//!
+//! The program is given the images as its standard input and the new file as its standard output, and no name: one that outlives
+//! a killed recording can neither make a file nor write into one of the next recording.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, setpriority_process};
+
+use crate::atomic::Pending;
+use crate::journal::Track;
+use crate::mp4::Head;
+use crate::spec::Spec;
+use crate::{RecorderError, image};
+
+/// Names the program, where it is not `ffmpeg` of the search path.
+const VARIABLE: &str = "SKILLWELD_FFMPEG";
+
+/// An arm may be moved while this works: it takes what others leave of the processor.
+const NICENESS: i32 = 10;
+
+/// How the system says that there is no room.
+const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "File too large"];
+
+/// Encodes an image of each camera's size, and keeps nothing.
+pub(crate) fn check(spec: &Spec) -> Result<(), RecorderError> {
+    let mut sizes: Vec<_> = spec.cameras.iter().map(|camera| (camera.height, camera.width)).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    for (height, width) in sizes {
+        let png = image::encode(&vec![0; height * width * 3], height, width).map_err(RecorderError::Spec)?;
+        let mut child = start(spec.fps, Stdio::piped(), Stdio::null(), &["-f", "null", "-"])?;
+        // Where the program does not take it all, it says why.
+        let written = child.stdin.take().map(|mut input| input.write_all(&png));
+        let ended = wait(child)?;
+        if ended.is_ok() && written.is_some_and(|written| written.is_ok()) {
+            continue;
+        }
+        let said = ended.err().unwrap_or_else(|| "it did not read the image".into());
+        return Err(failed(format!(
+            "of {height} × {width} pixels: {said}; install ffmpeg with libx264, or name one in {VARIABLE}"
+        )));
+    }
+    Ok(())
+}
+
+/// Encodes all images of a camera, height × width each, beside the file's place.
+pub(crate) fn write(
+    path: &Path,
+    track: &Track,
+    (height, width): (usize, usize),
+    fps: u32,
+) -> Result<Pending, RecorderError> {
+    let (pending, mut file) = Pending::create(path)?;
+    let output = file.try_clone().map_err(RecorderError::io("open", path))?;
+    // By this name it can go back to the beginning of the file, as it has to; a pipe could not.
+    let whole = ["-f", "mp4", "-y", "file:/dev/stdout"];
+    let child = start(fps, Stdio::from(track.open()?), Stdio::from(output), &whole)?;
+    if let Err(said) = wait(child)? {
+        if NO_ROOM.iter().any(|reason| said.contains(reason)) {
+            return Err(RecorderError::DiskFull { path: path.to_owned() });
+        }
+        return Err(unsaved(path, &said));
+    }
+    check_file(&mut file, (height, width), track.images() as u64)
+        .map_err(|problem| unsaved(path, &problem))?;
+    file.sync_all().map_err(RecorderError::io("sync", path))?;
+    Ok(pending)
+}
+
+/// It may have left images out, or have been another program.
+fn check_file(file: &mut File, size: (usize, usize), images: u64) -> Result<(), String> {
+    file.seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
+    let head = Head::read(file)?;
+    let frames = head.length.map_or(0, |length| length.frames);
+    if (head.height, head.width, frames) != (size.0, size.1, images) {
+        return Err(format!(
+            "it made {frames} frames of {} × {} pixels from {images} of {} × {}",
+            head.height, head.width, size.0, size.1
+        ));
+    }
+    Ok(())
+}
+
+fn program() -> OsString {
+    std::env::var_os(VARIABLE).filter(|program| !program.is_empty()).unwrap_or_else(|| "ffmpeg".into())
+}
+
+/// Starts the program on PNG files one after the other.
+fn start(fps: u32, input: Stdio, output: Stdio, to: &[&str]) -> Result<Child, RecorderError> {
+    let mut command = Command::new(program());
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]);
+    command.args(["-f", "png_pipe", "-framerate"]).arg(fps.to_string()).args(["-i", "pipe:0"]);
+    // Decoders take colours for these where nothing is said; said, none can take them for others.
+    command.args(["-vf", "scale=out_color_matrix=bt601:out_range=tv", "-pix_fmt", "yuv420p"]);
+    command.args(["-colorspace", "smpte170m", "-color_range", "tv"]);
+    command.args(["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-g", "2", "-bf", "0"]);
+    command.args(to).stdin(input).stdout(output).stderr(Stdio::piped());
+    // Ctrl-C on the terminal is for us: the episode that it ends is still to be saved.
+    command.process_group(0);
+    let child = command.spawn().map_err(|error| {
+        failed(format!("it cannot be started ({error}); install ffmpeg, or name the program in {VARIABLE}"))
+    })?;
+    // Where it is not allowed, all the same.
+    let _ = setpriority_process(Some(Pid::from_child(&child)), NICENESS);
+    Ok(child)
+}
+
+/// Waits for the program's end: what it said last, if that was not a success.
+fn wait(child: Child) -> Result<Result<(), String>, RecorderError> {
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned);
+    // The reason stands before a summary, if it is the disk.
+    let room = said.lines().find(|line| NO_ROOM.iter().any(|reason| line.contains(reason)));
+    let said = room.map(str::to_owned).or(last);
+    Ok(Err(said.unwrap_or_else(|| format!("it ended with {}", output.status))))
+}
+
+fn failed(problem: String) -> RecorderError {
+    RecorderError::Encoder { program: program().to_string_lossy().into_owned(), problem }
+}
+
+fn unsaved(path: &Path, problem: &str) -> RecorderError {
+    failed(format!(
+        "{}: {problem}; saved episodes are intact: try again, or discard the open one",
+        path.display()
+    ))
+}

@@ -1,0 +1,105 @@
+//! Taking hold of something and letting go of it: what picking and pulling have in common.
+
+use skillweld_robot_sim::Pose;
+
+use super::grasp::is_open;
+use super::motion::{arc, at, at_height, line, over, over_all_m, wait};
+use crate::controller::ACTIONS;
+use crate::env::Env;
+
+/// Steps after which a motion has gone wrong.
+pub(super) const PATIENCE: u32 = 40;
+/// The same for closing and opening, which a few steps do.
+const CLOSING: u32 = 12;
+/// So long the fingers close at least: what is held is held firmly then.
+const FIRM: u32 = 3;
+/// Vertically with something near the fingers, in a step: what one sees of the last centimetres is worth having twice.
+pub(super) const DESCENT_M: f64 = 0.012;
+/// And away from it.
+const RETREAT_M: f64 = 0.02;
+/// Near enough to a height.
+pub(super) const HEIGHT_M: f64 = 0.006;
+
+/// How it goes on.
+pub(super) enum Progress {
+    /// With this action.
+    Act([f64; ACTIONS]),
+    /// It is done.
+    Done,
+    /// It has not worked out.
+    Failed,
+}
+
+/// To above a thing, down around it, and close.
+#[derive(Debug, Clone)]
+pub(super) struct Seize {
+    tool: Pose,
+    phase: Phase,
+    steps: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Approach,
+    Descend,
+    Close,
+}
+
+impl Seize {
+    /// The tool's pose when the fingers close.
+    pub(super) fn new(tool: Pose) -> Self {
+        Self { tool, phase: Phase::Approach, steps: 0 }
+    }
+
+    pub(super) fn act(&mut self, env: &Env, object: usize) -> Progress {
+        let (world, tool) = (env.world(), self.tool);
+        self.steps += 1;
+        if self.phase == Phase::Approach {
+            let above = at_height(tool, over_all_m(env, None, world.arm().gripper.tip_m));
+            if !over(env, above, 0.004, 0.15) && self.steps <= PATIENCE {
+                return Progress::Act(arc(env, above, false));
+            }
+            (self.phase, self.steps) = (Phase::Descend, 1);
+        }
+        if self.phase == Phase::Descend {
+            if self.steps > PATIENCE {
+                return Progress::Failed;
+            }
+            if !(at(env, tool, 0.002, 0.03) && is_open(world)) {
+                return Progress::Act(line(env, tool, DESCENT_M, false));
+            }
+            (self.phase, self.steps) = (Phase::Close, 1);
+        }
+        match world.held() == Some(object) {
+            true if self.steps > FIRM => Progress::Done,
+            false if self.steps > CLOSING => Progress::Failed,
+            _ => Progress::Act(wait(true)),
+        }
+    }
+}
+
+/// Open, and straight up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leave {
+    opened: bool,
+    steps: u32,
+}
+
+impl Leave {
+    /// The next action; none when the gripper is above everything.
+    pub(super) fn act(&mut self, env: &Env) -> Option<[f64; ACTIONS]> {
+        let world = env.world();
+        self.steps += 1;
+        if !self.opened {
+            if (world.held().is_some() || !is_open(world)) && self.steps <= CLOSING {
+                return Some(wait(false));
+            }
+            (self.opened, self.steps) = (true, 1);
+        }
+        let height_m = over_all_m(env, None, world.arm().gripper.tip_m);
+        if world.tool().position.z < height_m - HEIGHT_M && self.steps <= PATIENCE {
+            return Some(line(env, at_height(world.tool(), height_m), RETREAT_M, false));
+        }
+        None
+    }
+}

@@ -1,0 +1,94 @@
+//! From where the tool is towards where it is to be.
+
+use skillweld_robot_sim::{Pose, TABLE, Vec3, vec3};
+
+use crate::controller::{ACTIONS, POSITION_SCALE_M, ROTATION_SCALE_RAD, pitch_and_roll, to_axis_angle};
+use crate::env::Env;
+use crate::layout::PAN_M;
+
+/// What is higher than this is not on the table's top.
+const HIGHEST_M: f64 = 0.15;
+/// No way leads higher than this: further up the arm cannot point down.
+const CEILING_M: f64 = 0.100;
+/// Air between what moves over things and the things.
+const AIR_M: f64 = 0.010;
+
+/// Nothing but the gripper.
+pub(super) fn wait(closed: bool) -> [f64; ACTIONS] {
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, if closed { 1.0 } else { -1.0 }]
+}
+
+/// Along a circle about the pan axis, as the arm likes to move; up before sideways.
+pub(super) fn arc(env: &Env, target: Pose, closed: bool) -> [f64; ACTIONS] {
+    let (now, to) = (env.world().tool().position, target.position);
+    let (from, goal) = (vec3(now.x - PAN_M, now.y, 0.0), vec3(to.x - PAN_M, to.y, 0.0));
+    let up_m = to.z - now.z;
+    if up_m > 0.012 && (goal - from).length() > 0.015 {
+        return action(env, Vec3::Z * up_m, target, closed);
+    }
+    let turn_rad = goal.y.atan2(goal.x) - from.y.atan2(from.x);
+    let (radius, out_m) = (from.length_xy(), goal.length_xy() - from.length_xy());
+    // The whole way, cut to what one step takes.
+    let way_m = (turn_rad * radius).hypot(out_m).hypot(up_m);
+    let share = (POSITION_SCALE_M / way_m.max(1e-9)).min(1.0);
+    let angle = from.y.atan2(from.x) + share * turn_rad;
+    let reached = radius + share * out_m;
+    let next = vec3(PAN_M + reached * angle.cos(), reached * angle.sin(), now.z + share * up_m);
+    action(env, next - now, target, closed)
+}
+
+/// Straight, by at most `most_m` in a step.
+pub(super) fn line(env: &Env, target: Pose, most_m: f64, closed: bool) -> [f64; ACTIONS] {
+    let way = target.position - env.world().tool().position;
+    let share = (most_m / way.length().max(1e-9)).min(1.0);
+    action(env, way * share, target, closed)
+}
+
+/// A shift, cut to what one step takes, and the turn towards the target's orientation.
+fn action(env: &Env, shift: Vec3, target: Pose, closed: bool) -> [f64; ACTIONS] {
+    let shift = shift * (1.0 / POSITION_SCALE_M);
+    let shift = shift * (1.0 / shift.length().max(1.0));
+    let turn = turn_to(env, target) * (1.0 / ROTATION_SCALE_RAD);
+    let turn = turn * (1.0 / turn.length().max(1.0));
+    let [.., grip] = wait(closed);
+    [shift.x, shift.y, shift.z, turn.x, turn.y, turn.z, grip]
+}
+
+/// The turn that is missing, in the world. The short way round may lead past the end of the wrist's roll: then the other.
+fn turn_to(env: &Env, target: Pose) -> Vec3 {
+    let world = env.world();
+    let (arm, tool) = (world.arm(), world.tool());
+    let turn = to_axis_angle(target.rotation * tool.rotation.inverse());
+    let (_, roll_rad) = pitch_and_roll(arm, tool.position, target.rotation, 0.0);
+    let missing_rad = roll_rad - world.joints()[4];
+    if turn.length() > 2.0 && missing_rad.abs() > 2.0 {
+        return tool.rotation.rotate(Vec3::X) * -missing_rad;
+    }
+    turn
+}
+
+/// Whether the tool is at a pose.
+pub(super) fn at(env: &Env, target: Pose, within_m: f64, within_rad: f64) -> bool {
+    let tool = env.world().tool();
+    (tool.position - target.position).length() < within_m
+        && (target.rotation * tool.rotation.inverse()).angle_rad() < within_rad
+}
+
+/// Whether the tool is above or below a pose, whatever its height, and turned as it is.
+pub(super) fn over(env: &Env, target: Pose, within_m: f64, within_rad: f64) -> bool {
+    let here = at_height(target, env.world().tool().position.z);
+    at(env, here, within_m, within_rad)
+}
+
+/// The same pose at another height.
+pub(super) fn at_height(pose: Pose, height_m: f64) -> Pose {
+    Pose { position: vec3(pose.position.x, pose.position.y, height_m), ..pose }
+}
+
+/// The height of the tool at which what hangs `below_m` under it passes over everything but `except`.
+pub(super) fn over_all_m(env: &Env, except: Option<usize>, below_m: f64) -> f64 {
+    let bodies = env.world().bodies().iter().enumerate();
+    let tops = bodies.filter(|(i, _)| *i != TABLE && Some(*i) != except).map(|(_, body)| body.top_m());
+    let highest_m = tops.filter(|top_m| *top_m < HIGHEST_M).fold(0.0, f64::max);
+    (highest_m + below_m + AIR_M).min(CEILING_M)
+}
