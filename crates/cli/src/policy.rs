@@ -69,6 +69,31 @@ pub(crate) trait Job {
 }
 
 impl Opening {
+    /// The options that decide on actions and are not as without them, as on the command line.
+    pub(crate) fn describe(&self) -> String {
+        let mut said = String::new();
+        let mut word = |flag: &str, value: String| said += &format!(" --{flag} {value}");
+        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+            value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        if let Some(base) = &self.base {
+            word("base", base.display().to_string());
+        }
+        if let Some(dataset) = &self.dataset {
+            word("dataset", dataset.clone());
+        }
+        if !matches!(self.device, DeviceName::Cpu) {
+            word("device", name(&|| self.device.to_possible_value()));
+        }
+        if !matches!(self.precision, PrecisionName::F32) {
+            word("precision", name(&|| self.precision.to_possible_value()));
+        }
+        if let Some(rope) = &self.rope {
+            word("rope", name(&|| rope.to_possible_value()));
+        }
+        said
+    }
+
     /// Opens a policy with `images` an observation, and `active_tasks` in memory at once, and does the job with it.
     pub(crate) fn run(
         &self,
@@ -118,6 +143,21 @@ pub(crate) struct RuleArguments {
 }
 
 impl RuleArguments {
+    /// The options that are not as without them, as on the command line.
+    pub(crate) fn describe(&self) -> String {
+        let mut said = String::new();
+        if !self.candidates.is_empty() {
+            said += &format!(" --candidates {}", self.candidates.join(","));
+        }
+        if self.min_probability != 0.0 {
+            said += &format!(" --min-probability {}", self.min_probability);
+        }
+        if let Some(fallback) = &self.fallback {
+            said += &format!(" --fallback {fallback}");
+        }
+        said
+    }
+
     pub(crate) fn rule<B: Backend>(&self, policy: &Policy<B>) -> Result<Rule> {
         let candidates =
             self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;

@@ -60,6 +60,9 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
     let dark = bench.join("dark");
     eval(policy, &dark, &["--task", "goal_open", "--episodes", "1", "--perturb", "light:strong"]).succeeded();
     run(["eval", "compare", out, dark.to_str().unwrap()]).failed_with(&["no trial in common"]);
+    // One folder, one kind of trials.
+    eval(policy, Path::new(out), &["--perturb", "light:strong"]).failed_with(&["another folder"]);
+    eval(policy, Path::new(out), &["--split", "final"]).failed_with(&["another folder"]);
     eval(policy, Path::new(out), &["--actions", "1"]).failed_with(&["another folder"]);
 }
 
@@ -86,4 +89,5 @@ fn what_cannot_be_evaluated_is_refused() {
     let wrong = eval("nowhere", &out, &["--perturb", "light:blinding"]);
     assert!(wrong.code == Some(2) && wrong.error.contains("mild, medium, strong"), "{}", wrong.error);
     eval("nowhere", &out, &[]).failed_with(&["nowhere"]);
+    assert!(!out.exists());
 }

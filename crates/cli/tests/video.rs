@@ -46,7 +46,7 @@ fn a_run_is_recorded_as_video_inspected_and_replayed() {
     assert_eq!(inspected["problems"], serde_json::json!([]));
     assert_eq!(inspected["info"]["features"]["observation.images.front"]["dtype"], "video");
     run(["replay", data, "--sim-images", "96x96", "--json"]).succeeded();
-    drive(&bench, &["--sim-images", "96x96"], None).failed_with(&["video h264 96 × 96", "image 96 × 96"]);
+    drive(&bench, &["--sim-images", "96x96"], None).failed_with(&["are mp4: add --video"]);
 
     let video = bench.join("data/videos/observation.images.front/chunk-000/file-000.mp4");
     std::fs::remove_file(video).unwrap();

@@ -40,6 +40,9 @@ pub enum EvalError {
         /// What was asked for.
         wanted: String,
     },
+    /// Someone else evaluates into the same folder.
+    #[error("another program is writing {0}: wait for it, or name another folder")]
+    Busy(PathBuf),
     /// A file that is none of ours.
     #[error("{path}, line {line}: {problem}: remove the line, or name another folder")]
     Damaged {

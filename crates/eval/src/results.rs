@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ impl Results {
     /// Begins a folder, or goes on with one. `of` says what gave the results: the policy and all that decides on them.
     ///
     /// # Errors
-    /// [`EvalError::Another`] for a folder of other results, [`EvalError::Damaged`], or what the disk says.
+    /// [`EvalError::Another`] for a folder of other results, [`EvalError::Busy`], [`EvalError::Damaged`], or what the disk says.
     pub fn open(folder: &Path, of: &str) -> Result<Self, EvalError> {
         fs::create_dir_all(folder).map_err(EvalError::io("make", folder))?;
         let path = folder.join(FILE);
@@ -57,11 +57,16 @@ impl Results {
             fs::write(&pending, heading).map_err(EvalError::io("write", &pending))?;
             fs::rename(&pending, &path).map_err(EvalError::io("make", &path))?;
         }
+        let file = OpenOptions::new().append(true).open(&path).map_err(EvalError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EvalError::Busy(path)),
+            Err(TryLockError::Error(error)) => return Err(EvalError::io("lock", &path)(error)),
+        }
         let (there, all, whole) = read(&path)?;
         if there != of {
             return Err(EvalError::Another { path, there, wanted: of.to_owned() });
         }
-        let file = OpenOptions::new().append(true).open(&path).map_err(EvalError::io("open", &path))?;
         file.set_len(whole).map_err(EvalError::io("shorten", &path))?;
         let done = all.iter().map(|result| result.trial.clone()).collect();
         Ok(Self { path, file, of: there, all, done })

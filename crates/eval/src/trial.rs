@@ -1,9 +1,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skillweld_suites::{
-    Embodiment, Env, EnvOptions, Perturbation, PerturbationKind, Split, Strength, Suite, Task,
-};
+use skillweld_suites::{Embodiment, Env, EnvOptions, Perturbation, PerturbationKind, Split, Strength, Task};
 
 use crate::EvalError;
 
@@ -17,7 +15,7 @@ pub struct Trial {
     pub split: Split,
     /// Which layout of the split.
     pub index: u32,
-    /// What is unlike training; its seed is the index.
+    /// What is unlike training; its seed is the layout's.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "named::perturbation")]
     pub perturbation: Option<(PerturbationKind, Strength)>,
     /// Which arm.
@@ -31,8 +29,7 @@ impl Trial {
     /// # Errors
     /// [`EvalError::NoTask`].
     pub fn task(&self) -> Result<&'static Task, EvalError> {
-        let mut tasks = Suite::ALL.into_iter().flat_map(Suite::tasks);
-        tasks.find(|task| task.id == self.task).ok_or_else(|| EvalError::NoTask(self.task.clone()))
+        Task::named(&self.task).ok_or_else(|| EvalError::NoTask(self.task.clone()))
     }
 
     /// Its beginning, with pictures of `image_size` × `image_size`.
@@ -43,7 +40,7 @@ impl Trial {
         let perturbation = self.perturbation.map(|(kind, strength)| Perturbation {
             kind,
             strength,
-            seed: self.index.into(),
+            seed: self.split.seed(self.index),
         });
         let options = EnvOptions {
             split: self.split,
@@ -58,9 +55,9 @@ impl Trial {
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.task, named::split_name(self.split), self.index)?;
+        write!(f, "{} {} {}", self.task, self.split.name(), self.index)?;
         if let Some((kind, strength)) = self.perturbation {
-            write!(f, " {}:{}", kind.name(), named::strength_name(strength))?;
+            write!(f, " {}:{}", kind.name(), strength.name())?;
         }
         match self.embodiment {
             Embodiment::So101 => Ok(()),
@@ -72,22 +69,6 @@ impl fmt::Display for Trial {
 /// Enums of the suites by their names in files.
 pub(crate) mod named {
     use super::{Embodiment, PerturbationKind, Split, Strength};
-
-    pub(crate) fn split_name(split: Split) -> &'static str {
-        match split {
-            Split::Training => "training",
-            Split::Selection => "selection",
-            Split::Final => "final",
-        }
-    }
-
-    pub(crate) fn strength_name(strength: Strength) -> &'static str {
-        match strength {
-            Strength::Mild => "mild",
-            Strength::Medium => "medium",
-            Strength::Strong => "strong",
-        }
-    }
 
     /// The one of that name.
     fn find<T: Copy, E: serde::de::Error>(
@@ -105,14 +86,14 @@ pub(crate) mod named {
     pub(crate) mod split {
         use serde::{Deserialize, Deserializer, Serializer};
 
-        use super::{Split, find, split_name};
+        use super::{Split, find};
 
         pub(crate) fn serialize<S: Serializer>(split: &Split, to: S) -> Result<S::Ok, S::Error> {
-            to.serialize_str(split_name(*split))
+            to.serialize_str(split.name())
         }
 
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Split, D::Error> {
-            find(&Split::ALL, split_name, &String::deserialize(from)?)
+            find(&Split::ALL, Split::name, &String::deserialize(from)?)
         }
     }
 
@@ -133,18 +114,18 @@ pub(crate) mod named {
     pub(crate) mod perturbation {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-        use super::{PerturbationKind, Strength, find, strength_name};
+        use super::{PerturbationKind, Strength, find};
 
         type One = Option<(PerturbationKind, Strength)>;
 
         pub(crate) fn serialize<S: Serializer>(one: &One, to: S) -> Result<S::Ok, S::Error> {
-            one.map(|(kind, strength)| [kind.name(), strength_name(strength)]).serialize(to)
+            one.map(|(kind, strength)| [kind.name(), strength.name()]).serialize(to)
         }
 
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<One, D::Error> {
             let Some([kind, strength]) = Option::<[String; 2]>::deserialize(from)? else { return Ok(None) };
             let kind = find(&PerturbationKind::ALL, PerturbationKind::name, &kind)?;
-            Ok(Some((kind, find(&Strength::ALL, strength_name, &strength)?)))
+            Ok(Some((kind, find(&Strength::ALL, Strength::name, &strength)?)))
         }
     }
 }

@@ -166,6 +166,8 @@ fn results_go_on_where_they_were_cut_off() {
     let mut results = Results::open(folder.path(), "merged").unwrap();
     all.iter().for_each(|result| results.add(result.clone()).unwrap());
     let whole = fs::read(&file).unwrap();
+    assert!(matches!(Results::open(folder.path(), "merged"), Err(EvalError::Busy(_))));
+    drop(results);
 
     // Cut anywhere after the heading, the whole lines before are there, and adding the others gives the same bytes.
     let heading = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;

@@ -57,7 +57,6 @@ fn numbers_come_back_to_the_bit_and_each_camera_has_a_file_an_episode() {
 }
 
 #[test]
-#[ignore = "wants ffmpeg: `cargo xtask test` runs it"]
 fn png_and_mp4_are_not_mixed() {
     let folder = tempfile::tempdir().unwrap();
     let (png, mp4) = (folder.path().join("png"), folder.path().join("mp4"));
@@ -77,7 +76,6 @@ fn png_and_mp4_are_not_mixed() {
 }
 
 #[test]
-#[ignore = "wants ffmpeg: `cargo xtask test` runs it"]
 fn what_no_video_can_have_is_refused() {
     let refused = |change: &dyn Fn(&mut Spec)| {
         let mut spec = spec();
@@ -151,7 +149,6 @@ fn run_writer(folder: &Path, program: &Path) -> (String, String) {
 }
 
 #[test]
-#[ignore = "wants ffmpeg: `cargo xtask test` runs it"]
 fn an_encoder_that_is_not_there_is_named_before_there_is_a_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let (_, errors) = run_writer(folder.path(), Path::new("/nowhere/ffmpeg"));

@@ -4,7 +4,8 @@ use std::fmt;
 ///
 /// A loop that sleeps until its deadline is late by as long as other programs keep the processor. On Linux it asks, while it
 /// runs, for the priority of real-time threads, as `ros2_control` does; who may not have that gets short slices of time (Linux
-/// 6.12), which are handed out sooner. Neither is inherited: a policy or an encoder on a thread of its own stays ordinary.
+/// 6.12), which are handed out sooner. Neither is inherited: a policy or an encoder on a thread of its own stays ordinary. What
+/// the loop's thread was before, it is again afterwards.
 ///
 /// An ordinary user has real-time priority on a machine whose `/etc/security/limits.d` says `USER - rtprio 10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +55,8 @@ impl Punctual {
             let scheduling = match &before {
                 // Whoever started the program has chosen.
                 Some(before) if before.is_real_time() => Scheduling::RealTime,
-                Some(_) if linux::set(&linux::REAL_TIME) => Scheduling::RealTime,
-                Some(_) if linux::set(&linux::SHORT_SLICES) => Scheduling::ShortSlices,
+                Some(before) if linux::set(&before.real_time()) => Scheduling::RealTime,
+                Some(before) if linux::shorten_slices(before) => Scheduling::ShortSlices,
                 _ => Scheduling::Ordinary,
             };
             Self { scheduling, before }
@@ -81,9 +82,11 @@ impl Punctual {
 impl Drop for Punctual {
     fn drop(&mut self) {
         #[cfg(target_os = "linux")]
-        if let Some(before) = &self.before {
-            // What was allowed a moment ago; and if not, the thread is early for other things, too.
-            linux::set(before);
+        if let Some(before) = &self.before
+            && !linux::set(before)
+        {
+            // Without privilege everything may be given back but the flag that threads started here are ordinary ones.
+            linux::set(&before.not_inherited());
         }
     }
 }
@@ -94,6 +97,7 @@ mod linux {
     use std::mem::size_of;
 
     /// `struct sched_attr` of `sched_setattr(2)`, as every kernel since 3.14 reads it.
+    #[derive(Clone, Copy)]
     pub(super) struct Attributes(libc::sched_attr);
 
     const NONE: libc::sched_attr = libc::sched_attr {
@@ -107,27 +111,48 @@ mod linux {
         sched_period: 0,
     };
 
-    /// First come, first served among real-time threads; below the kernel's own, which have 50.
-    pub(super) const REAL_TIME: Attributes = Attributes(libc::sched_attr {
-        sched_policy: libc::SCHED_FIFO as u32,
-        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
-        sched_priority: 10,
-        ..NONE
-    });
+    /// Below the kernel's own real-time threads, which have 50.
+    const PRIORITY: u32 = 10;
 
-    /// The shortest slice that the kernel takes, 0.1 ms.
-    pub(super) const SHORT_SLICES: Attributes =
-        Attributes(libc::sched_attr { sched_runtime: 100_000, ..NONE });
+    /// The shortest slice that the kernel takes.
+    pub(super) const SHORTEST_NS: u64 = 100_000;
 
     impl Attributes {
         pub(super) fn is_real_time(&self) -> bool {
             ![libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE].contains(&(self.0.sched_policy as i32))
         }
 
-        #[cfg(test)]
-        pub(super) fn policy_and_slice_ns(&self) -> (i32, u64) {
-            (self.0.sched_policy as i32, self.0.sched_runtime)
+        /// First come, first served, before all ordinary threads.
+        pub(super) fn real_time(&self) -> Self {
+            let policy = libc::SCHED_FIFO as u32;
+            let fifo = libc::sched_attr {
+                sched_policy: policy,
+                sched_priority: PRIORITY,
+                sched_runtime: 0,
+                ..self.0
+            };
+            Self(fifo).not_inherited()
         }
+
+        pub(super) fn not_inherited(&self) -> Self {
+            let flags = self.0.sched_flags | libc::SCHED_FLAG_RESET_ON_FORK as u64;
+            Self(libc::sched_attr { sched_flags: flags, ..self.0 })
+        }
+
+        pub(super) fn slice_ns(&self) -> u64 {
+            self.0.sched_runtime
+        }
+
+        #[cfg(test)]
+        pub(super) fn policy(&self) -> i32 {
+            self.0.sched_policy as i32
+        }
+    }
+
+    /// Whether the thread has the shortest slices now; kernels before 6.12 take the wish and do nothing.
+    pub(super) fn shorten_slices(before: &Attributes) -> bool {
+        let short = Attributes(libc::sched_attr { sched_runtime: SHORTEST_NS, ..before.0 });
+        set(&short.not_inherited()) && get().is_some_and(|now| now.slice_ns() == SHORTEST_NS)
     }
 
     /// Those of the calling thread.
@@ -152,8 +177,10 @@ mod linux {
 mod tests {
     use super::*;
 
+    /// Policy and slice of the calling thread.
     fn now() -> (i32, u64) {
-        linux::get().expect("a thread may ask for its own").policy_and_slice_ns()
+        let now = linux::get().expect("a thread may ask for its own");
+        (now.policy(), now.slice_ns())
     }
 
     #[test]
@@ -162,12 +189,27 @@ mod tests {
         let punctual = Punctual::begin();
         match punctual.scheduling() {
             Scheduling::RealTime => assert_eq!(now().0, libc::SCHED_FIFO),
-            Scheduling::ShortSlices => assert!(now().1 <= 100_000, "{:?}", now()),
+            Scheduling::ShortSlices => assert_eq!(now(), (before.0, linux::SHORTEST_NS)),
             Scheduling::Ordinary => assert_eq!(now(), before),
         }
         let child = std::thread::spawn(now).join().expect("it only asks");
-        assert_eq!(child.0, before.0, "a thread of the loop's is ordinary");
+        assert_eq!(child, before, "a thread of the loop's is ordinary");
         drop(punctual);
         assert_eq!(now(), before);
+    }
+
+    /// What those have who may not have real-time priority.
+    #[test]
+    fn short_slices_are_had_end_and_are_not_inherited() {
+        let before = linux::get().expect("a thread may ask for its own");
+        if !linux::shorten_slices(&before) {
+            println!("skipped: this kernel has no slices of a thread's own (Linux 6.12 has)");
+            return;
+        }
+        assert_eq!(now(), (before.policy(), linux::SHORTEST_NS));
+        let child = std::thread::spawn(now).join().expect("it only asks");
+        assert_eq!(child, (before.policy(), before.slice_ns()));
+        assert!(linux::set(&before.not_inherited()), "anyone may give it back");
+        assert_eq!(now(), (before.policy(), before.slice_ns()));
     }
 }

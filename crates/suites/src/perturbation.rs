@@ -2,6 +2,7 @@
 
 use skillweld_robot_sim::{Mount, Random, Surface, Vec3, vec3};
 
+use crate::error::SuiteError;
 use crate::layout::{Sector, distance_m};
 use crate::setup::Setup;
 use crate::task::Task;
@@ -67,6 +68,15 @@ impl Strength {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Mild, Self::Medium, Self::Strong];
 
+    /// In lower case, for file names and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mild => "mild",
+            Self::Medium => "medium",
+            Self::Strong => "strong",
+        }
+    }
+
     fn share(self) -> f64 {
         (self as usize + 1) as f64 / 3.0
     }
@@ -84,7 +94,7 @@ pub struct Perturbation {
 }
 
 impl Perturbation {
-    pub(crate) fn apply(&self, task: &Task, setup: &mut Setup) {
+    pub(crate) fn apply(&self, task: &Task, setup: &mut Setup) -> Result<(), SuiteError> {
         let tag = self.kind as u64 * 3 + self.strength as u64;
         let mut change = Change {
             random: Random::new(self.seed.wrapping_add((tag + 1) << 56)),
@@ -95,7 +105,7 @@ impl Perturbation {
             PerturbationKind::Background => change.background(setup),
             PerturbationKind::Light => change.light(setup),
             PerturbationKind::Layout => change.layout(setup, self.strength as usize + 1),
-            PerturbationKind::RobotState => change.robot_state(setup),
+            PerturbationKind::RobotState => change.robot_state(setup)?,
             PerturbationKind::Noise => {
                 (setup.scene.noise, setup.scene.noise_seed) = (24.0 * change.share, self.seed);
             }
@@ -104,6 +114,7 @@ impl Perturbation {
                 setup.instruction = format!("{call}{}", task.rephrased[self.strength as usize]);
             }
         }
+        Ok(())
     }
 }
 
@@ -211,7 +222,7 @@ impl Change {
         }
     }
 
-    fn robot_state(&mut self, setup: &mut Setup) {
+    fn robot_state(&mut self, setup: &mut Setup) -> Result<(), SuiteError> {
         let begin = setup.joints;
         // Where the fingers would begin among the things, another way is tried.
         for _ in 0..100 {
@@ -223,8 +234,9 @@ impl Change {
             let tool = setup.arm.frames(&joints).tool();
             if tool.position.z > 0.085 && tool.position.z < 0.200 {
                 setup.joints = joints;
-                return;
+                return Ok(());
             }
         }
+        Err(SuiteError::Start { arm: setup.arm.name.clone() })
     }
 }

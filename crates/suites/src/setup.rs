@@ -36,7 +36,7 @@ impl Setup {
         let instruction = task.instruction.to_owned();
         let mut setup = Self { scene, layout, arm, joints, instruction };
         if let Some(perturbation) = &options.perturbation {
-            perturbation.apply(task, &mut setup);
+            perturbation.apply(task, &mut setup)?;
         }
         setup.scene.table.marks = setup.layout.zones.iter().map(|zone| zone.mark).collect();
         Ok(setup)

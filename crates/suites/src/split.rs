@@ -15,6 +15,15 @@ impl Split {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Training, Self::Selection, Self::Final];
 
+    /// In lower case, for file names and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Selection => "selection",
+            Self::Final => "final",
+        }
+    }
+
     /// The seed of a layout: the remainder by three is the split, so no two pairs of split and index share one.
     pub const fn seed(self, index: u32) -> u64 {
         index as u64 * 3 + self as u64

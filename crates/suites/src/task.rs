@@ -17,3 +17,10 @@ pub struct Task {
     /// An episode that takes more control steps has failed.
     pub step_limit: u32,
 }
+
+impl Task {
+    /// The task of this id, of whatever suite.
+    pub fn named(id: &str) -> Option<&'static Self> {
+        Suite::ALL.into_iter().flat_map(Suite::tasks).find(|task| task.id == id)
+    }
+}

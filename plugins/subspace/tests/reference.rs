@@ -75,7 +75,7 @@ impl Case {
         let moved = 64.0 * (0..8).map(moved).fold(0.0, f64::max);
         let size: f64 = experts.iter().map(norm).sum();
         // Singular values that tie where some are left out, or that are zero but for rounding: the formula has no answer.
-        prop_assume!(moved <= 2e-2 * size);
+        prop_assume!(moved <= 2e-3 * size);
         let tolerance = 1e-5 * size + moved;
         let dense: Vec<Vec<f32>> =
             experts.iter().map(|expert| expert.iter().map(|&x| x as f32).collect()).collect();
@@ -210,6 +210,9 @@ fn knots(experts: &[Matrix], inside: &str, dare: Option<(f64, u64)>) -> Matrix {
 }
 
 proptest! {
+    // Some of the cases have no answer.
+    #![proptest_config(ProptestConfig { max_global_rejects: 4096, ..ProptestConfig::default() })]
+
     #[test]
     fn tsv_is_what_the_paper_says(case in cases(), lossless in any::<bool>()) {
         let most = if lossless { usize::MAX } else { case.shape.0.min(case.shape.1) / case.factors.len() };

@@ -112,6 +112,10 @@ impl Book {
             tasks: vec![task.to_owned()],
         };
         let is_there = dir.join("meta").join("info.json").exists();
+        if is_there {
+            same_images(dir, video)?;
+        }
+        spec.check()?;
         let there = is_there.then(|| Recorder::resume(dir, spec.clone())).transpose()?;
         match &there {
             Some(recorder) => recorder.leftovers().iter().for_each(|path| {
@@ -119,13 +123,22 @@ impl Book {
             }),
             None => check_new(dir)?,
         }
-        spec.check()?;
         Ok(Self { dir: dir.to_owned(), spec, there })
     }
 
     fn recorder(self) -> Result<Recorder, RecorderError> {
         self.there.map_or_else(|| Recorder::create(&self.dir, self.spec), Ok)
     }
+}
+
+/// Refuses to go on with PNG where there is mp4, and the other way round: with the option that mends it.
+fn same_images(dir: &Path, video: bool) -> Result<()> {
+    let dataset = skillweld_recorder::Dataset::open(dir)?;
+    let there = dataset.info().features.values().any(|feature| feature.dtype == "video");
+    let cameras = dataset.info().features.values().any(|feature| feature.dtype == "image");
+    ensure!(!there || video, "the images of {} are mp4: add --video", dir.display());
+    ensure!(!cameras || !video, "the images of {} are PNG: leave --video out", dir.display());
+    Ok(())
 }
 
 /// Refuses a folder in which no dataset can begin, before an arm has torque.
@@ -302,7 +315,12 @@ impl Episodes {
 fn save(mut recorder: Recorder) -> (Recorder, Result<Option<Saved>, RecorderError>) {
     let saved = match recorder.frames() {
         0 => recorder.discard_episode().map(|()| None),
-        _ => recorder.save_episode().map(Some),
+        _ => match recorder.save_episode() {
+            // What the encoder's program met may be over: killed for want of memory, for example. The episode is still there.
+            Err(RecorderError::Encoder { .. }) => recorder.save_episode(),
+            saved => saved,
+        }
+        .map(Some),
     };
     (recorder, saved)
 }

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use skillweld_eval::Trial;
 use skillweld_suites::{Embodiment, PerturbationKind, Split, Strength, Suite, Task};
@@ -96,66 +96,83 @@ impl RunArgs {
     /// All trials, layout by layout.
     pub(super) fn trials(&self) -> Result<Vec<Trial>> {
         let tasks = self.tasks()?;
-        let split = match self.split {
-            SplitName::Training => Split::Training,
-            SplitName::Selection => Split::Selection,
-            SplitName::Final => Split::Final,
-        };
-        let embodiment = match self.embodiment {
-            EmbodimentName::So101 => Embodiment::So101,
-            EmbodimentName::Long => Embodiment::Long,
-            EmbodimentName::Parallel => Embodiment::Parallel,
-        };
         let trial = |index, task: &Task| Trial {
             task: task.id.to_owned(),
-            split,
+            split: self.split(),
             index,
             perturbation: self.perturb,
-            embodiment,
+            embodiment: self.embodiment(),
         };
         let layouts = 0..self.episodes.get();
         Ok(layouts.flat_map(|index| tasks.iter().map(move |task| trial(index, task))).collect())
     }
 
+    fn split(&self) -> Split {
+        match self.split {
+            SplitName::Training => Split::Training,
+            SplitName::Selection => Split::Selection,
+            SplitName::Final => Split::Final,
+        }
+    }
+
+    fn embodiment(&self) -> Embodiment {
+        match self.embodiment {
+            EmbodimentName::So101 => Embodiment::So101,
+            EmbodimentName::Long => Embodiment::Long,
+            EmbodimentName::Parallel => Embodiment::Parallel,
+        }
+    }
+
     fn tasks(&self) -> Result<Vec<&'static Task>> {
-        let all = || Suite::ALL.into_iter().flat_map(Suite::tasks);
         if !self.task.is_empty() {
             let one = |id: &String| {
-                all()
-                    .find(|task| task.id == id)
+                Task::named(id)
                     .with_context(|| format!("there is no task {id}; `skillweld sim tasks` lists them"))
             };
             return self.task.iter().map(one).collect();
         }
         let named =
-            |suite: Suite| self.suite.is_empty() || self.suite.iter().any(|name| name.suite() == suite);
-        Ok(all().filter(|task| named(task.suite)).collect())
+            |suite: &Suite| self.suite.is_empty() || self.suite.iter().any(|name| name.suite() == *suite);
+        Ok(Suite::ALL.into_iter().filter(named).flat_map(Suite::tasks).collect())
     }
 
-    /// All that decides on results besides the trials.
+    /// All that decides on results besides tasks and layouts: a folder has results of one kind. Of a merged checkpoint also what it
+    /// was made of, so that another merge in the same place is another policy.
     pub(super) fn of(&self) -> String {
-        let mut of = self.policy.clone();
-        if let Some(skill) = &self.skill {
-            of += &format!(" --skill {skill}");
+        let mut of = match std::fs::canonicalize(&self.policy) {
+            Ok(path) => path.display().to_string(),
+            Err(_) => self.policy.clone(),
+        };
+        let provenance = std::path::Path::new(&self.policy).join("skillweld.json");
+        if let Ok(text) = std::fs::read(&provenance) {
+            of += &format!(" ({})", &blake3::hash(&text).to_hex()[..16]);
         }
+        let mut word = |flag: &str, value: &dyn std::fmt::Display| of += &format!(" --{flag} {value}");
+        word("split", &self.split().name());
+        if let Some((kind, strength)) = self.perturb {
+            word("perturb", &format_args!("{}:{}", kind.name(), strength.name()));
+        }
+        word("embodiment", &self.embodiment().name());
+        word("image-size", &self.image_size);
+        word("images", &self.images);
         if let Some(actions) = self.actions {
-            of += &format!(" --actions {actions}");
+            word("actions", &actions);
         }
-        of + &format!(" --image-size {}", self.image_size)
+        if let Some(skill) = &self.skill {
+            word("skill", skill);
+        }
+        of + &self.rule.describe() + &self.opening.describe()
     }
 }
 
 fn perturbation(text: &str) -> Result<(PerturbationKind, Strength)> {
     let (kind, strength) =
         text.split_once(':').context("write it KIND:STRENGTH, for example light:strong")?;
-    let known = PerturbationKind::ALL.map(PerturbationKind::name).join(", ");
-    let found = PerturbationKind::ALL.into_iter().find(|one| one.name() == kind);
-    ensure!(found.is_some(), "`{kind}` is none of {known}");
-    let strength = match strength {
-        "mild" => Strength::Mild,
-        "medium" => Strength::Medium,
-        "strong" => Strength::Strong,
-        other => anyhow::bail!("`{other}` is none of mild, medium, strong"),
-    };
-    found.map(|kind| (kind, strength)).context("a kind")
+    let kinds = PerturbationKind::ALL.into_iter();
+    let kind = kinds.clone().find(|one| one.name() == kind).with_context(|| {
+        let known: Vec<&str> = kinds.map(PerturbationKind::name).collect();
+        format!("`{kind}` is none of {}", known.join(", "))
+    })?;
+    let strength = Strength::ALL.into_iter().find(|one| one.name() == strength);
+    Ok((kind, strength.context("the strength is none of mild, medium, strong")?))
 }

@@ -26,8 +26,7 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn run(args: &RunArgs, console: Console) -> Result<Outcome> {
     let trials = args.trials()?;
-    let results = Results::open(&args.out, &args.of())?;
-    let work = Work { args, trials, results, console };
+    let work = Work { args, trials, console };
     if args.policy.contains("://") {
         return work.roll_out(RemotePolicy::connect(remote(args)?)?);
     }
@@ -58,7 +57,6 @@ fn remote(args: &RunArgs) -> Result<RemoteOptions> {
 struct Work<'a> {
     args: &'a RunArgs,
     trials: Vec<Trial>,
-    results: Results,
     console: Console,
 }
 
@@ -73,9 +71,11 @@ impl Job for Work<'_> {
 }
 
 impl Work<'_> {
-    fn roll_out(mut self, mut source: impl ChunkSource) -> Result<Outcome> {
+    fn roll_out(self, mut source: impl ChunkSource) -> Result<Outcome> {
         let expectation = source.expects();
         agree(&expectation)?;
+        // Not before: what cannot be evaluated leaves no folder behind.
+        let mut results = Results::open(&self.args.out, &self.args.of())?;
         let rollout = Rollout {
             image_size: self.args.image_size,
             actions_per_chunk: self.args.actions.map_or(expectation.horizon, NonZeroUsize::get),
@@ -84,22 +84,18 @@ impl Work<'_> {
         let progress = Progress::new(self.args.json);
         progress.count(self.trials.len(), 0);
         for trial in &self.trials {
-            if !self.results.has(trial) {
+            progress.message(trial.to_string());
+            if !results.has(trial) {
+                if interrupt::requested() {
+                    let (done, out) = (results.all().len(), self.args.out.display());
+                    bail!("interrupted: {done} results are in {out}; the same command goes on");
+                }
                 // A server is told which expert; a policy in this process has been.
-                let result = rollout.run(trial, &mut source, self.args.skill.as_deref())?;
-                self.results.add(result)?;
+                results.add(rollout.run(trial, &mut source, self.args.skill.as_deref())?)?;
             }
             progress.advance(1);
-            progress.message(trial.to_string());
-            if interrupt::requested() {
-                let done = self.results.all().len();
-                bail!(
-                    "interrupted: {done} results are in {}; the same command goes on",
-                    self.args.out.display()
-                );
-            }
         }
         progress.finish();
-        show::results(self.results.of(), self.results.all(), &self.args.out, self.args.json, self.console)
+        show::results(results.of(), results.all(), &self.args.out, self.args.json, self.console)
     }
 }

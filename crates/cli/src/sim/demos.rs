@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use skillweld_recorder::{NewFrame, Recorder, Spec};
+use skillweld_recorder::{Dataset, NewFrame, Recorder, RecorderError, Spec};
 use skillweld_robot::{CameraStream, Frame};
 use skillweld_suites::{CONTROL_HZ, Env, EnvOptions, Expert, Observation, Split, Status, Task};
 
@@ -69,10 +69,8 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
     let tasks = tasks(args)?;
     let spec = spec(args, &tasks)?;
     let mut recorder = open(&args.dataset, spec)?;
-    let longest = tasks.iter().map(|task| task.step_limit).max().unwrap_or(0);
-    // A simulator is faster than an encoder: whole episodes may wait.
-    recorder.set_queue_frames(longest as usize);
     let wanted = args.episodes.get() as usize * tasks.len();
+    let before = there(&args.dataset)?;
     let there = recorder.episodes();
     ensure!(
         there <= wanted,
@@ -94,6 +92,13 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
                 let record = (done >= there).then_some(&mut recorder);
                 match attempt.run(args, record)? {
                     Some(frames) => {
+                        if done < there {
+                            ensure!(
+                                before.get(done) == Some(&(task.instruction.to_owned(), frames)),
+                                "{} was begun by another command; name another folder",
+                                args.dataset.display()
+                            );
+                        }
                         tally.saved += 1;
                         tally.frames += frames;
                         break;
@@ -109,7 +114,7 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
             done += 1;
             progress.advance(1);
             progress.message(task.id.to_owned());
-            if interrupt::requested() {
+            if interrupt::requested() && done < wanted {
                 bail!(
                     "interrupted: {} of {wanted} demonstrations are in {}; the same command goes on",
                     recorder.episodes(),
@@ -157,8 +162,7 @@ fn tasks(args: &DemosArgs) -> Result<Vec<&'static Task>> {
         return Ok(name.suite().tasks().iter().collect());
     }
     let id = args.task.as_deref().unwrap_or_default();
-    let mut all = skillweld_suites::Suite::ALL.into_iter().flat_map(|suite| suite.tasks());
-    let found = all.find(|task| task.id == id);
+    let found = Task::named(id);
     Ok(vec![found.with_context(|| format!("there is no task {id}; `skillweld sim tasks` lists them"))?])
 }
 
@@ -192,6 +196,13 @@ fn spec(args: &DemosArgs, tasks: &[&'static Task]) -> Result<Spec> {
         extras: Vec::new(),
         tasks: tasks.iter().map(|task| task.instruction.to_owned()).collect(),
     })
+}
+
+/// Task and frames of each episode that is there.
+fn there(dataset: &Path) -> Result<Vec<(String, u64)>> {
+    let dataset = Dataset::open(dataset)?;
+    let episode = |episode: &skillweld_recorder::Episode| (episode.tasks.join("; "), episode.frames as u64);
+    Ok(dataset.episodes().iter().map(episode).collect())
 }
 
 fn open(dataset: &Path, spec: Spec) -> Result<Recorder> {
@@ -242,6 +253,12 @@ fn add(recorder: &mut Recorder, seen: Observation, action: &[f64]) -> Result<()>
     };
     let images: Vec<Frame> = seen.images.into_iter().map(frame).collect();
     let state = seen.state.map(f64::from);
-    recorder.add_frame(&NewFrame { state: &state, action, images: &images, extras: &[], timestamp: None })?;
-    Ok(())
+    let frame = NewFrame { state: &state, action, images: &images, extras: &[], timestamp: None };
+    loop {
+        match recorder.add_frame(&frame) {
+            // A simulator is faster than an encoder, and can wait for it.
+            Err(RecorderError::Behind { .. }) => std::thread::sleep(Duration::from_millis(2)),
+            added => return Ok(added?),
+        }
+    }
 }

@@ -340,6 +340,8 @@ fn run(cases: u32) {
                 let index = index.index(bytes.len());
                 bytes[index] = *byte;
             }
+            survives_gr00t(&bytes.clone().into(), &policy)?;
+            bytes.truncate(cut.index(bytes.len()));
             survives_gr00t(&bytes.into(), &policy)?;
         }
         changes.iter().for_each(|change| apply(&mut request, change));

@@ -170,8 +170,10 @@ impl Observer for Steps {
 /// A run that has not begun: the thread removes its file.
 impl Drop for Steps {
     fn drop(&mut self) {
-        drop(self.steps.take());
-        let _ = self.done.recv_timeout(PATIENCE);
+        // The end of a run has waited already.
+        if self.steps.take().is_some() {
+            let _ = self.done.recv_timeout(PATIENCE);
+        }
     }
 }
 
