@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -225,73 +225,59 @@ fn what_is_no_policy_server_is_named_with_the_remedy() {
     web.join().unwrap();
 }
 
-/// A server that has gone to sleep does not hold the robot's loop for ever.
-#[test]
-fn an_answer_that_does_not_come_is_given_up() {
+/// A server of another make: it says nothing of its policy, and then does as it likes.
+fn other_server(
+    then: impl FnOnce(tungstenite::WebSocket<TcpStream>) + Send + 'static,
+) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let silent = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let mut socket = tungstenite::accept(stream).unwrap();
-        socket
-            .send(tungstenite::Message::Binary(skillweld_serve::encode(&Value::Map(vec![])).into()))
-            .unwrap();
-        // Reads what comes, and says nothing.
-        while socket.read().is_ok() {}
-    });
-    let mut remote =
-        RemotePolicy::connect(RemoteOptions { timeout: Duration::from_millis(200), ..options(url) }).unwrap();
-    let asked = Instant::now();
-    let mut request = request();
-    request.prompt.task = None;
-    let error = remote.infer(&request).unwrap_err().to_string();
-    assert!(error.contains("no answer within 0.2 s"), "{error}");
-    assert!(asked.elapsed() < Duration::from_secs(5));
-    drop(remote);
-    silent.join().unwrap();
-}
-
-/// Nor does one that is alive and only pings.
-#[test]
-fn pings_are_no_answer() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
-    let pinging = std::thread::spawn(move || {
+    let server = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut socket = tungstenite::accept(stream).unwrap();
         let metadata = skillweld_serve::encode(&Value::Map(vec![]));
         socket.send(tungstenite::Message::Binary(metadata.into())).unwrap();
-        while socket.send(tungstenite::Message::Ping(vec![].into())).is_ok() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        then(socket);
     });
-    let mut remote =
-        RemotePolicy::connect(RemoteOptions { timeout: Duration::from_millis(200), ..options(url) }).unwrap();
-    let asked = Instant::now();
-    let mut request = request();
-    request.prompt.task = None;
-    let error = remote.infer(&request).unwrap_err().to_string();
-    assert!(error.contains("no answer within 0.2 s"), "{error}");
-    assert!(asked.elapsed() < Duration::from_secs(5));
-    drop(remote);
-    pinging.join().unwrap();
+    (url, server)
+}
+
+/// Reads what comes, and says nothing.
+fn listen(mut socket: tungstenite::WebSocket<TcpStream>) {
+    while socket.read().is_ok() {}
+}
+
+/// Is alive, and only pings.
+fn ping(mut socket: tungstenite::WebSocket<TcpStream>) {
+    while socket.send(tungstenite::Message::Ping(vec![].into())).is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server that has gone to sleep does not hold the robot's loop for ever; nor does one whose pings are no answer.
+#[test]
+fn an_answer_that_does_not_come_is_given_up() {
+    for then in [listen, ping] {
+        let (url, server) = other_server(then);
+        let options = RemoteOptions { timeout: Duration::from_millis(200), ..options(url) };
+        let mut remote = RemotePolicy::connect(options).unwrap();
+        let asked = Instant::now();
+        let mut request = request();
+        request.prompt.task = None;
+        let error = remote.infer(&request).unwrap_err().to_string();
+        assert!(error.contains("no answer within 0.2 s"), "{error}");
+        assert!(asked.elapsed() < Duration::from_secs(5));
+        drop(remote);
+        server.join().unwrap();
+    }
 }
 
 /// A server of another make cannot be told which expert to run: that must not pass unseen.
 #[test]
 fn a_task_by_name_is_for_servers_that_take_one() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
-    let plain = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let mut socket = tungstenite::accept(stream).unwrap();
-        let metadata = skillweld_serve::encode(&Value::Map(vec![]));
-        socket.send(tungstenite::Message::Binary(metadata.into())).unwrap();
-        while socket.read().is_ok() {}
-    });
+    let (url, server) = other_server(listen);
     let mut remote = RemotePolicy::connect(options(url)).unwrap();
     let error = remote.infer(&request()).unwrap_err().to_string();
     assert!(error.contains("`pick`") && error.contains("instruction"), "{error}");
     drop(remote);
-    plain.join().unwrap();
+    server.join().unwrap();
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use skillweld_recorder::{
-    Dataset, Extra, ExtraKind, ExtraValue, Images, NewFrame, Recorder, RecorderError, Spec,
+    Dataset, Extra, ExtraKind, ExtraValue, Images, NewFrame, Recorder, RecorderError, Spec, TOLERANCE_S,
 };
 use skillweld_robot::{CameraStream, Frame};
 
@@ -167,4 +167,27 @@ pub(crate) fn run_and_kill(folder: &Path, more: &[&str], ready: bool, after: Dur
     assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
     reader.join().unwrap();
     said.try_iter().last().or(first)
+}
+
+/// Goes on with a dataset whose recording was killed after it had said that `said` episodes are saved: every episode of it is
+/// whole, what is left of another is seen by the check and removed by the recorder, and a new one is saved. How many there
+/// were before that, and what was removed.
+pub(crate) fn assert_goes_on(folder: &Path, spec: Spec, said: usize) -> (usize, Vec<PathBuf>) {
+    let dataset = assert_complete(folder);
+    let episodes = dataset.episodes().len();
+    // Saved, and killed before it was said.
+    assert!(
+        episodes == said || episodes == said + 1,
+        "{said} episodes were said to be saved, {episodes} are there"
+    );
+    let mut seen = dataset.check(TOLERANCE_S, Images::Heads).unwrap().leftovers;
+    let mut recorder = Recorder::resume(folder, spec).unwrap();
+    let mut removed = recorder.leftovers().to_vec();
+    seen.sort();
+    removed.sort();
+    assert_eq!(seen, removed);
+    record(&mut recorder, 2);
+    drop(recorder);
+    assert_eq!(assert_complete(folder).episodes().len(), episodes + 1);
+    (episodes, removed)
 }
