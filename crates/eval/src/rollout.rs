@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use skillweld_robot::{
@@ -42,7 +43,7 @@ pub struct Rollout {
     /// Rows and columns of both pictures.
     pub image_size: usize,
     /// Actions of a chunk that are carried out before the next one is asked for; a shorter chunk is carried out whole.
-    pub actions_per_chunk: usize,
+    pub actions_per_chunk: NonZeroUsize,
 }
 
 impl Rollout {
@@ -94,7 +95,7 @@ impl Rollout {
             if actions.is_empty() {
                 return Err(policy(ChunkError::Empty));
             }
-            for (row, action) in actions.iter().take(self.actions_per_chunk.max(1)).enumerate() {
+            for (row, action) in actions.iter().take(self.actions_per_chunk.get()).enumerate() {
                 let action: [f64; ACTIONS] = action.as_slice().try_into().map_err(|_| {
                     policy(ChunkError::Length { row, found: action.len(), expected: ACTIONS })
                 })?;

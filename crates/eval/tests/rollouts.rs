@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::fs;
+use std::num::NonZeroUsize;
 
 use skillweld_eval::{EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree};
 use skillweld_robot::{ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Routing};
 use skillweld_suites::{Embodiment, Env, Expert, PerturbationKind, Split, Strength, Suite};
 
 const SIZE: usize = 16;
-const ROLLOUT: Rollout = Rollout { image_size: SIZE, actions_per_chunk: 4 };
+const ROLLOUT: Rollout =
+    Rollout { image_size: SIZE, actions_per_chunk: NonZeroUsize::new(4).expect("not zero") };
 
 fn expectation() -> Expectation {
     Expectation {

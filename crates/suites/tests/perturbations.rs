@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use skillweld_robot_sim::Scene;
-use skillweld_suites::{Env, EnvOptions, Expert, Perturbation, PerturbationKind, Strength, Suite, Task};
+use skillweld_suites::{
+    Embodiment, Env, EnvOptions, Expert, Perturbation, PerturbationKind, Strength, Suite, Task,
+};
 
 fn task(number: usize) -> &'static Task {
     &Suite::ALL[number % 4].tasks()[number / 4 % 5]
@@ -95,6 +97,21 @@ proptest! {
         };
         // Language has four forms of address: some other seed in twenty takes another one.
         prop_assert!((1..20).any(|more| of(seed) != of(seed.wrapping_add(more))));
+    }
+}
+
+/// Every arm finds another beginning, whatever the strength and the seed.
+#[test]
+fn every_arm_can_begin_elsewhere() {
+    for embodiment in Embodiment::ALL {
+        let plain = EnvOptions { embodiment, image_size: 8, ..EnvOptions::default() };
+        let before = Env::new(task(0), &plain).expect("a layout").state();
+        for (strength, seed) in Strength::ALL.into_iter().flat_map(|one| (0..50).map(move |seed| (one, seed)))
+        {
+            let perturbation = Some(Perturbation { kind: PerturbationKind::RobotState, strength, seed });
+            let moved = Env::new(task(0), &EnvOptions { perturbation, ..plain.clone() });
+            assert_ne!(moved.expect("a beginning").state(), before, "{embodiment:?} {strength:?} {seed}");
+        }
     }
 }
 

@@ -137,7 +137,8 @@ impl RunArgs {
     }
 
     /// All that decides on results besides tasks and layouts: a folder has results of one kind. Of a merged checkpoint also what it
-    /// was made of, so that another merge in the same place is another policy.
+    /// was made of, so that another merge in the same place is another policy. What stands behind a server's address or in a plain
+    /// checkpoint's folder is not looked into.
     pub(super) fn of(&self) -> String {
         let mut of = match std::fs::canonicalize(&self.policy) {
             Ok(path) => path.display().to_string(),
@@ -160,6 +161,9 @@ impl RunArgs {
         }
         if let Some(skill) = &self.skill {
             word("skill", skill);
+        }
+        if self.policy.contains("://") {
+            word("server-keys", &self.server_keys);
         }
         of + &self.rule.describe() + &self.opening.describe()
     }

@@ -78,7 +78,11 @@ impl Work<'_> {
         let mut results = Results::open(&self.args.out, &self.args.of())?;
         let rollout = Rollout {
             image_size: self.args.image_size,
-            actions_per_chunk: self.args.actions.map_or(expectation.horizon, NonZeroUsize::get),
+            actions_per_chunk: self
+                .args
+                .actions
+                .or(NonZeroUsize::new(expectation.horizon))
+                .unwrap_or(NonZeroUsize::MIN),
         };
         interrupt::install()?;
         let progress = Progress::new(self.args.json);
