@@ -40,6 +40,10 @@ Examples:
   skillweld record data/cube --task '…' --robot so101 --port PORT --leader-port PORT
                                                  demonstrations, as a LeRobot dataset
   skillweld dataset inspect data/cube            what is in it, and whether it is whole
+  skillweld sim demos data/goal --suite goal --episodes 50
+                                                 scripted demonstrations of tabletop tasks
+  skillweld eval run merged --suite goal --out results
+                                                 how often a policy does them
   skillweld preprocess camera.png --output camera.safetensors
                                                  an image as the model sees it
   skillweld plugins list                         the merge methods at hand

@@ -16,7 +16,7 @@ pub trait Element: NdFloat + faer::traits::RealField {
     fn compute_svd(a: &ArrayView2<'_, Self>) -> Result<Svd<Self>, LinalgError> {
         let (svd, transposed) = match view(a).thin_svd() {
             Ok(svd) => (svd, false),
-            // About one rank-deficient matrix in ten million makes faer's iteration give up; other roundings do not.
+            // Of some million rank-deficient matrices one has made faer's iteration give up; the transposed one is rounded otherwise.
             Err(_) => (view(a).transpose().thin_svd().map_err(|_| no_convergence("SVD", a))?, true),
         };
         let (u, v) = if transposed { (svd.V(), svd.U()) } else { (svd.U(), svd.V()) };

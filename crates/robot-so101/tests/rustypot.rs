@@ -50,7 +50,6 @@ fn both_read_and_write_the_same() {
         .collect();
     let (at, size) = (PRESENT_POSITION.address, PRESENT_POSITION.size);
     let together = theirs.sync_read(port.as_mut(), &IDS, at, size).unwrap();
-    // Sign and magnitude, as the arm has negative positions nowhere here.
     let goals: Vec<i32> = (0..6).map(|i| 1900 + 40 * i).collect();
     let bytes: Vec<Vec<u8>> = goals.iter().map(|&goal| GOAL_POSITION.encode(goal).unwrap()).collect();
     theirs.sync_write(port.as_mut(), &IDS, GOAL_POSITION.address, &bytes).unwrap();
