@@ -17,6 +17,7 @@ mod python;
 mod ray;
 mod setup;
 mod test;
+mod train;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Test,
     /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
     Demo,
+    /// Train the small experts that the proof is made of, stage by stage: hours on two cores.
+    Train(train::Args),
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),
     /// Write the pages about methods, docs/methods, from what the plugins say of themselves.
@@ -76,6 +79,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Kernels(args) => kernels::run(args),
         Command::Test => test::run(),
         Command::Demo => demo::run(),
+        Command::Train(args) => train::run(args),
         Command::Check(args) => check::run(args),
         Command::Docs(args) => docs::run(args),
         Command::Bench(args) => bench::run(args),

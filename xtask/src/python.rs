@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use skillweld_synth::write_observation;
 
 use crate::process::{announce, cargo, command, output, root, run as run_command, target_dir};
-use crate::{demo, plugins, setup};
+use crate::{demo, plugins, setup, test};
 
 /// A virtual environment below the target directory.
 pub(crate) struct Environment {
@@ -143,8 +143,7 @@ pub(crate) fn test(skillweld: &Path) -> Result<()> {
     output(command(skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     write_observation(&dir.join("observation.safetensors"), "put the red block in the drawer", 0)?;
     // A policy of any shape, and GR00T's port, which `skillweld` has only on request.
-    let example = ["build", "-p", "skillweld-serve", "--features", "zmq", "--example", "zero_cost"];
-    run_command(cargo().args(example))?;
+    run_command(cargo().args(["build", "--workspace", "--example", "zero_cost"]).args(test::ZMQ))?;
     let mut pytest = command(EXAMPLES.python());
     pytest
         .env("SKILLWELD_BIN", skillweld)

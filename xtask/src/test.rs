@@ -5,10 +5,13 @@ use anyhow::Result;
 use crate::process::{announce, cargo, run as run_command};
 use crate::{docs, plugins, python, ray, setup};
 
+/// With GR00T's port, which is a feature: in the same build as all other tests, for `-p` would compile half the dependencies again.
+pub(crate) const ZMQ: [&str; 2] = ["--features", "skillweld-serve/zmq"];
+
 pub(crate) fn run() -> Result<()> {
     // Tests load the plugins as a user does: from shared libraries beside the binary. The whole workspace at once, so that
     // dependencies get the features that they have in the tests.
-    plugins::build(false, &["--workspace"])?;
+    plugins::build(false, &[&["--workspace"][..], &ZMQ].concat())?;
     announce("tests of the LAPACK backend");
     if std::env::var_os("CI").is_some()
         && let Err(error) = setup::install_openblas()
@@ -20,17 +23,6 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("skipped: OpenBLAS is not installed (`cargo xtask setup lapack` installs it)");
     }
-    announce("tests of the policy server's ZeroMQ port");
-    run_command(cargo().args([
-        "test",
-        "-p",
-        "skillweld-serve",
-        "--features",
-        "zmq",
-        "--lib",
-        "--test",
-        "gr00t",
-    ]))?;
     // Without it the test of pages is left out, and says so; on CI it fails.
     if let Err(error) = setup::install_chromium() {
         println!(
@@ -38,7 +30,7 @@ pub(crate) fn run() -> Result<()> {
         );
     }
     announce("all tests of the crates");
-    run_command(cargo().args(["test", "--workspace"]))?;
+    run_command(cargo().args(["test", "--workspace"]).args(ZMQ))?;
     docs::write(true)?;
     let skillweld = plugins::profile_dir(false).join("skillweld");
     python::test(&skillweld)?;

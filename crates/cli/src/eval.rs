@@ -1,6 +1,8 @@
 //! `skillweld eval`: how often a policy succeeds in the tabletop suites.
 
 mod arguments;
+mod film;
+mod policies;
 mod run;
 mod show;
 
@@ -23,6 +25,8 @@ pub(crate) struct Args {
 enum Command {
     /// Roll a policy out, and keep what came of every trial.
     Run(Box<arguments::RunArgs>),
+    /// Roll a policy out and make a film or a contact sheet of it.
+    Film(Box<film::FilmArgs>),
     /// Show results that are there.
     Show(ShowArgs),
     /// Compare two policies on the trials that both have.
@@ -52,6 +56,7 @@ struct CompareArgs {
 pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     match &args.command {
         Command::Run(args) => run::run(args, console),
+        Command::Film(args) => film::run(args, console),
         Command::Show(args) => {
             let (of, all) = Results::read(&args.results)?;
             show::results(&of, &all, &args.results, args.json, console)

@@ -1,6 +1,7 @@
 //! `skillweld sim`: tabletop tasks on the simulated arm.
 
 mod demos;
+mod scenes;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
@@ -22,6 +23,8 @@ enum Command {
     Tasks(TasksArgs),
     /// Let the scripted expert show tasks, and record it as a LeRobot dataset.
     Demos(demos::DemosArgs),
+    /// Draw random scenes and say where their things are: to pretrain vision and language on.
+    Scenes(scenes::ScenesArgs),
 }
 
 #[derive(clap::Args)]
@@ -61,6 +64,7 @@ pub(crate) fn run(args: &Args, console: Console) -> anyhow::Result<Outcome> {
     match &args.command {
         Command::Tasks(args) => tasks(args, console),
         Command::Demos(args) => demos::run(args, console),
+        Command::Scenes(args) => scenes::run(args, console),
     }
 }
 

@@ -43,12 +43,20 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
         told["routed"].as_array().unwrap().iter().map(|row| row["trials"].as_u64().unwrap()).sum();
     assert_eq!(routed, 4, "{told}");
 
-    // Layout by layout: the first command's results are the first of both.
+    // The same results, in the order in which trials happened to end; of one job, layout by layout.
     eval(policy, &parts, &[&two[..], &["1"]].concat()).succeeded();
     eval(policy, &parts, &[&two[..], &["2"]].concat()).succeeded();
-    let file = |out: &Path| fs::read_to_string(out.join("trials.jsonl")).unwrap();
+    let file = |out: &Path| {
+        let text = fs::read_to_string(out.join("trials.jsonl")).unwrap();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines[1..].sort();
+        lines
+    };
     assert_eq!(file(&out), file(&parts));
-    assert_eq!(file(&out).lines().count(), 1 + 4);
+    assert_eq!(file(&out).len(), 1 + 4);
+    let alone = bench.join("alone");
+    eval(policy, &alone, &[&two[..], &["2", "--jobs", "1"]].concat()).succeeded();
+    assert_eq!(file(&out), file(&alone));
 
     let (out, parts) = (out.to_str().unwrap(), parts.to_str().unwrap());
     let compared = run(["eval", "compare", out, parts, "--json"]).succeeded().json();
@@ -90,4 +98,34 @@ fn what_cannot_be_evaluated_is_refused() {
     assert!(wrong.code == Some(2) && wrong.error.contains("mild, medium, strong"), "{}", wrong.error);
     eval("nowhere", &out, &[]).failed_with(&["nowhere"]);
     assert!(!out.exists());
+}
+
+#[test]
+fn rollouts_are_filmed() {
+    let (bench, policy) = merged();
+    let policy = policy.to_str().unwrap();
+    let film = |name: &str, more: &[&str]| {
+        let out = bench.join(name);
+        let fixed =
+            ["eval", "film", policy, "--image-size", "32", "--task", "goal_open", "--episodes", "1", "--out"];
+        (run(fixed.iter().chain([&out.to_str().unwrap()]).chain(more)), out)
+    };
+    let (ran, gif) = film("film.gif", &[]);
+    ran.succeeded();
+    let mut decoder = gif::DecodeOptions::new().read_info(fs::File::open(&gif).unwrap()).unwrap();
+    // 32 pixels, each twice, and a frame of three.
+    assert_eq!((decoder.width(), decoder.height()), (70, 70));
+    let mut frames = 0;
+    while decoder.read_next_frame().unwrap().is_some() {
+        frames += 1;
+    }
+    // 160 steps, a picture every two and one at the end, which stays for twelve.
+    assert_eq!(frames, 81 + 12);
+    let (ran, sheet) = film("sheet.png", &[]);
+    ran.succeeded();
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(&sheet).unwrap()));
+    let info = decoder.read_info().unwrap();
+    assert_eq!((info.info().width, info.info().height), (8 * 70, 70));
+    film("film.gif", &[]).0.failed_with(&["--force"]);
+    film("film.mov", &[]).0.failed_with(&["OUT.gif or OUT.png"]);
 }

@@ -79,3 +79,28 @@ fn what_cannot_be_shown_is_refused_and_leaves_nothing_behind() {
     demos(&out, &["--suite", "goal"]).failed_with(&["out"]);
     assert_eq!(fs::read_to_string(&out).unwrap(), "a file");
 }
+
+/// Files of a seed hold the same scenes, whoever draws them; what is there already stays.
+#[test]
+fn scenes_are_drawn_with_their_things() {
+    let bench = Bench::new();
+    let (whole, parts) = (bench.join("whole"), bench.join("parts"));
+    let scenes = |out: &Path, count: &str, threads: &str| {
+        let out = out.to_str().unwrap();
+        run(["sim", "scenes", out, "--count", count, "--image-size", "8", "--threads", threads, "--json"])
+    };
+    let told = scenes(&whole, "515", "2").succeeded().json();
+    let names = told["things"].as_array().unwrap();
+    assert!(names.len() > 15 && names.contains(&"red can".into()), "{told}");
+    scenes(&parts, "512", "1").succeeded();
+    scenes(&parts, "515", "1").succeeded();
+    for file in ["things.json", "scenes-00000.safetensors", "scenes-00001.safetensors"] {
+        assert!(fs::read(whole.join(file)).unwrap() == fs::read(parts.join(file)).unwrap(), "{file}");
+    }
+    let last = skillweld_store::Checkpoint::open(whole.join("scenes-00001.safetensors")).unwrap();
+    let dims = |name: &str| last.tensor(name).unwrap().shape().to_vec();
+    assert_eq!((dims("images"), dims("things")), (vec![3, 2, 8, 8, 3], vec![3, 8]));
+    assert_eq!((dims("positions"), dims("pixels")), (vec![3, 8, 3], vec![3, 8, 2, 2]));
+    run(["sim", "scenes", parts.to_str().unwrap(), "--seed", "1073741823", "--count", "2"])
+        .failed_with(&["2^30"]);
+}

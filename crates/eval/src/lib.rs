@@ -8,13 +8,16 @@
 //! This crate knows no model and no wire protocol.
 
 mod error;
+mod parallel;
 mod rate;
 mod results;
 mod rollout;
+mod summary;
 mod trial;
 
 pub use error::EvalError;
 pub use rate::{Paired, Rate};
 pub use results::{Results, TrialResult};
 pub use rollout::{Rollout, agree};
+pub use summary::{Group, groups, write_summary};
 pub use trial::Trial;

@@ -4,7 +4,7 @@ use std::time::Instant;
 use skillweld_robot::{
     ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Frame, Observation, Prompt,
 };
-use skillweld_suites::{ACTIONS, STATES, Status};
+use skillweld_suites::{ACTIONS, Env, STATES, Status, SuiteError};
 
 use crate::{EvalError, Trial, TrialResult};
 
@@ -57,6 +57,20 @@ impl Rollout {
         source: &mut dyn ChunkSource,
         task: Option<&str>,
     ) -> Result<TrialResult, EvalError> {
+        self.run_watched(trial, source, task, |_| Ok(()))
+    }
+
+    /// As [`run`](Self::run); `watch` is shown the episode before every step and after the last one.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and those of `watch`.
+    pub fn run_watched(
+        &self,
+        trial: &Trial,
+        source: &mut dyn ChunkSource,
+        task: Option<&str>,
+        mut watch: impl FnMut(&mut Env) -> Result<(), SuiteError>,
+    ) -> Result<TrialResult, EvalError> {
         let policy = |error: ChunkError| EvalError::Policy { trial: trial.to_string(), error };
         let suite = |error| EvalError::Suite { trial: trial.to_string(), error };
         let mut env = trial.env(self.image_size)?;
@@ -99,12 +113,14 @@ impl Rollout {
                 let action: [f64; ACTIONS] = action.as_slice().try_into().map_err(|_| {
                     policy(ChunkError::Length { row, found: action.len(), expected: ACTIONS })
                 })?;
+                watch(&mut env).map_err(suite)?;
                 status = env.step(&action).map_err(suite)?;
                 if status.success || status.steps >= limit {
                     break;
                 }
             }
         }
+        watch(&mut env).map_err(suite)?;
         Ok(TrialResult {
             trial: trial.clone(),
             success: status.success,

@@ -3,8 +3,11 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 
-use skillweld_eval::{EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree};
+use skillweld_eval::{
+    EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree, groups, write_summary,
+};
 use skillweld_robot::{ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Routing};
 use skillweld_suites::{Embodiment, Env, Expert, PerturbationKind, Split, Strength, Suite};
 
@@ -207,4 +210,120 @@ fn two_policies_are_compared_on_the_trials_that_both_have() {
     let paired = Paired::of(&first, &second);
     assert_eq!(paired, Paired { both: 1, only_first: 1, only_second: 1, neither: 1 });
     assert_eq!(Rate::of(&first), Rate { successes: 3, trials: 6 });
+}
+
+/// Stands still for its first trials and then gives no actions: which trial that is, nobody says.
+struct Failing(usize);
+
+impl ChunkSource for Failing {
+    fn expects(&self) -> Expectation {
+        expectation()
+    }
+
+    fn start_episode(&mut self) {
+        self.0 = self.0.wrapping_sub(1);
+    }
+
+    fn infer(&mut self, _: &ChunkRequest) -> Result<Chunk, ChunkError> {
+        let actions = if self.0 > 1000 { Vec::new() } else { vec![vec![0.0; 7]; 8] };
+        Ok(Chunk { actions, routing: None })
+    }
+}
+
+#[test]
+fn trials_side_by_side_give_what_they_give_alone() {
+    let trials: Vec<Trial> = (0..6).map(|index| trial("goal_push", index)).collect();
+    let sources = |count: usize, make: &dyn Fn() -> Box<dyn ChunkSource>| {
+        (0..count).map(|_| make()).collect::<Vec<_>>()
+    };
+    // A hand that goes down, whose fate depends on the layout.
+    let down =
+        || Box::new(Stubborn(vec![vec![0.1, 0.05, -0.4, 0.0, 0.0, 0.3, 1.0]; 5])) as Box<dyn ChunkSource>;
+    let run = |jobs: usize| {
+        let mut results = Vec::new();
+        let all = ROLLOUT.run_all(&trials, &mut sources(jobs, &down), None, |result| {
+            results.push(result);
+            Ok(ControlFlow::Continue(()))
+        });
+        all.unwrap();
+        results.sort_by_key(|result| result.trial.index);
+        results
+    };
+    let alone: Vec<TrialResult> =
+        trials.iter().map(|trial| ROLLOUT.run(trial, down().as_mut(), None).unwrap()).collect();
+    assert_eq!(run(1), alone);
+    assert_eq!(run(3), alone);
+    assert_eq!(run(9), alone, "more sources than trials");
+}
+
+#[test]
+fn side_by_side_nothing_is_begun_after_a_failure_or_a_stop() {
+    let trials: Vec<Trial> = (0..8).map(|index| trial("goal_open", index)).collect();
+    let mut seen = 0;
+    let failing = || Box::new(Failing(2)) as Box<dyn ChunkSource>;
+    let outcome = ROLLOUT.run_all(&trials, &mut [failing()], None, |_| {
+        seen += 1;
+        Ok(ControlFlow::Continue(()))
+    });
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.starts_with("goal_open selection 2: "), "{error}");
+    assert_eq!(seen, 2);
+
+    let still = || Box::new(Stubborn(vec![vec![0.0; 7]; 8])) as Box<dyn ChunkSource>;
+    let mut seen = 0;
+    let stopped = ROLLOUT.run_all(&trials, &mut [still(), still()], None, |_| {
+        seen += 1;
+        Ok(if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    stopped.unwrap();
+    assert!((2..=4).contains(&seen), "{seen}: two, and at most those that were under way");
+}
+
+#[test]
+fn a_watcher_sees_every_step() {
+    let trial = trial("goal_open", 1);
+    let mut steps = Vec::new();
+    let still = vec![vec![0.0; 7]; 3];
+    let watched = ROLLOUT.run_watched(&trial, &mut Stubborn(still.clone()), None, |env| {
+        steps.push(env.status().steps);
+        Ok(())
+    });
+    let limit = trial.task().unwrap().step_limit;
+    assert_eq!(steps, (0..=limit).collect::<Vec<_>>());
+    assert_eq!(watched.unwrap(), ROLLOUT.run(&trial, &mut Stubborn(still), None).unwrap());
+}
+
+#[test]
+fn summaries_do_not_depend_on_the_order_of_results() {
+    let result = |task: &str, index, success, routed: Option<&str>| TrialResult {
+        trial: trial(task, index),
+        success,
+        steps: 40,
+        inferences: 5,
+        routed: routed.map(str::to_owned),
+    };
+    let mut all = vec![
+        result("goal_open", 10, true, Some("a, b")),
+        result("goal_open", 2, false, None),
+        result("spatial_box", 0, true, None),
+    ];
+    let shares: Vec<(String, f64)> = groups(&all).into_iter().map(|g| (g.name, g.rate.share())).collect();
+    let expected = [("spatial", 1.0), ("spatial_box", 1.0), ("goal", 0.5), ("goal_open", 0.5)];
+    assert_eq!(shares, expected.map(|(name, share)| (name.to_owned(), share)));
+    let folder = tempfile::tempdir().unwrap();
+    let files = |all: &[TrialResult]| {
+        write_summary(folder.path(), "a policy", all).unwrap();
+        ["results.csv", "success.svg"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap())
+    };
+    let first = files(&all);
+    all.reverse();
+    assert_eq!(first, files(&all));
+    assert_eq!(
+        first[0],
+        "task,split,index,perturbation,embodiment,success,steps,inferences,routed\n\
+         goal_open,selection,0002,,so101,0,40,5,\n\
+         goal_open,selection,0010,,so101,1,40,5,\"a, b\"\n\
+         spatial_box,selection,0000,,so101,1,40,5,\n"
+    );
+    assert!(first[1].starts_with("<svg") && first[1].contains("goal_open"));
 }

@@ -100,6 +100,22 @@ impl Renderer {
         Ok(pictures)
     }
 
+    /// Where a point lies in the picture of a camera of the scene: column, row, and metres along the view; the middle of
+    /// the first pixel is 0.5, 0.5. `None` for what is behind the camera or beside the picture, or where there is no such
+    /// camera. What stands in between is not looked at.
+    pub fn locate(world: &World, camera: usize, point: Vec3) -> Option<[f64; 3]> {
+        let camera = world.scene.cameras.get(camera)?;
+        let view = View::new(camera, world, 1);
+        let seen = view.to_camera(single(point));
+        if seen[2] < NEAR_M {
+            return None;
+        }
+        let [column, row, _] = view.project(seen).map(f64::from);
+        let inside =
+            (0.0..camera.width as f64).contains(&column) && (0.0..camera.height as f64).contains(&row);
+        inside.then_some([column, row, f64::from(seen[2])])
+    }
+
     /// All triangles of a world.
     fn gather(&mut self, world: &World) {
         self.mesh.clear();

@@ -84,7 +84,11 @@ impl Env {
     /// # Errors
     /// [`SuiteError::Sim`] for impossible picture sizes; [`SuiteError::Layout`] where a seed has no room for its things.
     pub fn new(task: &'static Task, options: &EnvOptions) -> Result<Self, SuiteError> {
-        let Setup { scene, layout, arm, joints, instruction } = Setup::new(task, options)?;
+        Self::begin(task, Setup::new(task, options)?)
+    }
+
+    pub(crate) fn begin(task: &'static Task, setup: Setup) -> Result<Self, SuiteError> {
+        let Setup { scene, layout, arm, joints, instruction } = setup;
         let mut world = World::new(arm, scene, layout.bodies)?;
         world.set_joints(&joints);
         // Things find what they stand on.

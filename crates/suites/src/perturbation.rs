@@ -118,6 +118,14 @@ impl Perturbation {
     }
 }
 
+/// Other light, other colours of table, sky and floor, by a random share: for scenes that are of no suite.
+pub(crate) fn repaint(random: &mut Random, setup: &mut Setup) {
+    let share = random.uniform(0.0, 1.0);
+    let mut change = Change { random: Random::new(random.bits()), share };
+    change.background(setup);
+    change.light(setup);
+}
+
 struct Change {
     random: Random,
     share: f64,

@@ -48,6 +48,16 @@ impl Suite {
         }
     }
 
+    /// Bodies and zones, and what instructions call them.
+    pub(crate) fn names(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Spatial => spatial::NAMES,
+            Self::Object => object::NAMES,
+            Self::Goal => goal::NAMES,
+            Self::Long => long::NAMES,
+        }
+    }
+
     /// Where everything is, or `None` where this attempt finds no room.
     pub(crate) fn attempt(self, random: &mut Random) -> Option<Layout> {
         match self {

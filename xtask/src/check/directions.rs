@@ -97,7 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-drive", &["robot", "serve"]),
     ("skillweld-recorder", &["robot"]),
     ("skillweld-suites", &["robot-sim"]),
-    ("skillweld-eval", &["robot", "suites"]),
+    ("skillweld-eval", &["robot", "suites", "chart"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",

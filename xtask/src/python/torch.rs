@@ -43,7 +43,7 @@ pub(crate) fn install() -> Result<()> {
 
 /// `merged` and `base` are what the demo makes. Where PyTorch cannot be installed, says so; an error on CI.
 pub(super) fn test(skillweld: &Path, merged: &Path, base: &Path) -> Result<()> {
-    announce("PyTorch and peft read exports");
+    announce("PyTorch and peft read exports, and what PyTorch trains runs in Skillweld");
     if let Err(error) = install() {
         ensure!(std::env::var_os("CI").is_none(), "{error:#}");
         println!(
@@ -55,7 +55,8 @@ pub(super) fn test(skillweld: &Path, merged: &Path, base: &Path) -> Result<()> {
     pytest
         .env("SKILLWELD_BIN", skillweld)
         .env("SKILLWELD_DEMO_MERGED", merged)
-        .env("SKILLWELD_DEMO_BASE", base);
-    let folder = "crates/interchange/tests/python";
-    run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet", folder]))
+        .env("SKILLWELD_DEMO_BASE", base)
+        .env("PYTHONPATH", "examples/train");
+    let folders = ["crates/interchange/tests/python", "examples/train/tests"];
+    run_command(pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "--quiet"]).args(folders))
 }

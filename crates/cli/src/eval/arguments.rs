@@ -18,17 +18,28 @@ Examples:
   skillweld eval run ws://gpu-box:8000 --out results/server           a policy server
   skillweld eval compare results/merged results/ties                  on the same trials
 
-Every trial is a line of OUT/trials.jsonl; the same command goes on where it was interrupted. Results are the same for the same policy, trials
+Every trial is a line of OUT/trials.jsonl; the same command goes on where it was interrupted. At the end OUT/results.csv and
+OUT/success.svg show them. Results are the same for the same policy, trials
 and actions a chunk, on any machine that computes the same actions.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
-    /// A merged checkpoint, a single expert, or a policy server: ws://HOST:PORT.
-    pub(super) policy: String,
+    #[command(flatten)]
+    pub(super) subject: Subject,
     /// The folder of the results; one that the same command began goes on.
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
+    /// One JSON document on standard output, and nothing else there.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A policy and the trials that it is put to.
+#[derive(clap::Args)]
+pub(super) struct Subject {
+    /// A merged checkpoint, a single expert, or a policy server: ws://HOST:PORT.
+    pub(super) policy: String,
     /// Tasks of this suite; may be repeated [default: all].
     #[arg(long, value_enum)]
     suite: Vec<crate::sim::SuiteName>,
@@ -51,6 +62,9 @@ pub(super) struct RunArgs {
     /// Actions of a chunk that are carried out before the policy is asked again [default: all].
     #[arg(long, value_name = "N")]
     pub(super) actions: Option<NonZeroUsize>,
+    /// Trials that run side by side [default: one a core; of a server one]. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Rows and columns of both pictures.
     #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     pub(super) image_size: usize,
@@ -70,9 +84,6 @@ pub(super) struct RunArgs {
     pub(super) rule: RuleArguments,
     #[command(flatten)]
     pub(super) opening: Opening,
-    /// One JSON document on standard output, and nothing else there.
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,7 +103,7 @@ enum EmbodimentName {
     Parallel,
 }
 
-impl RunArgs {
+impl Subject {
     /// All trials, layout by layout.
     pub(super) fn trials(&self) -> Result<Vec<Trial>> {
         let tasks = self.tasks()?;
@@ -105,6 +116,12 @@ impl RunArgs {
         };
         let layouts = 0..self.episodes.get();
         Ok(layouts.flat_map(|index| tasks.iter().map(move |task| trial(index, task))).collect())
+    }
+
+    /// Trials that run side by side.
+    pub(super) fn jobs(&self) -> NonZeroUsize {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.jobs.unwrap_or(if self.policy.contains("://") { NonZeroUsize::MIN } else { cores })
     }
 
     fn split(&self) -> Split {

@@ -4,25 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_eval::{Paired, Rate, TrialResult};
+use skillweld_eval::{Group, Paired, Rate, TrialResult, groups};
 use skillweld_suites::Suite;
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
 use crate::figures;
-
-/// What is counted together, in the order of the suites: everything of a suite, then its tasks.
-fn groups(all: &[TrialResult]) -> Vec<(String, Rate)> {
-    let of = |wanted: &dyn Fn(&str) -> bool| Rate::of(all.iter().filter(|result| wanted(&result.trial.task)));
-    let mut groups = Vec::new();
-    for suite in Suite::ALL {
-        let tasks = suite.tasks();
-        groups.push((suite.name().to_owned(), of(&|id| tasks.iter().any(|task| task.id == id))));
-        groups.extend(tasks.iter().map(|task| (task.id.to_owned(), of(&|id| task.id == id))));
-    }
-    groups.retain(|(_, rate)| rate.trials > 0);
-    groups
-}
 
 /// How often each expert ran in each suite, for merged policies.
 fn routed(all: &[TrialResult]) -> Vec<(&'static str, String, u64)> {
@@ -56,7 +43,7 @@ pub(super) fn results(
     };
     if as_json {
         let groups: serde_json::Map<_, _> =
-            groups.iter().map(|(name, rate)| (name.clone(), one(rate))).collect();
+            groups.iter().map(|group| (group.name.clone(), one(&group.rate))).collect();
         let routed = routed
             .iter()
             .map(|(suite, expert, count)| json!({"suite": suite, "expert": expert, "trials": count}));
@@ -69,11 +56,10 @@ pub(super) fn results(
     page.heading("Evaluation", of);
     page.facts([("results", folder.display().to_string()), ("success", shown(total))]);
     let mut rows = table(["", "success", "", "95 %", "trials"]);
-    for (name, rate) in &groups {
-        let is_suite = Suite::ALL.iter().any(|suite| suite.name() == name);
+    for Group { name, is_suite, rate } in &groups {
         let [low, high] = rate.interval();
         rows.add_row([
-            cell(if is_suite { Tone::Name } else { Tone::Plain }, name),
+            cell(if *is_suite { Tone::Name } else { Tone::Plain }, name),
             number(figures::percent(rate.share())),
             cell(Tone::Plain, figures::bar(rate.share(), 20)),
             number(format!("{} … {}", figures::percent(low), figures::percent(high))),

@@ -76,6 +76,16 @@ pub(super) const TASKS: &[Task] = &[
     },
 ];
 
+/// Bodies and zones, and what instructions call them.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("cube", "red cube"),
+    ("disc", "blue disc"),
+    ("plate", "plate"),
+    ("zone", "green zone"),
+    ("cabinet", "cabinet"),
+    ("drawer", "drawer"),
+];
+
 pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let mut places = Places::new(random);
     let (cabinet, supports) =

@@ -76,6 +76,15 @@ pub(super) const TASKS: &[Task] = &[
     },
 ];
 
+/// Bodies and zones, and what instructions call them.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("can", "red can"),
+    ("cube", "blue cube"),
+    ("tray", "tray"),
+    ("cabinet", "cabinet"),
+    ("drawer", "drawer"),
+];
+
 pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let mut places = Places::new(random);
     let (cabinet, supports) =

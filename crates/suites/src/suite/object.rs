@@ -75,6 +75,16 @@ pub(super) const TASKS: &[Task] = &[
     },
 ];
 
+/// Bodies and zones, and what instructions call them.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("can", "red can"),
+    ("milk", "white milk"),
+    ("butter", "yellow butter"),
+    ("bottle", "green bottle"),
+    ("tea", "pink tea box"),
+    ("basket", "basket"),
+];
+
 pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let mut places = Places::new(random);
     let basket = places.find(Sector { radius_m: [0.160, 0.215], angle_rad: [-0.90, 0.90] }, 0.056)?;

@@ -78,6 +78,18 @@ pub(super) const TASKS: &[Task] = &[
     },
 ];
 
+/// Bodies and zones, and what instructions call them.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("left_cube", "left cube"),
+    ("right_cube", "right cube"),
+    ("box_cube", "cube from the box"),
+    ("mat_cube", "cube from the mat"),
+    ("near_cube", "cube next to the plate"),
+    ("plate", "plate"),
+    ("box", "box"),
+    ("mat", "mat"),
+];
+
 pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let mut places = Places::new(random);
     let plate = places.find(Sector { radius_m: [0.150, 0.225], angle_rad: [-0.45, 0.45] }, 0.042)?;

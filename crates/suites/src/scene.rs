@@ -1,0 +1,139 @@
+//! Scenes to learn seeing from: things of all suites before tables of any look, and where each thing is.
+
+use skillweld_robot_sim::{Body, Random, Renderer, Vec3};
+
+use crate::env::{Env, EnvOptions, Observation};
+use crate::error::SuiteError;
+use crate::expert::Expert;
+use crate::perturbation::repaint;
+use crate::setup::Setup;
+use crate::split::Split;
+use crate::suite::Suite;
+
+/// Layouts from here on are for these scenes alone; demonstrations and evaluations take the first of their split.
+const FIRST_LAYOUT: u32 = 1 << 30;
+/// The arm is found so many control steps into some task, or earlier.
+const MOST_STEPS: f64 = 90.0;
+
+/// One moment of a random scene: the things of a suite, on a table that looks like any suite's or like none, while the arm
+/// is doing something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RandomScene {
+    /// Whose things they are.
+    pub suite: Suite,
+    /// What both cameras and the arm tell.
+    pub observation: Observation,
+    /// All that instructions speak of.
+    pub things: Vec<Thing>,
+}
+
+/// A thing that can be pointed at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thing {
+    /// What instructions call it, without an article.
+    pub name: &'static str,
+    /// Its middle, or that of a drawer's handle, in the arm's frame in metres.
+    pub position_m: [f32; 3],
+    /// Column and row in each picture, from 0 to `image_size`; none where it is out of the picture.
+    pub pixels: Vec<Option<[f32; 2]>>,
+}
+
+impl RandomScene {
+    /// What a suite's things are called.
+    pub fn names(suite: Suite) -> impl Iterator<Item = &'static str> {
+        suite.names().iter().map(|&(_, name)| name)
+    }
+
+    /// The scene of a seed, below 2³⁰, in pictures of `image_size` × `image_size`.
+    ///
+    /// # Errors
+    /// [`SuiteError::Sim`] for impossible picture sizes.
+    pub fn new(seed: u32, image_size: usize) -> Result<Self, SuiteError> {
+        let mut random = Random::new(u64::from(seed).wrapping_add(1 << 60));
+        let mut pick = |count: usize| (random.bits() % count as u64) as usize;
+        let suite = Suite::ALL[pick(Suite::ALL.len())];
+        let task = &suite.tasks()[pick(suite.tasks().len())];
+        let look = Suite::ALL[pick(Suite::ALL.len())].look(image_size);
+        let index = FIRST_LAYOUT.saturating_add(seed);
+        let options = EnvOptions { split: Split::Training, index, image_size, ..EnvOptions::default() };
+        let mut setup = Setup::new(task, &options)?;
+        setup.scene.table.surface = look.table.surface;
+        (setup.scene.light, setup.scene.background) = (look.light, look.background);
+        repaint(&mut random, &mut setup);
+        let mut env = Env::begin(task, setup)?;
+        let mut expert = Expert::noisy(&env, 0.3, random.bits());
+        let steps = random.uniform(0.0, MOST_STEPS) as u32;
+        while env.status().steps < steps && !env.status().success {
+            let action = expert.act(&env);
+            env.step(&action)?;
+        }
+        let things = suite.names().iter().filter_map(|&(body, name)| thing(&env, body, name)).collect();
+        Ok(Self { suite, observation: env.observe()?, things })
+    }
+}
+
+fn thing(env: &Env, body: &str, name: &'static str) -> Option<Thing> {
+    let world = env.world();
+    let position = match (world.index(body), env.zone(body)) {
+        (Ok(index), _) => middle(&world.bodies()[index], name),
+        (_, Some(zone)) => Vec3 { x: zone.mark.centre_m[0], y: zone.mark.centre_m[1], z: 0.0 },
+        _ => return None,
+    };
+    let pixel = |camera| {
+        let [column, row, _] = Renderer::locate(world, camera, position)?;
+        Some([column as f32, row as f32])
+    };
+    let pixels = (0..world.scene.cameras.len()).map(pixel).collect();
+    let position_m = [position.x, position.y, position.z].map(|x| x as f32);
+    Some(Thing { name, position_m, pixels })
+}
+
+/// What one points at: of a drawer its handle.
+fn middle(body: &Body, name: &str) -> Vec3 {
+    let handle = (name == "drawer").then(|| body.parts.last()).flatten();
+    handle.map_or(body.pose().position, |handle| (body.pose() * handle.pose).position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// A seed is a scene; its things are named once, stand on the table, and are seen from the front unless the arm has
+        /// carried them off.
+        #[test]
+        fn scenes_are_of_their_seed(seed in 0u32..1 << 30) {
+            let scene = RandomScene::new(seed, 32).unwrap();
+            prop_assert_eq!(&scene, &RandomScene::new(seed, 32).unwrap());
+            prop_assert_eq!(scene.things.len(), scene.suite.names().len());
+            for thing in &scene.things {
+                prop_assert!(thing.position_m[2] > -0.001 && thing.position_m[2] < 0.4, "{:?}", thing);
+                prop_assert_eq!(thing.pixels.len(), 2);
+            }
+            let seen = scene.things.iter().filter(|thing| thing.pixels[0].is_some()).count();
+            prop_assert!(seen + 1 >= scene.things.len(), "{:?}", scene.things);
+        }
+    }
+
+    /// The pixel of a thing has the thing's colour: a scene without an arm in the way.
+    #[test]
+    fn pixels_are_where_the_thing_is_drawn() {
+        let mut checked = 0;
+        for seed in 0..60 {
+            let scene = RandomScene::new(seed, 96).unwrap();
+            let Some(can) = scene.things.iter().find(|thing| thing.name == "red can") else { continue };
+            let Some([column, row]) = can.pixels[0] else { continue };
+            let image = &scene.observation.images[0];
+            let at = 3 * (row as usize * image.width + column as usize);
+            let [r, g, b] = [0, 1, 2].map(|channel| i32::from(image.rgb[at + channel]));
+            checked += 1;
+            // Hidden behind the arm it may be; most are not.
+            if r < g + 40 || r < b + 40 {
+                checked -= 1;
+            }
+        }
+        assert!(checked >= 15, "{checked}");
+    }
+}

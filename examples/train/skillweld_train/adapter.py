@@ -1,0 +1,20 @@
+"""LoRA on the backbone, by peft."""
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+
+def adapted(policy, rank):
+    """The backbone under LoRA on all linear layers that the forward uses; action queries are trained whole."""
+    unused = {f"{tower}.blocks.{t.depth - 1}." for tower, t in zip(("featurizer", "fused_featurizer"), policy.config.towers)}
+    linear = [
+        name
+        for name, module in policy.backbone.named_modules()
+        if isinstance(module, torch.nn.Linear) and not any(part in name for part in unused)
+    ]
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=["action_queries"],
+        init_lora_weights="gaussian", lora_dropout=0.0,
+    )  # fmt: skip
+    policy.backbone = get_peft_model(policy.backbone, config)
+    return policy
