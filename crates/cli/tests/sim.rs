@@ -98,7 +98,7 @@ fn scenes_are_drawn_with_their_things() {
         assert!(fs::read(whole.join(file)).unwrap() == fs::read(parts.join(file)).unwrap(), "{file}");
     }
     let last = skillweld_store::Checkpoint::open(whole.join("scenes-00001.safetensors")).unwrap();
-    let dims = |name: &str| last.tensor(name).unwrap().shape().to_vec();
+    let dims = |name: &str| last.get(name).unwrap().shape().to_vec();
     assert_eq!((dims("images"), dims("things")), (vec![3, 2, 8, 8, 3], vec![3, 8]));
     assert_eq!((dims("positions"), dims("pixels")), (vec![3, 8, 3], vec![3, 8, 2, 2]));
     run(["sim", "scenes", parts.to_str().unwrap(), "--seed", "1073741823", "--count", "2"])
