@@ -101,6 +101,7 @@ fn scenes_are_drawn_with_their_things() {
     let dims = |name: &str| last.get(name).unwrap().shape().to_vec();
     assert_eq!((dims("images"), dims("things")), (vec![3, 2, 8, 8, 3], vec![3, 8]));
     assert_eq!((dims("positions"), dims("pixels")), (vec![3, 8, 3], vec![3, 8, 2, 2]));
+    assert_eq!((dims("lifted"), dims("actions")), (vec![3], vec![3, 8, 7]));
     run(["sim", "scenes", parts.to_str().unwrap(), "--seed", "1073741823", "--count", "2"])
         .failed_with(&["2^30"]);
 }

@@ -56,7 +56,7 @@ pub use error::SuiteError;
 pub use expert::Expert;
 pub use goal::{Goal, HOLD_STEPS};
 pub use perturbation::{Perturbation, PerturbationKind, Strength};
-pub use scene::{RandomScene, Thing};
+pub use scene::{CHUNK, RandomScene, Thing};
 pub use split::Split;
 pub use suite::Suite;
 pub use task::Task;

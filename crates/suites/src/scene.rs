@@ -2,9 +2,11 @@
 
 use skillweld_robot_sim::{Body, Random, Renderer, Vec3};
 
+use crate::controller::ACTIONS;
 use crate::env::{Env, EnvOptions, Observation};
 use crate::error::SuiteError;
 use crate::expert::Expert;
+use crate::goal::Goal;
 use crate::perturbation::repaint;
 use crate::setup::Setup;
 use crate::split::Split;
@@ -12,11 +14,20 @@ use crate::suite::Suite;
 
 /// Layouts from here on are for these scenes alone; demonstrations and evaluations take the first of their split.
 const FIRST_LAYOUT: u32 = 1 << 30;
-/// The arm is found so many control steps into some task, or earlier.
-const MOST_STEPS: f64 = 90.0;
+/// Of the hand, so that moments off the straight way are among them.
+const NOISE: f64 = 0.3;
+/// What is not lifted after so many control steps is let be.
+const MOST_STEPS: u32 = 90;
+/// A thing that is up so far is lifted, in metres.
+const LIFTED_M: f64 = 0.03;
+/// Control steps after that in which it is just held.
+const HELD: u32 = 5;
+
+/// Actions that a scene says.
+pub const CHUNK: usize = 8;
 
 /// One moment of a random scene: the things of a suite, on a table that looks like any suite's or like none, while the arm
-/// is doing something.
+/// lifts one of them. Lifting is no task of a suite, only what many of them begin with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RandomScene {
     /// Whose things they are.
@@ -25,6 +36,10 @@ pub struct RandomScene {
     pub observation: Observation,
     /// All that instructions speak of.
     pub things: Vec<Thing>,
+    /// Which of them is being lifted.
+    pub lifted: usize,
+    /// What the scripted expert means to do in the next control steps, as in demonstrations.
+    pub actions: [[f64; ACTIONS]; CHUNK],
 }
 
 /// A thing that can be pointed at.
@@ -52,24 +67,54 @@ impl RandomScene {
         let mut random = Random::new(u64::from(seed).wrapping_add(1 << 60));
         let mut pick = |count: usize| (random.bits() % count as u64) as usize;
         let suite = Suite::ALL[pick(Suite::ALL.len())];
-        let task = &suite.tasks()[pick(suite.tasks().len())];
         let look = Suite::ALL[pick(Suite::ALL.len())].look(image_size);
+        let liftable = liftable(suite);
+        let object = liftable[pick(liftable.len())];
         let index = FIRST_LAYOUT.saturating_add(seed);
         let options = EnvOptions { split: Split::Training, index, image_size, ..EnvOptions::default() };
+        let task = &suite.tasks()[0];
         let mut setup = Setup::new(task, &options)?;
         setup.scene.table.surface = look.table.surface;
         (setup.scene.light, setup.scene.background) = (look.light, look.background);
         repaint(&mut random, &mut setup);
-        let mut env = Env::begin(task, setup)?;
-        let mut expert = Expert::noisy(&env, 0.3, random.bits());
-        let steps = random.uniform(0.0, MOST_STEPS) as u32;
-        while env.status().steps < steps && !env.status().success {
+        let hand = random.bits();
+        // Once to see how long it takes, once more to a moment before that.
+        let (mut env, mut expert) = (Env::begin(task, setup.clone())?, Expert::lifting(object, NOISE, hand));
+        let height_m =
+            |env: &Env| env.world().index(object).map(|body| env.world().bodies()[body].bottom_m());
+        let up_m = height_m(&env)? + LIFTED_M;
+        while env.status().steps < MOST_STEPS && height_m(&env)? < up_m {
             let action = expert.act(&env);
             env.step(&action)?;
         }
-        let things = suite.names().iter().filter_map(|&(body, name)| thing(&env, body, name)).collect();
-        Ok(Self { suite, observation: env.observe()?, things })
+        let steps = random.uniform(0.0, f64::from(env.status().steps + HELD)) as u32;
+        (env, expert) = (Env::begin(task, setup)?, Expert::lifting(object, NOISE, hand));
+        for _ in 0..steps {
+            let action = expert.act(&env);
+            env.step(&action)?;
+        }
+        let names = || suite.names().iter();
+        let things = names().filter_map(|&(body, name)| thing(&env, body, name)).collect();
+        let lifted = names().position(|(body, _)| *body == object).unwrap_or_default();
+        let observation = env.observe()?;
+        let mut actions = [[0.0; ACTIONS]; CHUNK];
+        for intended in &mut actions {
+            let action = expert.act(&env);
+            *intended = expert.intended();
+            env.step(&action)?;
+        }
+        Ok(Self { suite, observation, things, lifted, actions })
     }
+}
+
+/// Bodies that tasks of a suite move and that are not fixed to anything.
+fn liftable(suite: Suite) -> Vec<&'static str> {
+    let goals = suite.tasks().iter().flat_map(|task| task.goals);
+    let mut bodies: Vec<&str> =
+        goals.filter(|goal| !matches!(goal, Goal::Open { .. })).map(Goal::object).collect();
+    bodies.sort_unstable();
+    bodies.dedup();
+    bodies
 }
 
 fn thing(env: &Env, body: &str, name: &'static str) -> Option<Thing> {
@@ -114,7 +159,19 @@ mod tests {
             }
             let seen = scene.things.iter().filter(|thing| thing.pixels[0].is_some()).count();
             prop_assert!(seen + 1 >= scene.things.len(), "{:?}", scene.things);
+            prop_assert!(scene.lifted < scene.things.len());
+            prop_assert!(scene.actions.iter().flatten().all(|x| (-1.0..=1.0).contains(x)));
         }
+    }
+
+    /// All parts of lifting are there: on the way, with the fingers closing, and holding.
+    #[test]
+    fn things_are_lifted() {
+        let scenes: Vec<RandomScene> = (0..60).map(|seed| RandomScene::new(seed, 8).unwrap()).collect();
+        let up = scenes.iter().filter(|s| s.things[s.lifted].position_m[2] > 0.05).count();
+        let closed = scenes.iter().filter(|s| s.actions[0][6] > 0.0).count();
+        let moving = scenes.iter().filter(|s| s.actions[0][..6].iter().any(|x| x.abs() > 0.1)).count();
+        assert!(up >= 5 && (10..50).contains(&closed) && moving >= 30, "{up} {closed} {moving}");
     }
 
     /// The pixel of a thing has the thing's colour: a scene without an arm in the way.

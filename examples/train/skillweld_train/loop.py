@@ -16,7 +16,7 @@ def seed_everything(seed):
 
 
 class Run:
-    """Steps of AdamW under a warm-up and half a cosine, with everything that is needed to go on in `folder/training.pt`."""
+    """Steps of AdamW under a warm-up and half a cosine, with everything that is needed to go on in `folder/training.state`."""
 
     def __init__(self, folder, modules, steps, rate, *, seed, decay=0.01, warm_up=100, save_every=200):
         self.folder = pathlib.Path(folder)
@@ -27,7 +27,7 @@ class Run:
         ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + np.cos(np.pi * step / steps)) / 2)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, ramp)
         self.step, self.rows, self.random = 0, [], np.random.default_rng(seed)
-        self.state_file = self.folder / "training.pt"
+        self.state_file = self.folder / "training.state"
         if self.state_file.exists():
             self.restore()
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use skillweld_linalg::Threads;
-use skillweld_suites::{RandomScene, STATES, Suite};
+use skillweld_suites::{ACTIONS, CHUNK, RandomScene, STATES, Suite};
 use skillweld_tensor::Dtype;
 
 use crate::console::{Console, Page, print_json};
@@ -18,13 +18,15 @@ const EXAMPLES: &str = "\
 Examples:
   skillweld sim scenes data/scenes --count 40000
 
-Each scene has the things of one suite on a table of any look, and the arm somewhere on its way through a task. OUT/scenes-00000.safetensors
+Each scene has the things of one suite on a table of any look, and the arm somewhere on its way to lifting one. OUT/scenes-00000.safetensors
 and so on hold up to 512 scenes each:
   images     u8    scenes × 2 × size × size × 3    front, wrist
   state      f32   scenes × 8                      as in demonstrations
   things     i64   scenes × 8                      which of OUT/things.json, or −1
   positions  f32   scenes × 8 × 3                  x, y, z in metres
   pixels     f32   scenes × 8 × 2 × 2              column and row in either picture, or −1
+  lifted     i64   scenes                          which of the eight is being lifted
+  actions    f32   scenes × 8 × 7                  what the expert means to do next
 The same command goes on where it was interrupted.";
 
 /// Scenes of a file.
@@ -120,6 +122,8 @@ struct Batch {
     things: Vec<u8>,
     positions: Vec<u8>,
     pixels: Vec<u8>,
+    lifted: Vec<u8>,
+    actions: Vec<u8>,
 }
 
 impl Batch {
@@ -132,6 +136,8 @@ impl Batch {
         self.count += 1;
         scene.observation.images.iter().for_each(|image| self.images.extend(&image.rgb));
         floats(&mut self.state, &scene.observation.state);
+        self.lifted.extend((scene.lifted as i64).to_le_bytes());
+        scene.actions.iter().for_each(|action| floats(&mut self.actions, &action.map(|x| x as f32)));
         for slot in 0..THINGS {
             let thing = scene.things.get(slot);
             let id = thing.and_then(|thing| names.iter().position(|name| *name == thing.name));
@@ -153,6 +159,8 @@ impl Batch {
             &[count, THINGS],
             &[count, THINGS, 3],
             &[count, THINGS, CAMERAS, 2],
+            &[count],
+            &[count, CHUNK, ACTIONS],
         ];
         let values = [
             ("images", Dtype::U8, &self.images),
@@ -160,6 +168,8 @@ impl Batch {
             ("things", Dtype::I64, &self.things),
             ("positions", Dtype::F32, &self.positions),
             ("pixels", Dtype::F32, &self.pixels),
+            ("lifted", Dtype::I64, &self.lifted),
+            ("actions", Dtype::F32, &self.actions),
         ];
         let tensors = shapes.into_iter().zip(values);
         let tensors = tensors.map(|(shape, (name, dtype, bytes))| Tensor { name, dtype, shape, bytes });

@@ -14,9 +14,10 @@ const WIDEST_M: f64 = 0.046;
 /// The tool is at least so high: the tips, a centimetre lower, then clear the table.
 pub(super) const LOWEST_M: f64 = 0.014;
 /// More room than this around the fingers is not better.
-const ROOM_M: f64 = 0.012;
-/// Turning the wrist by a radian costs as much as this much less room.
-const TURN_M: f64 = 0.002;
+const ROOM_M: f64 = 0.006;
+/// Turning the wrist by a radian costs as much as this much less room: where nothing stands near, the shortest turn is best,
+/// which is also what a policy learns soonest.
+const TURN_M: f64 = 0.004;
 /// A thing is let go this far above what it is put on.
 const DROP_M: f64 = 0.003;
 /// While it is let go the tips are this far above walls around it.
