@@ -9,6 +9,7 @@ import json
 import pathlib
 
 import torch
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -118,10 +119,11 @@ def save_expert(folder, policy: Policy, statistics, steps):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     adapter = folder / "lora_adapter"
-    policy.backbone.save_pretrained(adapter)
-    (adapter / "README.md").unlink(missing_ok=True)
-    file = adapter / "adapter_model.safetensors"
-    save_file(rounded(load_file(file)), file, {"format": "pt"})
+    adapter.mkdir(exist_ok=True)
+    save_file(rounded(get_peft_model_state_dict(policy.backbone)), adapter / "adapter_model.safetensors", {"format": "pt"})
+    config = policy.backbone.peft_config["default"]
+    config.inference_mode = True
+    config.save_pretrained(adapter)
     save_parts(folder, policy, statistics, steps)
 
 

@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 import pyarrow.compute
-import pyarrow.parquet as parquet
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from . import statistics
 from .preprocess import center_crop

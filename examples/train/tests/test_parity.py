@@ -1,7 +1,6 @@
 """What Python trains, Skillweld runs: both forwards agree on a checkpoint of random weights."""
 
 import os
-import pathlib
 import subprocess
 
 import numpy as np
