@@ -3,7 +3,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::frame::{Area, Drawn, Frame, SCALE, anchored, framed, px, text, text_width};
 use crate::number::significant;
-use crate::plane::{extremes, spread};
+use crate::plane::{drawable, extremes, spread};
 use crate::theme::Role;
 use crate::{ChartError, number};
 
@@ -37,10 +37,10 @@ impl Bars {
         self
     }
 
-    /// One bar in every group; NaN where there is none.
+    /// One bar in every group; none for what is not finite, or beyond ±10³⁰⁰.
     #[must_use]
     pub fn series(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Self {
-        self.series.push((name.to_owned(), values.into_iter().collect()));
+        self.series.push((name.to_owned(), values.into_iter().map(drawable).collect()));
         self
     }
 

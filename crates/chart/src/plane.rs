@@ -45,10 +45,10 @@ impl Plane {
         }
     }
 
-    /// A series of (x, y). Points that are not finite are left out, and lines end there.
+    /// A series of (x, y). Points that are not finite, or beyond ±10³⁰⁰, are left out, and lines end there.
     #[must_use]
     pub fn series(mut self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let points = points.into_iter().collect();
+        let points = points.into_iter().map(|(x, y)| (drawable(x), drawable(y))).collect();
         self.series.push(Series { name: name.to_owned(), points, band: Vec::new() });
         self
     }
@@ -57,7 +57,8 @@ impl Plane {
     #[must_use]
     pub fn band(mut self, bounds: impl IntoIterator<Item = (f64, f64, f64)>) -> Self {
         if let Some(series) = self.series.last_mut() {
-            series.band = bounds.into_iter().collect();
+            series.band =
+                bounds.into_iter().map(|(x, a, b)| (drawable(x), drawable(a), drawable(b))).collect();
         }
         self
     }
@@ -65,7 +66,7 @@ impl Plane {
     /// A value to compare with: a thin line across, with its name on it.
     #[must_use]
     pub fn reference(mut self, name: &str, y: f64) -> Self {
-        self.references.push((name.to_owned(), y));
+        self.references.push((name.to_owned(), drawable(y)));
         self
     }
 
@@ -265,6 +266,11 @@ fn unhurried((low, high): (f64, f64), logarithmic: bool) -> (f64, f64) {
 /// Least and greatest.
 pub(crate) fn extremes(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+}
+
+/// A value, or NaN for one that no axis reaches: of widths that overflow plotters looks for ticks for ever.
+pub(crate) fn drawable(value: f64) -> f64 {
+    if value.abs() <= 1e300 { value } else { f64::NAN }
 }
 
 /// A range with a share of it added at both ends; one value gets room around it.

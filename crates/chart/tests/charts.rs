@@ -153,6 +153,16 @@ proptest! {
         prop_assert!((read - value).abs() <= 0.005 * value.abs() + 1e-300, "{} for {}", text, value);
     }
 
+    /// Between the largest numbers lies more than a number can say.
+    #[test]
+    fn the_largest_values_draw_or_are_refused(
+        values in proptest::collection::vec(prop_oneof![1e307..f64::MAX, f64::MIN..-1e307, Just(0.0)], 0..4),
+    ) {
+        let points = values.iter().enumerate().map(|(x, y)| (x as f64, *y));
+        let _ = Chart::lines("t", "x", "y").series("s", points).to_svg();
+        let _ = Chart::bars("t", "y").groups(vec!["a"; values.len()]).series("s", values).to_svg();
+    }
+
     #[test]
     fn any_values_draw_or_are_refused(values in proptest::collection::vec(proptest::num::f64::ANY, 0..12)) {
         let points = values.iter().enumerate().map(|(x, y)| (x as f64, *y));
