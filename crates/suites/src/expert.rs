@@ -2,8 +2,7 @@
 
 mod grasp;
 mod grip;
-mod lift;
-mod motion;
+pub(crate) mod motion;
 mod pick;
 mod pull;
 mod push;
@@ -14,7 +13,6 @@ use crate::controller::ACTIONS;
 use crate::env::Env;
 use crate::goal::Goal;
 
-use lift::Lift;
 use pick::Pick;
 use pull::Pull;
 use push::Push;
@@ -32,7 +30,6 @@ pub struct Expert {
 /// Bringing about one goal.
 #[derive(Debug, Clone)]
 enum Stage {
-    Lift(Lift),
     Pick(Pick),
     Pull(Pull),
     Push(Push),
@@ -47,13 +44,12 @@ impl Expert {
     /// The same with a hand that is not steady, so that demonstrations also show the way back: normal noise on shift and
     /// turn, `noise` times as large as they are (0.3 is much). So it fades where precision counts. `seed` decides it.
     pub fn noisy(env: &Env, noise: f64, seed: u64) -> Self {
-        let stages = env.task().goals.iter().rev().map(|&goal| Stage::new(goal)).collect();
-        Self { stages, noise, random: Random::new(seed), intended: motion::wait(false) }
+        Self::towards(env.task().goals, noise, seed)
     }
 
-    /// Lifts a thing instead of doing the task, and holds it; otherwise as [`noisy`](Self::noisy).
-    pub(crate) fn lifting(object: &'static str, noise: f64, seed: u64) -> Self {
-        let stages = vec![Stage::Lift(Lift::new(object))];
+    /// As [`noisy`](Self::noisy), for other goals than the task's.
+    pub(crate) fn towards(goals: &[Goal], noise: f64, seed: u64) -> Self {
+        let stages = goals.iter().rev().map(|&goal| Stage::new(goal)).collect();
         Self { stages, noise, random: Random::new(seed), intended: motion::wait(false) }
     }
 
@@ -94,7 +90,6 @@ impl Stage {
     /// The next action, or none when the goal is reached.
     fn act(&mut self, env: &Env) -> Option<[f64; ACTIONS]> {
         match self {
-            Self::Lift(lift) => lift.act(env),
             Self::Pick(pick) => pick.act(env),
             Self::Pull(pull) => pull.act(env),
             Self::Push(push) => push.act(env),

@@ -213,3 +213,23 @@ fn bodies_throw_shadows() {
     let corner = (60 * 64 + 4) * 3;
     assert_eq!(shaded[0].rgb[corner..corner + 3], bare[0].rgb[corner..corner + 3]);
 }
+
+/// Along the view, a pixel aside, behind, beside, and in a camera that is not there.
+#[test]
+fn points_are_located_where_the_camera_draws_them() {
+    let mut world = world(0);
+    let camera = &mut world.scene.cameras[0];
+    (camera.eye, camera.target, camera.up) = (vec3(0.5, 0.0, 0.2), vec3(0.0, 0.0, 0.2), Vec3::Z);
+    (camera.width, camera.height, camera.fov_y_rad) = (80, 60, std::f64::consts::FRAC_PI_2);
+    let at = |x, y, z| Renderer::locate(&world, 0, vec3(x, y, z));
+    let near = |found: Option<[f64; 3]>, expected: [f64; 3]| {
+        let found = found.unwrap();
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?} for {expected:?}");
+    };
+    near(at(0.1, 0.0, 0.2), [40.0, 30.0, 0.4]);
+    // A focal length of half the height: 30 pixels for as far aside as away. Looking along -x, right is +y.
+    near(at(0.1, 0.04, 0.24), [43.0, 27.0, 0.4]);
+    assert_eq!(at(0.6, 0.0, 0.2), None, "behind");
+    assert_eq!(at(0.1, 0.0, 0.7), None, "above the picture");
+    assert_eq!(Renderer::locate(&world, 9, Vec3::ZERO), None);
+}

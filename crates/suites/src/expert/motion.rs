@@ -14,7 +14,7 @@ const CEILING_M: f64 = 0.100;
 const AIR_M: f64 = 0.010;
 
 /// Nothing but the gripper.
-pub(super) fn wait(closed: bool) -> [f64; ACTIONS] {
+pub(crate) fn wait(closed: bool) -> [f64; ACTIONS] {
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, if closed { 1.0 } else { -1.0 }]
 }
 
