@@ -47,7 +47,7 @@ enum Command {
     Test,
     /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
     Demo,
-    /// Train the small experts that the proof is made of, stage by stage: hours on two cores.
+    /// Train small experts for the tabletop suites, stage by stage: hours on two cores.
     Train(train::Args),
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),

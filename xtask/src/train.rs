@@ -1,9 +1,10 @@
-//! Trains what the proof is made of: data by `skillweld sim`, policies by `examples/train`. A stage is done when its folder holds what
-//! it makes; one that was stopped goes on.
+//! Trains small experts: data by `skillweld sim`, policies by `examples/train`. A stage that has ended leaves a receipt; one that was
+//! stopped goes on.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
@@ -16,6 +17,9 @@ const TRAIN: Environment = Environment {
     of_the_system: false,
     installs: &[&["--editable", "examples/train"]],
 };
+
+/// Below `target/train`.
+const RECEIPTS: &str = "done";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,30 +44,22 @@ struct Stage {
     tool: Tool,
     /// Words of the command; `@name` is the folder of a stage.
     words: &'static str,
-    /// The file that is there when it is done.
-    makes: &'static str,
 }
 
-const fn demos(name: &'static str, words: &'static str) -> Stage {
-    Stage { name, needs: &[], tool: Tool::Skillweld, words, makes: "meta/stats.json" }
+const fn data(name: &'static str, words: &'static str) -> Stage {
+    Stage { name, needs: &[], tool: Tool::Skillweld, words }
 }
 
 const fn trained(name: &'static str, needs: &'static [&'static str], words: &'static str) -> Stage {
-    Stage { name, needs, tool: Tool::Train, words, makes: "dataset_statistics.json" }
+    Stage { name, needs, tool: Tool::Train, words }
 }
 
 const STAGES: &[Stage] = &[
-    Stage {
-        name: "scenes",
-        needs: &[],
-        tool: Tool::Skillweld,
-        words: "sim scenes @scenes --count 40960",
-        makes: "scenes-00079.safetensors",
-    },
-    demos("demos-spatial", "sim demos @demos-spatial --suite spatial --episodes 100 --noise 0.3"),
-    demos("demos-object", "sim demos @demos-object --suite object --episodes 100 --noise 0.3"),
-    demos("demos-goal", "sim demos @demos-goal --suite goal --episodes 100 --noise 0.3"),
-    demos("demos-long", "sim demos @demos-long --suite long --episodes 100 --noise 0.3"),
+    data("scenes", "sim scenes @scenes --count 40960"),
+    data("demos-spatial", "sim demos @demos-spatial --suite spatial --episodes 100 --noise 0.3"),
+    data("demos-object", "sim demos @demos-object --suite object --episodes 100 --noise 0.3"),
+    data("demos-goal", "sim demos @demos-goal --suite goal --episodes 100 --noise 0.3"),
+    data("demos-long", "sim demos @demos-long --suite long --episodes 100 --noise 0.3"),
     trained("base", &["scenes"], "pretrain @scenes @base --seed 1"),
     trained(
         "spatial",
@@ -73,6 +69,27 @@ const STAGES: &[Stage] = &[
     trained("object", &["base", "demos-object"], "finetune @base @object --demos @demos-object --lora 16"),
     trained("goal", &["base", "demos-goal"], "finetune @base @goal --demos @demos-goal --lora 16"),
     trained("long", &["base", "demos-long"], "finetune @base @long --demos @demos-long --lora 16"),
+    // VLA-Adapter's action expert, to compare; it begins from random weights, the same in all four.
+    trained(
+        "spatial-self",
+        &["base", "demos-spatial"],
+        "finetune @base @spatial-self --demos @demos-spatial --lora 16 --expert self",
+    ),
+    trained(
+        "object-self",
+        &["base", "demos-object"],
+        "finetune @base @object-self --demos @demos-object --lora 16 --expert self",
+    ),
+    trained(
+        "goal-self",
+        &["base", "demos-goal"],
+        "finetune @base @goal-self --demos @demos-goal --lora 16 --expert self",
+    ),
+    trained(
+        "long-self",
+        &["base", "demos-long"],
+        "finetune @base @long-self --demos @demos-long --lora 16 --expert self",
+    ),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -84,13 +101,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
+    let asked: Vec<&Stage> = match args.stages.is_empty() {
+        true => STAGES.iter().collect(),
+        false => args.stages.iter().map(|name| named(name)).collect::<Result<_>>()?,
+    };
     let skillweld = build::release()?;
     TRAIN.install()?;
-    let asked: Vec<&str> = match args.stages.is_empty() {
-        true => STAGES.iter().map(|stage| stage.name).collect(),
-        false => args.stages.iter().map(String::as_str).collect(),
-    };
-    asked.into_iter().try_for_each(|name| reach(name, &dir, &skillweld))?;
+    asked.into_iter().try_for_each(|stage| reach(stage, &dir, &skillweld))?;
     announce("done");
     println!("everything asked for is in {}", dir.display());
     Ok(())
@@ -105,13 +122,12 @@ fn named(name: &str) -> Result<&'static Stage> {
 }
 
 /// Does a stage after those that it needs.
-fn reach(name: &str, dir: &Path, skillweld: &Path) -> Result<()> {
-    let stage = named(name)?;
+fn reach(stage: &Stage, dir: &Path, skillweld: &Path) -> Result<()> {
     if stage.is_done(dir) {
         return Ok(());
     }
-    stage.needs.iter().try_for_each(|need| reach(need, dir, skillweld))?;
-    announce(&format!("stage {name}"));
+    stage.needs.iter().try_for_each(|need| reach(named(need)?, dir, skillweld))?;
+    announce(&format!("stage {}", stage.name));
     let mut program = match stage.tool {
         Tool::Skillweld => command(skillweld),
         Tool::Train => {
@@ -127,16 +143,19 @@ fn reach(name: &str, dir: &Path, skillweld: &Path) -> Result<()> {
         };
     }
     run_command(&mut program)?;
-    ensure!(stage.is_done(dir), "stage {name} has not made {}", stage.file(dir).display());
-    Ok(())
+    let receipt = stage.receipt(dir);
+    fs::create_dir_all(dir.join(RECEIPTS))
+        .and_then(|()| fs::write(&receipt, stage.words))
+        .with_context(|| format!("cannot write {}", receipt.display()))
 }
 
 impl Stage {
-    fn file(&self, dir: &Path) -> PathBuf {
-        dir.join(self.name).join(self.makes)
+    /// Written once the stage has ended; holds the command's words.
+    fn receipt(&self, dir: &Path) -> PathBuf {
+        dir.join(RECEIPTS).join(self.name)
     }
 
     fn is_done(&self, dir: &Path) -> bool {
-        self.file(dir).exists()
+        fs::read_to_string(self.receipt(dir)).is_ok_and(|words| words == self.words)
     }
 }

@@ -1,4 +1,4 @@
-//! One file of text as a command's output: complete under its name or not there at all.
+//! One file as a command's output: complete under its name or not there at all.
 
 use std::fs;
 use std::path::Path;
@@ -20,8 +20,8 @@ pub(crate) fn check(path: &Path, ending: &str, force: bool) -> Result<()> {
 }
 
 /// Writes `path`; folders above it that are missing are made. What is there already is replaced in one step.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    Ok(replace_file(path, text.as_bytes())?)
+    Ok(replace_file(path, bytes.as_ref())?)
 }

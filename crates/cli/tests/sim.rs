@@ -94,14 +94,16 @@ fn scenes_are_drawn_with_their_things() {
     assert!(names.len() > 15 && names.contains(&"red can".into()), "{told}");
     scenes(&parts, "512", "1").succeeded();
     scenes(&parts, "515", "1").succeeded();
-    for file in ["things.json", "scenes-00000.safetensors", "scenes-00001.safetensors"] {
+    for file in ["things.json", "scenes-0000000000.safetensors", "scenes-0000000512.safetensors"] {
         assert!(fs::read(whole.join(file)).unwrap() == fs::read(parts.join(file)).unwrap(), "{file}");
     }
-    let last = skillweld_store::Checkpoint::open(whole.join("scenes-00001.safetensors")).unwrap();
+    let last = skillweld_store::Checkpoint::open(whole.join("scenes-0000000512.safetensors")).unwrap();
     let dims = |name: &str| last.get(name).unwrap().shape().to_vec();
     assert_eq!((dims("images"), dims("things")), (vec![3, 2, 8, 8, 3], vec![3, 8]));
     assert_eq!((dims("positions"), dims("pixels")), (vec![3, 8, 3], vec![3, 8, 2, 2]));
     assert_eq!((dims("lifted"), dims("actions")), (vec![3], vec![3, 8, 7]));
+    // Fewer in the last file than are there are not what is there.
+    scenes(&parts, "514", "1").failed_with(&["0000000512", "other scenes"]);
     run(["sim", "scenes", parts.to_str().unwrap(), "--seed", "1073741823", "--count", "2"])
         .failed_with(&["2^30"]);
 }

@@ -51,8 +51,11 @@ impl Results {
         fs::create_dir_all(folder).map_err(EvalError::io("make", folder))?;
         let path = folder.join(FILE);
         if !path.exists() {
+            let heading = line(&Heading { of: of.to_owned() });
+            let pending = folder.join(format!(".{FILE}"));
             // Never without its heading.
-            replace(&path, line(&Heading { of: of.to_owned() }).as_bytes())?;
+            fs::write(&pending, heading).map_err(EvalError::io("write", &pending))?;
+            fs::rename(&pending, &path).map_err(EvalError::io("make", &path))?;
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(EvalError::io("open", &path))?;
         match file.try_lock() {
@@ -127,14 +130,6 @@ impl Paired {
         }
         paired
     }
-}
-
-/// Writes a file that is complete under its name or as it was.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), EvalError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let pending = path.with_file_name(format!(".{name}"));
-    fs::write(&pending, bytes).map_err(EvalError::io("write", &pending))?;
-    fs::rename(&pending, path).map_err(EvalError::io("make", path))
 }
 
 fn line(value: &impl Serialize) -> String {

@@ -1,10 +1,7 @@
-use std::path::Path;
-
-use skillweld_chart::Chart;
+use skillweld_chart::{Chart, ChartError};
 use skillweld_suites::Suite;
 
-use crate::results::replace;
-use crate::{EvalError, Rate, TrialResult};
+use crate::{Rate, Trial, TrialResult};
 
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,58 +32,50 @@ pub fn groups(all: &[TrialResult]) -> Vec<Group> {
     groups
 }
 
-/// Writes `results.csv`, a row a trial, and `success.svg`, a bar a suite and a task, into the folder. They depend on what came of the
-/// trials alone, not on their order.
+/// A row a trial. It depends on what came of the trials alone, not on their order.
 ///
 /// # Errors
-/// What the disk says.
-pub fn write_summary(folder: &Path, of: &str, all: &[TrialResult]) -> Result<(), EvalError> {
-    replace(&folder.join("results.csv"), csv(all).as_bytes())?;
+/// None that memory does not give.
+pub fn results_csv(all: &[TrialResult]) -> Result<Vec<u8>, csv::Error> {
+    let mut all: Vec<&TrialResult> = all.iter().collect();
+    all.sort_by_cached_key(|result| {
+        let Trial { task, split, index, perturbation, embodiment } = &result.trial;
+        let perturbation = perturbation.map(|(kind, strength)| (kind.name(), strength));
+        (task.clone(), split.name(), perturbation, embodiment.name(), *index)
+    });
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let headings = "task,split,index,perturbation,embodiment,success,steps,inferences,routed";
+    table.write_record(headings.split(','))?;
+    for TrialResult { trial, success, steps, inferences, routed } in all {
+        let perturbation =
+            trial.perturbation.map(|(kind, strength)| format!("{}:{}", kind.name(), strength.name()));
+        table.write_record([
+            trial.task.as_str(),
+            trial.split.name(),
+            &trial.index.to_string(),
+            &perturbation.unwrap_or_default(),
+            trial.embodiment.name(),
+            if *success { "1" } else { "0" },
+            &steps.to_string(),
+            &inferences.to_string(),
+            routed.as_deref().unwrap_or_default(),
+        ])?;
+    }
+    table.into_inner().map_err(|error| error.into_error().into())
+}
+
+/// A bar a suite and a task, as SVG.
+///
+/// # Errors
+/// [`ChartError`] where nothing was tried.
+pub fn success_plot(of: &str, all: &[TrialResult]) -> Result<String, ChartError> {
     let groups = groups(all);
     let percent = |group: &Group| 100.0 * group.rate.share();
-    let bars = Chart::bars("Success", "% of trials")
+    Chart::bars("Success", "% of trials")
         .description(of)
         .groups(groups.iter().map(|group| group.name.as_str()))
         .series("success", groups.iter().map(percent))
         .y_range(0.0, 100.0)
-        .size(220 + 60 * groups.len() as u32, 320);
-    // Nothing was tried: nothing to draw.
-    match bars.to_svg() {
-        Ok(svg) => replace(&folder.join("success.svg"), svg.as_bytes()),
-        Err(_) => Ok(()),
-    }
-}
-
-fn csv(all: &[TrialResult]) -> String {
-    let mut rows: Vec<String> = all
-        .iter()
-        .map(|TrialResult { trial, success, steps, inferences, routed }| {
-            let perturbation =
-                trial.perturbation.map(|(kind, strength)| format!("{}:{}", kind.name(), strength.name()));
-            [
-                trial.task.clone(),
-                trial.split.name().to_owned(),
-                format!("{:04}", trial.index),
-                perturbation.unwrap_or_default(),
-                trial.embodiment.name().to_owned(),
-                u8::from(*success).to_string(),
-                steps.to_string(),
-                inferences.to_string(),
-                cell(routed.as_deref().unwrap_or_default()),
-            ]
-            .join(",")
-        })
-        .collect();
-    rows.sort_unstable();
-    "task,split,index,perturbation,embodiment,success,steps,inferences,routed\n".to_owned()
-        + &rows.join("\n")
-        + "\n"
-}
-
-/// RFC 4180: tasks of merged policies have any name.
-fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        return format!("\"{}\"", text.replace('"', "\"\""));
-    }
-    text.to_owned()
+        .size(220 + 60 * groups.len() as u32, 320)
+        .to_svg()
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use skillweld_eval::{
-    EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree, groups, write_summary,
+    EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree, groups, results_csv, success_plot,
 };
 use skillweld_robot::{ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Routing};
 use skillweld_suites::{Embodiment, Env, Expert, PerturbationKind, Split, Strength, Suite};
@@ -241,10 +241,16 @@ fn trials_side_by_side_give_what_they_give_alone() {
         || Box::new(Stubborn(vec![vec![0.1, 0.05, -0.4, 0.0, 0.0, 0.3, 1.0]; 5])) as Box<dyn ChunkSource>;
     let run = |jobs: usize| {
         let mut results = Vec::new();
-        let all = ROLLOUT.run_all(&trials, &mut sources(jobs, &down), None, |result| {
-            results.push(result);
-            Ok(ControlFlow::Continue(()))
-        });
+        let all = ROLLOUT.run_all(
+            &trials,
+            &mut sources(jobs, &down),
+            None,
+            |_, _| Ok(()),
+            |result| {
+                results.push(result);
+                Ok(ControlFlow::Continue(()))
+            },
+        );
         all.unwrap();
         results.sort_by_key(|result| result.trial.index);
         results
@@ -261,20 +267,32 @@ fn side_by_side_nothing_is_begun_after_a_failure_or_a_stop() {
     let trials: Vec<Trial> = (0..8).map(|index| trial("goal_open", index)).collect();
     let mut seen = 0;
     let failing = || Box::new(Failing(2)) as Box<dyn ChunkSource>;
-    let outcome = ROLLOUT.run_all(&trials, &mut [failing()], None, |_| {
-        seen += 1;
-        Ok(ControlFlow::Continue(()))
-    });
+    let outcome = ROLLOUT.run_all(
+        &trials,
+        &mut [failing()],
+        None,
+        |_, _| Ok(()),
+        |_| {
+            seen += 1;
+            Ok(ControlFlow::Continue(()))
+        },
+    );
     let error = outcome.unwrap_err().to_string();
     assert!(error.starts_with("goal_open selection 2: "), "{error}");
     assert_eq!(seen, 2);
 
     let still = || Box::new(Stubborn(vec![vec![0.0; 7]; 8])) as Box<dyn ChunkSource>;
     let mut seen = 0;
-    let stopped = ROLLOUT.run_all(&trials, &mut [still(), still()], None, |_| {
-        seen += 1;
-        Ok(if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    });
+    let stopped = ROLLOUT.run_all(
+        &trials,
+        &mut [still(), still()],
+        None,
+        |_, _| Ok(()),
+        |_| {
+            seen += 1;
+            Ok(if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        },
+    );
     stopped.unwrap();
     assert!((2..=4).contains(&seen), "{seen}: two, and at most those that were under way");
 }
@@ -310,10 +328,8 @@ fn summaries_do_not_depend_on_the_order_of_results() {
     let shares: Vec<(String, f64)> = groups(&all).into_iter().map(|g| (g.name, g.rate.share())).collect();
     let expected = [("spatial", 1.0), ("spatial_box", 1.0), ("goal", 0.5), ("goal_open", 0.5)];
     assert_eq!(shares, expected.map(|(name, share)| (name.to_owned(), share)));
-    let folder = tempfile::tempdir().unwrap();
     let files = |all: &[TrialResult]| {
-        write_summary(folder.path(), "a policy", all).unwrap();
-        ["results.csv", "success.svg"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap())
+        [String::from_utf8(results_csv(all).unwrap()).unwrap(), success_plot("a policy", all).unwrap()]
     };
     let first = files(&all);
     all.reverse();
@@ -321,9 +337,10 @@ fn summaries_do_not_depend_on_the_order_of_results() {
     assert_eq!(
         first[0],
         "task,split,index,perturbation,embodiment,success,steps,inferences,routed\n\
-         goal_open,selection,0002,,so101,0,40,5,\n\
-         goal_open,selection,0010,,so101,1,40,5,\"a, b\"\n\
-         spatial_box,selection,0000,,so101,1,40,5,\n"
+         goal_open,selection,2,,so101,0,40,5,\n\
+         goal_open,selection,10,,so101,1,40,5,\"a, b\"\n\
+         spatial_box,selection,0,,so101,1,40,5,\n"
     );
     assert!(first[1].starts_with("<svg") && first[1].contains("goal_open"));
+    assert!(success_plot("a policy", &[]).is_err());
 }

@@ -18,7 +18,8 @@ pub(crate) fn write(
     seeds: u64,
     summary: &Summary,
 ) -> Result<(), SweepError> {
-    replace_file(&dir.join("results.csv"), csv(definition, summary).as_bytes())?;
+    let csv_path = dir.join("results.csv");
+    replace_file(&csv_path, &csv(definition, summary).map_err(SweepError::io("write", &csv_path))?)?;
     let document = json!({
         "recipe_blake3": definition.recipe_blake3,
         "axes": definition.axes,
@@ -40,38 +41,35 @@ pub(crate) fn write(
 }
 
 /// One row a point.
-fn csv(definition: &Definition, summary: &Summary) -> String {
+fn csv(definition: &Definition, summary: &Summary) -> std::io::Result<Vec<u8>> {
     let metrics = summary.metrics();
     let fields = definition.axes.iter().map(|axis| axis.field.as_str());
     let figures = ["runs", "failed", "mean", "std", "min", "max", "best"];
-    let headings: Vec<String> = fields.chain(figures).chain(metrics.iter().copied()).map(cell).collect();
-    let mut text = headings.join(",") + "\n";
-    for point in &summary.points {
+    let headings = fields.chain(figures).chain(metrics.iter().copied()).map(str::to_owned).collect();
+    let points = summary.points.iter().map(|point| {
         let PointSummary { settings, scores, failed, mean, std, min, max, best, .. } = point;
         let number = |value: &Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-        let mut row: Vec<String> = settings.values().map(|value| cell(value)).collect();
+        let mut row: Vec<String> = settings.values().map(ToString::to_string).collect();
         row.extend([scores.len().to_string(), failed.len().to_string()]);
         row.extend([mean, std, min, max].map(number));
         row.push(u8::from(*best).to_string());
         row.extend(metrics.iter().map(|name| number(&point.metrics.get(*name).copied())));
-        text += &(row.join(",") + "\n");
-    }
-    text
+        row
+    });
+    table(std::iter::once(headings).chain(points))
 }
 
-/// RFC 4180.
-fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        return format!("\"{}\"", text.replace('"', "\"\""));
-    }
-    text.to_owned()
+fn table(rows: impl IntoIterator<Item = Vec<String>>) -> std::io::Result<Vec<u8>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    rows.into_iter().try_for_each(|row| table.write_record(row))?;
+    table.into_inner().map_err(csv::IntoInnerError::into_error)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn cells_are_quoted_where_they_must_be() {
-        assert_eq!(super::cell("mask.lambda"), "mask.lambda");
-        assert_eq!(super::cell("a,\"b\""), "\"a,\"\"b\"\"\"");
+        let row = ["mask.lambda", "a,\"b\"", ""].map(str::to_owned).to_vec();
+        assert_eq!(super::table([row]).unwrap(), b"mask.lambda,\"a,\"\"b\"\"\",\n");
     }
 }

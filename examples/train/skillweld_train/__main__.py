@@ -13,20 +13,14 @@ def main():
     pretrain = commands.add_parser("pretrain", help="the base, from random scenes")
     pretrain.add_argument("scenes", help="folder of `skillweld sim scenes`")
     pretrain.add_argument("out")
-    pretrain.add_argument("--init", help="folder of a whole policy to begin from, instead of random weights")
-    pretrain.add_argument("--count", type=int, help="only so many scenes")
     pretrain.add_argument("--vocabulary", type=int, default=512)
 
     finetune = commands.add_parser("finetune", help="a policy, from demonstrations")
     finetune.add_argument("base", help="folder of a whole policy to begin from")
     finetune.add_argument("out")
     finetune.add_argument("--demos", nargs="+", required=True, help="folders of `skillweld sim demos`")
-    finetune.add_argument("--name", help="of the data in dataset_statistics.json; without it, skillweld_OUT")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
     finetune.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
-    finetune.add_argument("--statistics", help="a policy whose statistics are taken: for interpolating with it")
-    finetune.add_argument("--stride", type=int, default=1, help="train on every n-th frame")
-    finetune.add_argument("--episodes", type=int, help="only so many of each folder")
 
     for command, steps, rate in ((pretrain, 2400, 1e-3), (finetune, 2000, 5e-4)):
         command.add_argument("--steps", type=int, default=steps)

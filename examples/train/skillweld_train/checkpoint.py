@@ -59,12 +59,9 @@ def config_json(config: Config, norm_stats):
     }
 
 
-def read_config(folder) -> Config:
-    """Of a base that `save_whole` wrote."""
-    folder = pathlib.Path(folder)
-    raw = json.loads((folder / "config.json").read_text())
+def config_of(raw, action_queries) -> Config:
+    """Of `config.json` as `config_json` made it."""
     text, args = raw["text_config"], raw["timm_model_args"]
-    tensors = load_file(folder / "model.safetensors")
     statistics = next(iter(raw["norm_stats"].values()))
     tower = lambda a: Tower(
         a["embed_dim"], a["depth"], a["num_heads"], round(a["embed_dim"] * a["mlp_ratio"]), "reg_tokens" in a
@@ -79,7 +76,7 @@ def read_config(folder) -> Config:
             text["num_key_value_heads"], text["intermediate_size"], text["vocab_size"],
             text["rope_theta"], text["rms_norm_eps"],
         ),
-        action_queries=len(tensors["action_queries.weight"]),
+        action_queries=action_queries,
         chunk=raw["num_actions_chunk"],
         action=len(statistics["action"]["q01"]),
         state=len(statistics["proprio"]["q01"]),
@@ -136,9 +133,11 @@ def load_parts(folder, policy: Policy):
 
 def load_whole(folder, kind="cross", parts=True):
     """(policy in f32, tokenizer). Without `parts` the action expert is as initialised: another kind than was saved."""
-    policy = Policy(read_config(folder), kind)
-    state = load_file(pathlib.Path(folder) / "model.safetensors")
+    folder = pathlib.Path(folder)
+    state = load_file(folder / "model.safetensors")
+    config = config_of(json.loads((folder / "config.json").read_text()), len(state["action_queries.weight"]))
+    policy = Policy(config, kind)
     policy.backbone.load_state_dict({key: value.float() for key, value in state.items()})
     if parts:
         load_parts(folder, policy)
-    return policy, Tokenizer.from_file(str(pathlib.Path(folder) / "tokenizer.json"))
+    return policy, Tokenizer.from_file(str(folder / "tokenizer.json"))

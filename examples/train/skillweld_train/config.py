@@ -50,7 +50,7 @@ class Config:
 
 
 def small(vocabulary: int) -> Config:
-    """The shipped size: 2.6 million parameters and an action expert of 0.9 million."""
+    """What all stages train."""
     return Config(
         image_side=96,
         patch_side=12,

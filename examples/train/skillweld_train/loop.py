@@ -2,26 +2,22 @@
 
 import csv
 import pathlib
-import random
 import time
 
 import numpy as np
 import torch
 
-
-def seed_everything(seed):
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+#: Steps of a row of the curves; steps between two savings, a multiple of that.
+ROW, SAVE = 50, 200
 
 
 class Run:
     """Steps of AdamW under a warm-up and half a cosine, with everything that is needed to go on in `folder/training.state`."""
 
-    def __init__(self, folder, modules, steps, rate, *, seed, decay=0.01, warm_up=100, save_every=200):
+    def __init__(self, folder, modules, steps, rate, *, seed, decay=0.01, warm_up=100):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.modules, self.steps, self.save_every = modules, steps, save_every
+        self.modules, self.steps = modules, steps
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
         ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + np.cos(np.pi * step / steps)) / 2)
@@ -66,7 +62,7 @@ class Run:
         """Trains to the end. `losses(random)` gives named losses, of which the first is the one to make small."""
         begun, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
-            # Master weights are f32, products bf16: AMX on the CPU, tensor cores on a GPU.
+            # Master weights are f32, products bf16: AMX where the processor has it.
             with torch.autocast("cpu", torch.bfloat16):
                 named = losses(self.random)
             total = next(iter(named.values()))
@@ -78,16 +74,15 @@ class Run:
             self.step += 1
             for name, value in named.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if self.step % 50 == 0 or self.step == self.steps:
-                count = (self.step - 1) % 50 + 1 if self.rows or self.step < 50 else 50
+            if self.step % ROW == 0 or self.step == self.steps:
+                count = (self.step - 1) % ROW + 1
                 row = {"step": self.step} | {name: round(value / count, 5) for name, value in sums.items()}
                 self.rows.append(row)
                 sums = {}
                 rate = (self.step - first) / (time.time() - begun)
                 print(" ".join(f"{k} {v}" for k, v in row.items()), f"({rate:.2f} steps/s)", flush=True)
-            if self.step % self.save_every == 0 or self.step == self.steps:
+            if self.step % SAVE == 0 or self.step == self.steps:
                 self.save()
-        self.curves()
 
     def curves(self):
         """`curves.csv` and `curves.png`."""

@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from . import statistics
-from .checkpoint import load_whole, save_whole
+from .checkpoint import save_whole
 from .config import small
-from .loop import Run, seed_everything
+from .loop import Run
 from .policy import Policy
 from .preprocess import CROP_AREA, center_crop
 from .prompts import PromptBatch, train_tokenizer
@@ -57,7 +57,7 @@ POSITION_SCALE, MIDDLE = 10.0, (0.2, 0.0, 0.03)
 class Scenes:
     """All scenes of a folder, in memory."""
 
-    def __init__(self, folder, count=None):
+    def __init__(self, folder):
         folder = pathlib.Path(folder)
         self.names = json.loads((folder / "things.json").read_text())
         files = sorted(folder.glob("scenes-*.safetensors"))
@@ -70,10 +70,8 @@ class Scenes:
             cropped = [torch.from_numpy(center_crop(some.numpy())) for some in part["images"].split(64)]
             part["images"] = torch.cat(cropped)
             parts.append(part)
-            if count and sum(len(p["state"]) for p in parts) >= count:
-                break
         self.pixels, self.states, self.things, self.positions, pixels, self.lifted, self.actions = (
-            torch.cat([part[name] for part in parts])[:count]
+            torch.cat([part[name] for part in parts])
             for name in ("images", "state", "things", "positions", "pixels", "lifted", "actions")
         )
         # What the crop makes of places in the picture, as shares of its side.
@@ -193,15 +191,14 @@ def scaled(positions):
 
 
 def run(args):
-    seed_everything(args.seed)
-    scenes = Scenes(args.scenes, args.count)
+    # Weights that begin at random; batches have a generator of their own.
+    torch.manual_seed(args.seed)
+    scenes = Scenes(args.scenes)
     words = [text.format(a=a, b=b) for text in ONE + TWO + LIFT for a in scenes.names for b in scenes.names[::5]]
     words += [word for others in SYNONYMS.values() for word in others]
     tokenizer = train_tokenizer(words, args.vocabulary)
     config = small(tokenizer.get_vocab_size())
     policy, pointers = Policy(config), Pointers(config.language.width, len(scenes.names))
-    if args.init:
-        policy, tokenizer = load_whole(args.init)
     # Actions of pretraining are as they are: −1 … 1.
     actions = np.concatenate([-np.ones((50, config.action)), np.ones((50, config.action))])
     table = statistics.dataset("skillweld_scenes", actions, scenes.states.numpy(), len(scenes.states))
@@ -209,4 +206,5 @@ def run(args):
     run = Run(args.out, [policy, pointers], args.steps, args.rate, seed=args.seed)
     prompts = PromptBatch(tokenizer)
     run.go(lambda random: losses(policy, pointers, scenes, prompts, random, args.batch, proprio))
+    run.curves()
     save_whole(args.out, policy, tokenizer, table, args.steps)

@@ -1,19 +1,19 @@
 //! Rollouts to look at: a GIF of all trials side by side, or a contact sheet.
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
-use skillweld_eval::{Rollout, Trial};
-use skillweld_robot::ChunkSource;
-use skillweld_suites::Image;
+use skillweld_eval::Trial;
+use skillweld_suites::{Env, Image};
 
 use super::arguments::Subject;
 use super::policies;
-use crate::Outcome;
 use crate::console::Console;
 use crate::progress::Progress;
+use crate::{Outcome, interrupt, output_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,39 +58,44 @@ struct Film {
 pub(super) fn run(args: &FilmArgs, console: Console) -> Result<Outcome> {
     let ending = args.out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     ensure!(matches!(ending, "gif" | "png"), "{} must be named OUT.gif or OUT.png", args.out.display());
-    crate::output_file::check(&args.out, ending, args.force)?;
+    output_file::check(&args.out, ending, args.force)?;
     let trials = args.subject.trials()?;
     policies::open(&args.subject, console, |policies::Policies { mut sources, rollout }| {
-        let source = sources.first_mut().context("no trial can run without a policy")?;
+        interrupt::install()?;
         let progress = Progress::new(false);
         progress.count(trials.len(), 0);
-        let mut films = Vec::new();
-        for trial in &trials {
-            progress.message(trial.to_string());
-            films.push(film(&rollout, trial, source.as_mut(), args.subject.skill.as_deref())?);
+        let pictures = Mutex::new(HashMap::<Trial, Vec<Image>>::new());
+        let watch = |trial: &Trial, env: &mut Env| {
+            if env.status().steps.is_multiple_of(EVERY) || env.status().success {
+                let picture = env.observe()?.images.into_iter().next();
+                let mut pictures = pictures.lock().unwrap_or_else(PoisonError::into_inner);
+                pictures.entry(trial.clone()).or_default().extend(picture);
+            }
+            Ok(())
+        };
+        let mut done = HashSet::new();
+        rollout.run_all(&trials, &mut sources, args.subject.skill.as_deref(), watch, |result| {
+            progress.message(result.trial.to_string());
+            if result.success {
+                done.insert(result.trial);
+            }
             progress.advance(1);
-        }
+            Ok(if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        ensure!(!interrupt::requested(), "interrupted: nothing is written");
         progress.finish();
-        match ending {
-            "gif" => write_gif(&args.out, &films),
-            _ => write_png(&args.out, &contact_sheet(&films)),
-        }
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
-        let done = films.iter().filter(|film| film.success).count();
-        console.note(&format!("{done} of {} trials succeed; {}", films.len(), args.out.display()));
+        let mut pictures = pictures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let film = |trial: &Trial| Film {
+            pictures: pictures.remove(trial).unwrap_or_default(),
+            success: done.contains(trial),
+        };
+        let films: Vec<Film> = trials.iter().map(film).collect();
+        let bytes = if ending == "gif" { gif(&films)? } else { png(&contact_sheet(&films))? };
+        output_file::write(&args.out, bytes)?;
+        let (succeed, all) = (done.len(), films.len());
+        console.note(&format!("{succeed} of {all} trials succeed; {}", args.out.display()));
         Ok(Outcome::Done)
     })
-}
-
-fn film(rollout: &Rollout, trial: &Trial, source: &mut dyn ChunkSource, skill: Option<&str>) -> Result<Film> {
-    let mut pictures = Vec::new();
-    let result = rollout.run_watched(trial, source, skill, |env| {
-        if env.status().steps.is_multiple_of(EVERY) || env.status().success {
-            pictures.extend(env.observe()?.images.into_iter().next());
-        }
-        Ok(())
-    })?;
-    Ok(Film { pictures, success: result.success })
 }
 
 impl Film {
@@ -144,23 +149,23 @@ fn contact_sheet(films: &[Film]) -> Image {
     sheet
 }
 
-fn write_png(path: &Path, image: &Image) -> Result<()> {
+fn png(image: &Image) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.write_header()?.write_image_data(&image.rgb)?;
-    Ok(skillweld_store::replace_file(path, &bytes)?)
+    Ok(bytes)
 }
 
-fn write_gif(path: &Path, films: &[Film]) -> Result<()> {
+fn gif(films: &[Film]) -> Result<Vec<u8>> {
     let columns = films.len().clamp(1, COLUMNS);
     let mut picture = canvas(films, columns, films.len().div_ceil(columns));
     let side = |size: usize| u16::try_from(size).context("too many trials for a GIF; film fewer");
     let (width, height) = (side(picture.width)?, side(picture.height)?);
     let moments = films.iter().map(|film| film.pictures.len()).max().unwrap_or(0) + LAST;
-    let pending = path.with_extension("gif.partial");
-    let mut encoder = gif::Encoder::new(BufWriter::new(File::create(&pending)?), width, height, &[])?;
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, width, height, &[])?;
     encoder.set_repeat(gif::Repeat::Infinite)?;
     for moment in 0..moments {
         for (index, film) in films.iter().enumerate() {
@@ -171,6 +176,5 @@ fn write_gif(path: &Path, films: &[Film]) -> Result<()> {
         encoder.write_frame(&frame)?;
     }
     drop(encoder);
-    std::fs::rename(&pending, path)?;
-    Ok(())
+    Ok(bytes)
 }

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
-use skillweld_eval::{Results, Trial, write_summary};
+use skillweld_eval::{Results, Trial, results_csv, success_plot};
 
 use super::arguments::RunArgs;
 use super::{policies, show};
 use crate::console::Console;
 use crate::progress::Progress;
-use crate::{Outcome, interrupt};
+use crate::{Outcome, interrupt, output_file};
 
 pub(super) fn run(args: &RunArgs, console: Console) -> Result<Outcome> {
     let subject = &args.subject;
@@ -21,17 +21,24 @@ pub(super) fn run(args: &RunArgs, console: Console) -> Result<Outcome> {
         let progress = Progress::new(args.json);
         let left: Vec<Trial> = trials.iter().filter(|trial| !results.has(trial)).cloned().collect();
         progress.count(trials.len(), trials.len() - left.len());
-        rollout.run_all(&left, &mut sources, subject.skill.as_deref(), |result| {
-            progress.message(result.trial.to_string());
-            results.add(result)?;
-            progress.advance(1);
-            Ok(if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        rollout.run_all(
+            &left,
+            &mut sources,
+            subject.skill.as_deref(),
+            |_, _| Ok(()),
+            |result| {
+                progress.message(result.trial.to_string());
+                results.add(result)?;
+                progress.advance(1);
+                Ok(if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
         if trials.iter().any(|trial| !results.has(trial)) {
             let (done, out) = (results.all().len(), args.out.display());
             bail!("interrupted: {done} results are in {out}; the same command goes on");
         }
-        write_summary(&args.out, results.of(), results.all())?;
+        output_file::write(&args.out.join("results.csv"), results_csv(results.all())?)?;
+        output_file::write(&args.out.join("success.svg"), success_plot(results.of(), results.all())?)?;
         progress.finish();
         show::results(results.of(), results.all(), &args.out, args.json, console)
     })

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_linalg::Threads;
+use skillweld_store::Checkpoint;
 use skillweld_suites::{ACTIONS, CHUNK, RandomScene, STATES, Suite};
 use skillweld_tensor::Dtype;
 
+use crate::arguments::ThreadCount;
 use crate::console::{Console, Page, print_json};
 use crate::progress::Progress;
 use crate::tensor_file::{self, Tensor};
@@ -18,8 +19,8 @@ const EXAMPLES: &str = "\
 Examples:
   skillweld sim scenes data/scenes --count 40000
 
-Each scene has the things of one suite on a table of any look, and the arm somewhere on its way to lifting one. OUT/scenes-00000.safetensors
-and so on hold up to 512 scenes each:
+Each scene has the things of one suite on a table of any look, and the arm somewhere on its way to lifting one. OUT/scenes-SEED.safetensors
+hold up to 512 scenes each:
   images     u8    scenes × 2 × size × size × 3    front, wrist
   state      f32   scenes × 8                      as in demonstrations
   things     i64   scenes × 8                      which of OUT/things.json, or −1
@@ -50,9 +51,8 @@ pub(super) struct ScenesArgs {
     /// Rows and columns of both pictures.
     #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     image_size: usize,
-    /// How many threads simulate; without it, one a core.
-    #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[command(flatten)]
+    threads: ThreadCount,
     /// One JSON document on standard output, and nothing else there.
     #[arg(long)]
     json: bool,
@@ -68,15 +68,18 @@ pub(super) fn run(args: &ScenesArgs, console: Console) -> Result<Outcome> {
     let names = names();
     output_file::write(
         &args.out.join("things.json"),
-        &format!("{}\n", serde_json::to_string_pretty(&names)?),
+        format!("{}\n", serde_json::to_string_pretty(&names)?),
     )?;
     let progress = Progress::new(args.json);
     progress.count(count as usize, 0);
     let work = |_: &mut (), file: usize| -> Result<()> {
         let begin = file as u32 * SCENES;
         let seeds = args.seed + begin..args.seed + count.min(begin + SCENES);
-        let path = args.out.join(format!("scenes-{file:05}.safetensors"));
+        let path = args.out.join(format!("scenes-{:010}.safetensors", seeds.start));
         if path.exists() {
+            let wanted = [seeds.len(), CAMERAS, args.image_size, args.image_size, 3];
+            let is_it = Checkpoint::open(&path)?.get("images").is_some_and(|images| images.shape() == wanted);
+            ensure!(is_it, "{} has other scenes; name another folder, or remove it", path.display());
             progress.advance(seeds.len() as u64);
             return Ok(());
         }
@@ -90,8 +93,7 @@ pub(super) fn run(args: &ScenesArgs, console: Console) -> Result<Outcome> {
         }
         batch.write(&path, args.image_size)
     };
-    let threads = args.threads.map_or_else(Threads::available, Threads::new);
-    threads.for_each(count.div_ceil(SCENES) as usize, || (), work)?;
+    args.threads.get().for_each(count.div_ceil(SCENES) as usize, || (), work)?;
     ensure!(!interrupt::requested(), "interrupted: the same command goes on in {}", args.out.display());
     progress.finish();
     if args.json {
