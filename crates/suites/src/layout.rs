@@ -1,7 +1,5 @@
 //! Where things are: rejection sampling over the part of the table that every arm reaches.
 
-use std::f64::consts::TAU;
-
 use skillweld_robot_sim::{Body, Mark, Random, Vec3, vec3};
 
 use crate::error::SuiteError;
@@ -105,11 +103,14 @@ impl<'a> Places<'a> {
         None
     }
 
-    /// A direction for a thing that looks the same after a quarter turn.
-    pub(crate) fn quarter_rad(&mut self) -> f64 {
-        self.random.uniform(-TAU / 8.0, TAU / 8.0)
+    /// How a thing with corners is turned: nearly straight, as people put things down.
+    pub(crate) fn askew_rad(&mut self) -> f64 {
+        self.random.uniform(-ASKEW_RAD, ASKEW_RAD)
     }
 }
+
+/// At most.
+const ASKEW_RAD: f64 = 0.3;
 
 impl Layout {
     /// The layout of a suite for a seed: the first attempt that finds room for everything.

@@ -16,7 +16,7 @@ use crate::suite::Suite;
 /// Layouts from here on are for these scenes alone; demonstrations and evaluations take the first of their split.
 const FIRST_LAYOUT: u32 = 1 << 30;
 /// Of the hand, so that moments off the straight way are among them.
-const NOISE: f64 = 0.3;
+const NOISE: f64 = 0.2;
 /// What is not lifted after so many control steps is let be.
 const MOST_STEPS: u32 = 90;
 /// A thing that is up so far is lifted, in metres, and held still from then on.

@@ -14,10 +14,10 @@ const WIDEST_M: f64 = 0.046;
 /// The tool is at least so high: the tips, a centimetre lower, then clear the table.
 pub(super) const LOWEST_M: f64 = 0.014;
 /// More room than this around the fingers is not better.
-const ROOM_M: f64 = 0.006;
-/// Turning the wrist by a radian costs as much as this much less room: where nothing stands near, the shortest turn is best,
-/// which is also what a policy learns soonest.
-const TURN_M: f64 = 0.004;
+const ROOM_M: f64 = 0.005;
+/// Turning the tool in the world by a radian costs as much as this much less room: where nothing stands near, the shortest turn
+/// is best, which is also what a policy learns soonest.
+const TURN_M: f64 = 0.008;
 /// A thing is let go this far above what it is put on.
 const DROP_M: f64 = 0.003;
 /// While it is let go the tips are this far above walls around it.
@@ -27,6 +27,12 @@ const OVER_WALLS_M: f64 = 0.004;
 fn downwards(world: &World, position: Vec3, roll_rad: f64) -> Pose {
     let target = ToolTarget { position, pitch_rad: FRAC_PI_2, roll_rad };
     Pose { position, rotation: world.arm().tool_rotation(pan_to(world.arm(), position), &target) }
+}
+
+/// The roll with which the tool, pointing down at a place, is turned in the world as it is now.
+fn kept_rad(world: &World, place: Vec3) -> f64 {
+    let joints = world.joints();
+    joints[4] + pan_to(world.arm(), place) - joints[0]
 }
 
 /// Where the fingers come down around a thing: of the ways to grip its first part the one with most room.
@@ -39,14 +45,17 @@ pub(super) fn grasp(world: &World, object: usize) -> Pose {
         Shape::Box { half_m } => {
             vec![(yaw_rad, 2.0 * half_m.x), (yaw_rad + FRAC_PI_2, 2.0 * half_m.y)]
         }
+        // As the fingers are now, and otherwise.
         Shape::Cylinder { radius_m, .. } => {
-            (0..12).map(|k| (f64::from(k) * PI / 12.0, 2.0 * radius_m)).collect()
+            let across = world.tool().rotation.rotate(Vec3::Z);
+            let now_rad = across.y.atan2(across.x);
+            (0..12).map(|k| (now_rad + f64::from(k) * PI / 12.0, 2.0 * radius_m)).collect()
         }
     };
     let poses = ways.iter().filter(|(_, width_m)| *width_m <= WIDEST_M).map(|&(yaw_rad, width_m)| {
         let target = world.arm().from_above(place, yaw_rad, width_m);
         let tool = downwards(world, target.position, target.roll_rad);
-        (tool, room_m(world, tool, object) - TURN_M * (target.roll_rad - world.joints()[4]).abs())
+        (tool, room_m(world, tool, object) - TURN_M * (target.roll_rad - kept_rad(world, place)).abs())
     });
     best(poses).unwrap_or_else(|| downwards(world, place, world.joints()[4]))
 }
@@ -70,7 +79,7 @@ pub(super) fn release(env: &Env, object: usize, support: usize) -> Pose {
     let target = spot + Vec3::Z * (stands_m + DROP_M);
     let lowest_m = below.top_m() + world.arm().gripper.tip_m + OVER_WALLS_M;
     let roll = world.arm().joints[4];
-    let now_rad = world.joints()[4];
+    let now_rad = kept_rad(world, target);
     let poses = [0.0, -FRAC_PI_2, FRAC_PI_2].into_iter().filter_map(|turn_rad| {
         let roll_rad = now_rad + turn_rad;
         if !(roll.min_rad..=roll.max_rad).contains(&roll_rad) {

@@ -3,7 +3,7 @@
 use skillweld_robot_sim::Pose;
 
 use super::grasp::is_open;
-use super::motion::{arc, at, at_height, line, over, over_all_m, wait};
+use super::motion::{Funnel, at, at_height, line, over_all_m, wait};
 use crate::controller::ACTIONS;
 use crate::env::Env;
 
@@ -13,8 +13,6 @@ pub(super) const PATIENCE: u32 = 40;
 const CLOSING: u32 = 12;
 /// So long the fingers close at least: what is held is held firmly then.
 const FIRM: u32 = 3;
-/// Vertically with something near the fingers, in a step: what one sees of the last centimetres is worth having twice.
-pub(super) const DESCENT_M: f64 = 0.012;
 /// And away from it.
 const RETREAT_M: f64 = 0.02;
 /// Near enough to a height.
@@ -40,33 +38,26 @@ pub(super) struct Seize {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
-    Approach,
-    Descend,
+    Reach,
     Close,
 }
 
 impl Seize {
     /// The tool's pose when the fingers close.
     pub(super) fn new(tool: Pose) -> Self {
-        Self { tool, phase: Phase::Approach, steps: 0 }
+        Self { tool, phase: Phase::Reach, steps: 0 }
     }
 
     pub(super) fn act(&mut self, env: &Env, object: usize) -> Progress {
         let (world, tool) = (env.world(), self.tool);
         self.steps += 1;
-        if self.phase == Phase::Approach {
-            let above = at_height(tool, over_all_m(env, None, world.arm().gripper.tip_m));
-            if !over(env, above, 0.004, 0.15) && self.steps <= PATIENCE {
-                return Progress::Act(arc(env, above, false));
-            }
-            (self.phase, self.steps) = (Phase::Descend, 1);
-        }
-        if self.phase == Phase::Descend {
-            if self.steps > PATIENCE {
+        if self.phase == Phase::Reach {
+            if self.steps > 2 * PATIENCE {
                 return Progress::Failed;
             }
-            if !(at(env, tool, 0.002, 0.03) && is_open(world)) {
-                return Progress::Act(line(env, tool, DESCENT_M, false));
+            if !(at(env, tool, 0.004, 0.08) && is_open(world)) {
+                let over_m = over_all_m(env, None, world.arm().gripper.tip_m);
+                return Progress::Act(Funnel { target: tool, over_m }.action(env, false));
             }
             (self.phase, self.steps) = (Phase::Close, 1);
         }

@@ -10,6 +10,8 @@ use crate::layout::PAN_M;
 const HIGHEST_M: f64 = 0.15;
 /// No way leads higher than this: further up the arm cannot point down.
 const CEILING_M: f64 = 0.100;
+/// Vertically with something near the fingers, in a step: what one sees of the last centimetres is worth having twice.
+pub(super) const DESCENT_M: f64 = 0.012;
 /// Air between what moves over things and the things.
 const AIR_M: f64 = 0.010;
 
@@ -18,23 +20,46 @@ pub(crate) fn wait(closed: bool) -> [f64; ACTIONS] {
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, if closed { 1.0 } else { -1.0 }]
 }
 
-/// Along a circle about the pan axis, as the arm likes to move; up before sideways.
-pub(super) fn arc(env: &Env, target: Pose, closed: bool) -> [f64; ACTIONS] {
-    let (now, to) = (env.world().tool().position, target.position);
-    let (from, goal) = (vec3(now.x - PAN_M, now.y, 0.0), vec3(to.x - PAN_M, to.y, 0.0));
-    let up_m = to.z - now.z;
-    if up_m > 0.012 && (goal - from).length() > 0.015 {
-        return action(env, Vec3::Z * up_m, target, closed);
+/// How a tool comes down onto a pose or carries something there: over everything while it is far, down as it comes near.
+///
+/// What to do follows from where the tool is, smoothly and without phases: a policy that sees the place a little wrongly then
+/// does a little wrong, and one that has gone astray finds in demonstrations what to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Funnel {
+    /// Where it ends.
+    pub(super) target: Pose,
+    /// Height of the tool while it is far, in metres.
+    pub(super) over_m: f64,
+}
+
+/// So far off the way down is the target's whole neighbourhood.
+const SLACK_M: f64 = 0.005;
+/// Metres up for each that it is further off.
+const SLOPE: f64 = 5.0;
+/// A turn that is missing counts as much as its arc at this radius.
+const TURN_RADIUS_M: f64 = 0.03;
+/// Sideways at full speed only where nothing is missing upwards; not at all from here on.
+const RISE_M: f64 = 0.015;
+
+impl Funnel {
+    pub(super) fn action(&self, env: &Env, closed: bool) -> [f64; ACTIONS] {
+        let (tool, to) = (env.world().tool(), self.target.position);
+        let now = tool.position;
+        let (from, goal) = (vec3(now.x - PAN_M, now.y, 0.0), vec3(to.x - PAN_M, to.y, 0.0));
+        // Along a circle about the pan axis, as the arm likes to move.
+        let (angle, radius) = (from.y.atan2(from.x), from.length_xy());
+        let (turn_rad, out_m) = (goal.y.atan2(goal.x) - angle, goal.length_xy() - radius);
+        let way_m = (turn_rad * radius).hypot(out_m);
+        let missing_rad = (self.target.rotation * tool.rotation.inverse()).angle_rad();
+        let off_m = way_m.hypot(TURN_RADIUS_M * missing_rad);
+        let above_m = (SLOPE * (off_m - SLACK_M)).clamp(0.0, (self.over_m - to.z).max(0.0));
+        let up_m = to.z + above_m - now.z;
+        let sideways = (1.0 - up_m / RISE_M).clamp(0.0, 1.0);
+        let share = sideways * (POSITION_SCALE_M / way_m.max(1e-9)).min(1.0);
+        let (angle, radius) = (angle + share * turn_rad, radius + share * out_m);
+        let next = vec3(PAN_M + radius * angle.cos(), radius * angle.sin(), now.z + up_m.max(-DESCENT_M));
+        action(env, next - now, self.target, closed)
     }
-    let turn_rad = goal.y.atan2(goal.x) - from.y.atan2(from.x);
-    let (radius, out_m) = (from.length_xy(), goal.length_xy() - from.length_xy());
-    // The whole way, cut to what one step takes.
-    let way_m = (turn_rad * radius).hypot(out_m).hypot(up_m);
-    let share = (POSITION_SCALE_M / way_m.max(1e-9)).min(1.0);
-    let angle = from.y.atan2(from.x) + share * turn_rad;
-    let reached = radius + share * out_m;
-    let next = vec3(PAN_M + reached * angle.cos(), reached * angle.sin(), now.z + share * up_m);
-    action(env, next - now, target, closed)
 }
 
 /// Straight, by at most `most_m` in a step.
@@ -72,12 +97,6 @@ pub(super) fn at(env: &Env, target: Pose, within_m: f64, within_rad: f64) -> boo
     let tool = env.world().tool();
     (tool.position - target.position).length() < within_m
         && (target.rotation * tool.rotation.inverse()).angle_rad() < within_rad
-}
-
-/// Whether the tool is above or below a pose, whatever its height, and turned as it is.
-pub(super) fn over(env: &Env, target: Pose, within_m: f64, within_rad: f64) -> bool {
-    let here = at_height(target, env.world().tool().position.z);
-    at(env, here, within_m, within_rad)
 }
 
 /// The same pose at another height.

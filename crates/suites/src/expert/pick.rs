@@ -1,8 +1,6 @@
-use skillweld_robot_sim::Pose;
-
 use super::grasp::{grasp, release};
-use super::grip::{DESCENT_M, HEIGHT_M, Leave, PATIENCE, Progress, Seize};
-use super::motion::{arc, at, at_height, line, over, over_all_m};
+use super::grip::{Leave, PATIENCE, Progress, Seize};
+use super::motion::{Funnel, at, over_all_m};
 use crate::controller::ACTIONS;
 use crate::env::Env;
 use crate::goal::Goal;
@@ -22,11 +20,8 @@ pub(super) struct Pick {
 enum Phase {
     Begin,
     Seize(Seize),
-    /// Straight up to a pose.
-    Lift(Pose),
-    /// At the height of the lift to above where the tool lets go.
-    Carry(Pose, f64),
-    Lower(Pose),
+    /// Up, and down to where the tool lets go.
+    Carry(Funnel),
     Leave(Leave),
 }
 
@@ -41,37 +36,22 @@ impl Pick {
         let holds = world.held() == Some(object);
         loop {
             self.steps += 1;
-            let late = self.steps > PATIENCE;
             let next = match &mut self.phase {
                 Phase::Begin => Phase::Seize(Seize::new(grasp(world, object))),
                 Phase::Seize(seize) => match seize.act(env, object) {
                     Progress::Act(action) => return Some(action),
                     Progress::Failed => Phase::Leave(Leave::default()),
                     Progress::Done => {
-                        let tool = world.tool();
-                        let below_m = tool.position.z - world.bodies()[object].bottom_m();
-                        Phase::Lift(at_height(tool, over_all_m(env, Some(object), below_m)))
+                        let below_m = world.tool().position.z - world.bodies()[object].bottom_m();
+                        let over_m = over_all_m(env, Some(object), below_m);
+                        Phase::Carry(Funnel { target: release(env, object, support), over_m })
                     }
                 },
                 // What was lost is looked for again.
-                Phase::Lift(_) | Phase::Carry(..) | Phase::Lower(_) if !holds => {
-                    Phase::Leave(Leave::default())
-                }
-                Phase::Lift(above) => {
-                    if world.tool().position.z < above.position.z - HEIGHT_M && !late {
-                        return Some(line(env, *above, DESCENT_M, true));
-                    }
-                    Phase::Carry(release(env, object, support), above.position.z)
-                }
-                Phase::Carry(tool, height_m) => {
-                    if !over(env, *tool, 0.006, 0.4) && !late {
-                        return Some(arc(env, at_height(*tool, height_m.max(tool.position.z)), true));
-                    }
-                    Phase::Lower(*tool)
-                }
-                Phase::Lower(tool) => {
-                    if !at(env, *tool, 0.0025, 0.04) && self.steps < PATIENCE / 2 {
-                        return Some(line(env, *tool, DESCENT_M, true));
+                Phase::Carry(_) if !holds => Phase::Leave(Leave::default()),
+                Phase::Carry(funnel) => {
+                    if !at(env, funnel.target, 0.004, 0.08) && self.steps < 2 * PATIENCE {
+                        return Some(funnel.action(env, true));
                     }
                     Phase::Leave(Leave::default())
                 }

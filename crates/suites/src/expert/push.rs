@@ -1,8 +1,8 @@
 use skillweld_robot_sim::{Pose, Vec3, vec3};
 
 use super::grasp::{LOWEST_M, at_place};
-use super::grip::{DESCENT_M, HEIGHT_M, PATIENCE};
-use super::motion::{arc, at, at_height, line, over, over_all_m};
+use super::grip::{HEIGHT_M, PATIENCE};
+use super::motion::{Funnel, at, at_height, line, over_all_m};
 use crate::controller::{ACTIONS, POSITION_SCALE_M};
 use crate::env::Env;
 use crate::goal::Goal;
@@ -35,8 +35,7 @@ pub(super) struct Push {
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Begin,
-    Approach(Pose),
-    Descend(Pose),
+    Reach(Pose),
     Stroke,
     Retreat,
 }
@@ -68,17 +67,10 @@ impl Push {
             self.steps += 1;
             let late = self.steps > PATIENCE;
             let next = match self.phase {
-                Phase::Begin => Phase::Approach(behind(RUN_UP_M)),
-                Phase::Approach(tool) => {
-                    let above = at_height(tool, height_m);
-                    if !over(env, above, 0.004, 0.15) && !late {
-                        return Some(arc(env, above, true));
-                    }
-                    Phase::Descend(tool)
-                }
-                Phase::Descend(tool) => {
-                    if !at(env, tool, 0.003, 0.05) && !late {
-                        return Some(line(env, tool, DESCENT_M, true));
+                Phase::Begin => Phase::Reach(behind(RUN_UP_M)),
+                Phase::Reach(tool) => {
+                    if !at(env, tool, 0.004, 0.08) && self.steps <= 2 * PATIENCE {
+                        return Some(Funnel { target: tool, over_m: height_m }.action(env, true));
                     }
                     Phase::Stroke
                 }

@@ -113,13 +113,13 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let top_m = 0.5 * DISC_M[1];
     let on_disc = Support { name: "disc", spots: vec![vec3(0.0, 0.0, top_m)], half_m: [DISC_M[0]; 2] };
     let mut bodies = vec![
-        things::cube("cube", cube, places.quarter_rad(), 0.0, [208, 34, 38]),
+        things::cube("cube", cube, places.askew_rad(), 0.0, [208, 34, 38]),
         things::disc("disc", DISC_M[0], DISC_M[1], disc, [34, 70, 204]),
         plate,
     ];
     bodies.extend(cabinet);
     let mark =
-        Mark { centre_m: zone, half_m: [0.032, 0.032], yaw_rad: places.quarter_rad(), color: [44, 168, 84] };
+        Mark { centre_m: zone, half_m: [0.032, 0.032], yaw_rad: places.askew_rad(), color: [44, 168, 84] };
     let mut all = vec![on_plate, on_disc];
     all.extend(supports);
     let zones = vec![Zone { name: "zone", mark }];

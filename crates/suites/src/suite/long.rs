@@ -108,7 +108,7 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let on_cube = Support { name: "cube", spots: vec![vec3(0.0, 0.0, top_m)], half_m: [top_m; 2] };
     let mut bodies = vec![
         things::can("can", can, [222, 44, 44], [230, 230, 232]),
-        things::cube("cube", cube, places.quarter_rad(), 0.0, [58, 128, 246]),
+        things::cube("cube", cube, places.askew_rad(), 0.0, [58, 128, 246]),
         tray,
     ];
     bodies.extend(cabinet);

@@ -98,10 +98,10 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let (basket, support) = things::tray("basket", basket, basket_yaw_rad, size_m, &[0.0], [226, 200, 152]);
     let bodies = vec![
         things::can("can", can, [206, 36, 40], [214, 216, 220]),
-        things::carton("milk", milk, places.quarter_rad(), [[30, 31, 36], [246, 246, 246]]),
-        things::brick("butter", vec3(0.046, 0.034, 0.024), butter, places.quarter_rad(), [250, 220, 60]),
+        things::carton("milk", milk, places.askew_rad(), [[30, 31, 36], [246, 246, 246]]),
+        things::brick("butter", vec3(0.046, 0.034, 0.024), butter, places.askew_rad(), [250, 220, 60]),
         things::bottle("bottle", bottle, [30, 158, 70], [244, 244, 240]),
-        things::brick("tea", vec3(0.034, 0.034, 0.034), tea, places.quarter_rad(), [226, 70, 150]),
+        things::brick("tea", vec3(0.034, 0.034, 0.034), tea, places.askew_rad(), [226, 70, 150]),
         basket,
     ];
     Some(Layout { bodies, supports: vec![support], zones: Vec::new(), taken: places.taken })

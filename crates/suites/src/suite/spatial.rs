@@ -111,8 +111,8 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     if others.iter().any(|p| p[1] < left[1] + 0.030 || p[1] > right[1] - 0.030) {
         return None;
     }
-    let mat_yaw_rad = places.quarter_rad();
-    let box_yaw_rad = places.quarter_rad();
+    let mat_yaw_rad = places.askew_rad();
+    let box_yaw_rad = places.askew_rad();
     let mut bodies = Vec::new();
     for (name, place, on_m) in [
         ("left_cube", left, 0.0),
@@ -121,7 +121,7 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
         ("mat_cube", mat, 0.0),
         ("near_cube", near, 0.0),
     ] {
-        let yaw_rad = places.quarter_rad();
+        let yaw_rad = places.askew_rad();
         bodies.push(things::cube(name, place, yaw_rad, on_m, CUBE));
     }
     let size_m = vec3(0.052, 0.052, BOX_M);
