@@ -2,8 +2,9 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 import pytest
@@ -79,19 +80,25 @@ def towards_goal(observation: Dict[str, Any]) -> np.ndarray:
     return np.tile([*DIRECTIONS[observation["prompt"]], 0, 0, 0, 0.0], (8, 1))
 
 
+def lines(folder: Path) -> List[Dict[str, Any]]:
+    """The trials of a folder, without its heading."""
+    return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()[1:]]
+
+
 def test_a_policy_that_goes_to_the_goal_succeeds_and_sees_the_world_upright(tmp_path: Path) -> None:
+    out = tmp_path / "results"
     with scripted(towards_goal) as server:
         ran = run(
             SCRIPT, "--port", server.port, "--dummy-env", "--suites", "goal", "--trials", 2, "--replan-steps", 2,
-            "--task", "pick", "--json",
+            "--task", "pick", "--json", "--out", out,
         )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    report = json.loads(ran.stdout)
-    assert report["total"]["successes"] == report["total"]["trials"] == 6
-    assert [task["prompt"] for task in report["suites"]["goal"]["tasks"]] == list(DIRECTIONS)
-    assert report["total"]["routed_to"] == {"pick": 6}
+    report, trials = json.loads(ran.stdout), lines(out)
+    assert report["all"]["successes"] == report["all"]["trials"] == len(trials) == 6
+    assert [line["prompt"] for line in trials[::2]] == list(DIRECTIONS)
+    assert report["routed"] == [{"suite": "libero-goal", "expert": "pick", "trials": 6}]
     # 0.25 m to go, 0.05 m a step, 0.08 m is near enough, starts differ by up to 0.02 m: three or four steps in chunks of two.
-    assert all(3 <= episode["steps"] <= 4 and len(episode["latencies_ms"]) == 2 for episode in report["episodes"])
+    assert all(3 <= line["steps"] <= 4 and line["inferences"] == 2 for line in trials)
     assert len(server.received) == 12
 
     red = [255, 0, 0]
@@ -112,45 +119,67 @@ def test_a_policy_that_goes_to_the_goal_succeeds_and_sees_the_world_upright(tmp_
 
 
 def test_a_policy_that_goes_elsewhere_fails(tmp_path: Path) -> None:
-    results, videos = tmp_path / "results.json", tmp_path / "videos"
+    out, videos = tmp_path / "results", tmp_path / "videos"
     with scripted(lambda observation: -towards_goal(observation)) as server:
         ran = run(
             SCRIPT, "--port", server.port, "--dummy-env", "--suites", "long", "--trials", 1,
-            "--results", results, "--videos", videos,
+            "--out", out, "--videos", videos, "--json",
         )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    report = json.loads(results.read_text())
-    assert report["total"]["successes"] == 0
-    assert [episode["steps"] for episode in report["episodes"]] == [40, 40, 40]
-    np.testing.assert_allclose(report["total"]["wilson_95"], [0, 0.5615], atol=5e-5)
+    assert [(line["success"], line["steps"]) for line in lines(out)] == [(False, 40)] * 3
+    np.testing.assert_allclose(json.loads(ran.stdout)["all"]["interval_95"], [0, 0.5615], atol=5e-5)
     assert sorted(video.name for video in videos.iterdir()) == [f"long-0{task}-00-failure.mp4" for task in range(3)]
     assert all(video.stat().st_size > 1000 for video in videos.iterdir())
 
 
-def test_a_merged_policy_is_evaluated_in_a_closed_loop(server: Served, tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
+def test_an_evaluation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    with scripted(towards_goal) as server:
+        arguments = ["--port", server.port, "--dummy-env", "--suites", "goal", "--out", out, "--trials"]
+        assert run(SCRIPT, *arguments, 1).returncode == 0
+        first = lines(out)
+        # As an interruption leaves it.
+        with (out / "trials.jsonl").open("a") as file:
+            file.write('{"trial": {"task": "libero-goal_0", "spl')
+        assert run(SCRIPT, *arguments, 2).returncode == 0
+        assert lines(out)[:3] == first and len(lines(out)) == 6
+        other = run(SCRIPT, *arguments, 2, "--replan-steps", 1)
+    assert other.returncode == 1 and "name another folder for" in other.stderr, other.stderr
+
+
+def test_a_merged_policy_is_evaluated_in_a_closed_loop(server: Served, skillweld: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
     arguments = ["--port", server.port, "--dummy-env", "--suites", "object", "--trials", 1, "--route"]
-    ran = run(SCRIPT, *arguments, "--results", results)
+    ran = run(SCRIPT, *arguments, "--out", out)
     assert ran.returncode == 0, ran.stderr
     rows = [line.split("  ")[0] for line in ran.stdout.splitlines()]
-    assert rows[:6] == ["suite", "object", "object", "object", "object", "all"]
-    assert "/3" in ran.stdout and "latency of a chunk: p50" in ran.stdout
+    assert rows[:6] == ["", "libero-object", "libero-object_0", "libero-object_1", "libero-object_2", "all"]
+    assert "latency of a chunk: p50" in ran.stdout
 
-    report = json.loads(results.read_text())
-    assert report["settings"]["server"]["tasks"] == ["spatial", "object", "goal", "long"]
-    assert sum(report["total"]["routed_to"].values()) == 3
-    for episode in report["episodes"]:
-        assert episode["success"] or episode["steps"] == 40
-        assert len(episode["latencies_ms"]) == math.ceil(episode["steps"] / 8)
-    again = json.loads(run(SCRIPT, *arguments, "--json").stdout)
-    assert episodes_of(again) == episodes_of(report)
-    other = json.loads(run(SCRIPT, *arguments, "--json", "--seed", 8).stdout)
-    assert episodes_of(other) != episodes_of(report), "the seed has to matter"
+    for line in lines(out):
+        assert line["success"] or line["steps"] == 40
+        assert line["inferences"] == math.ceil(line["steps"] / 8) and line["routed"] in ["spatial", "object", "goal", "long"]
+    again = tmp_path / "again"
+    told = json.loads(run(SCRIPT, *arguments, "--json", "--out", again).stdout)
+    assert same(again) == same(out)
+    other = tmp_path / "other"
+    run(SCRIPT, *arguments, "--seed", 8, "--out", other)
+    assert same(other) != same(out), "the seed has to matter"
+
+    # Skillweld's own report, of this client's trials.
+    shown = json.loads(subprocess.check_output([skillweld, "eval", "show", again, "--json"]))
+    # Intervals are of two implementations.
+    for name in ["successes", "trials", "share"]:
+        assert shown["all"][name] == told["all"][name]
+        assert {key: rate[name] for key, rate in shown["groups"].items()} == {key: rate[name] for key, rate in told["groups"].items()}
+    assert sorted(map(str, shown["routed"])) == sorted(map(str, told["routed"]))
+    compared = json.loads(subprocess.check_output([skillweld, "eval", "compare", out, again, "--json"]))
+    assert compared["trials"] == 3 and compared["p_value"] == 1
 
 
-def episodes_of(report: Dict[str, Any]) -> list:
+def same(folder: Path) -> list:
     """What has to be the same each time."""
-    return [(episode["success"], episode["steps"], episode["margin"]) for episode in report["episodes"]]
+    return [(line["success"], line["steps"], line["margin"]) for line in lines(folder)]
 
 
 def test_errors_say_what_to_do(server: Served, serving: Serving) -> None:

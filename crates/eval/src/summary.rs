@@ -1,6 +1,7 @@
 use skillweld_chart::{Chart, ChartError};
 use skillweld_suites::Suite;
 
+use crate::trial::suite_of;
 use crate::{Rate, Trial, TrialResult};
 
 /// What is counted together.
@@ -14,22 +15,62 @@ pub struct Group {
     pub rate: Rate,
 }
 
-/// Everything of a suite, then its tasks, in the order of the suites; only what was tried.
+/// Everything of a suite, then its tasks, in the order of the suites; then those of other benchmarks, in the order in which they
+/// were run. Only what was tried.
 pub fn groups(all: &[TrialResult]) -> Vec<Group> {
+    let known = Suite::ALL.into_iter().flat_map(Suite::tasks).map(|task| task.id);
+    let mut tasks: Vec<&str> = Vec::new();
+    for task in known.chain(all.iter().map(|result| result.trial.task.as_str())) {
+        if !tasks.contains(&task) {
+            tasks.push(task);
+        }
+    }
+    let mut suites: Vec<&str> = Vec::new();
+    for &task in &tasks {
+        if !suites.contains(&suite_of(task)) {
+            suites.push(suite_of(task));
+        }
+    }
     let of = |wanted: &dyn Fn(&str) -> bool| Rate::of(all.iter().filter(|result| wanted(&result.trial.task)));
     let mut groups = Vec::new();
-    for suite in Suite::ALL {
-        let tasks = suite.tasks();
-        let rate = of(&|id| tasks.iter().any(|task| task.id == id));
-        groups.push(Group { name: suite.name().to_owned(), is_suite: true, rate });
-        groups.extend(tasks.iter().map(|task| Group {
-            name: task.id.to_owned(),
+    for suite in suites {
+        let rate = of(&|task| suite_of(task) == suite);
+        groups.push(Group { name: suite.to_owned(), is_suite: true, rate });
+        groups.extend(tasks.iter().filter(|task| suite_of(task) == suite).map(|&task| Group {
+            name: task.to_owned(),
             is_suite: false,
-            rate: of(&|id| task.id == id),
+            rate: of(&|id| id == task),
         }));
     }
     groups.retain(|group| group.rate.trials > 0);
     groups
+}
+
+/// Tasks of a merged policy that ran in a suite, and how often, in the order in which they first did.
+pub fn routed(all: &[TrialResult]) -> Vec<(&str, &str, u64)> {
+    let mut counts: Vec<(&str, &str, u64)> = Vec::new();
+    for group in groups(all).iter().filter(|group| group.is_suite) {
+        for result in all.iter().filter(|result| result.trial.suite() == group.name) {
+            let Some(ran) = result.routed.as_deref() else { continue };
+            match counts.iter_mut().find(|(suite, task, _)| *suite == group.name && *task == ran) {
+                Some((.., count)) => *count += 1,
+                None => counts.push((result.trial.suite(), ran, 1)),
+            }
+        }
+    }
+    counts
+}
+
+/// How often the task that ran was the one named as the trial's suite; none where no task that ran bears a suite's name.
+pub fn router_accuracy(all: &[TrialResult]) -> Option<Rate> {
+    let ran = || all.iter().filter_map(|result| Some((result.trial.suite(), result.routed.as_deref()?)));
+    let is_suite = |name: &str| Suite::ALL.into_iter().any(|suite| suite.name() == name);
+    if !ran().any(|(_, task)| is_suite(task)) {
+        return None;
+    }
+    let mut rate = Rate::default();
+    ran().for_each(|(suite, task)| rate.count(suite == task));
+    Some(rate)
 }
 
 /// A row a trial. It depends on what came of the trials alone, not on their order.
@@ -78,4 +119,62 @@ pub fn success_plot(of: &str, all: &[TrialResult]) -> Result<String, ChartError>
         .y_range(0.0, 100.0)
         .size(220 + 60 * groups.len() as u32, 320)
         .to_svg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of (task, what ran, success).
+    fn results(trials: &[(&str, &str, bool)]) -> Vec<TrialResult> {
+        let line = |(task, ran, success): &(&str, &str, bool)| {
+            format!(
+                r#"{{"trial": {{"task": "{task}", "split": "final", "index": 0}}, "success": {success}, "steps": 9,
+                    "inferences": 2, "routed": "{ran}", "latencies_ms": [1.5, 2.5]}}"#
+            )
+        };
+        trials.iter().map(|trial| serde_json::from_str(&line(trial)).unwrap()).collect()
+    }
+
+    /// Also of benchmarks that this crate does not run, whose lines say less of a trial and more of its outcome.
+    #[test]
+    fn suites_come_before_their_tasks_and_ours_before_others() {
+        let all = results(&[
+            ("libero-goal_3", "goal", true),
+            ("goal_push", "goal", false),
+            ("libero-goal_0", "long", true),
+            ("goal_open", "goal", true),
+            ("libero-goal_3", "goal", false),
+        ]);
+        let found: Vec<(String, u64, u64)> = groups(&all)
+            .into_iter()
+            .map(|group| (group.name, group.rate.successes, group.rate.trials))
+            .collect();
+        let expected = [
+            ("goal", 1, 2),
+            ("goal_open", 1, 1),
+            ("goal_push", 0, 1),
+            ("libero-goal", 2, 3),
+            ("libero-goal_3", 1, 2),
+            ("libero-goal_0", 1, 1),
+        ];
+        assert_eq!(found, expected.map(|(name, successes, trials)| (name.to_owned(), successes, trials)));
+        assert_eq!(
+            routed(&all),
+            [("goal", "goal", 2), ("libero-goal", "goal", 2), ("libero-goal", "long", 1)]
+        );
+    }
+
+    #[test]
+    fn a_router_is_right_where_the_suites_own_task_ran() {
+        let all = results(&[
+            ("goal_push", "goal", false),
+            ("long_both_tray", "goal", true),
+            ("object_can", "object", true),
+        ]);
+        assert_eq!(router_accuracy(&all), Some(Rate { successes: 2, trials: 3 }));
+        // Tasks that are named otherwise are neither right nor wrong.
+        assert_eq!(router_accuracy(&results(&[("goal_push", "pick", true)])), None);
+        assert_eq!(router_accuracy(&[]), None);
+    }
 }

@@ -8,7 +8,7 @@ use crate::EvalError;
 /// An episode, the same for every policy that is tried on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Trial {
-    /// The task's id, for example `spatial_left`.
+    /// The task's id, for example `spatial_left`: its suite, `_`, its name. Results of another benchmark have tasks of their own.
     pub task: String,
     /// What the layout is for.
     #[serde(with = "named::split")]
@@ -18,12 +18,22 @@ pub struct Trial {
     /// What is unlike training; its seed is the layout's.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "named::perturbation")]
     pub perturbation: Option<(PerturbationKind, Strength)>,
-    /// Which arm.
-    #[serde(with = "named::embodiment")]
+    /// Which arm. Another benchmark, which says nothing of it, has one.
+    #[serde(default, with = "named::embodiment")]
     pub embodiment: Embodiment,
 }
 
+/// What comes before the first `_` of a task's id.
+pub(crate) fn suite_of(task: &str) -> &str {
+    task.split_once('_').map_or(task, |(suite, _)| suite)
+}
+
 impl Trial {
+    /// The name of its suite.
+    pub fn suite(&self) -> &str {
+        suite_of(&self.task)
+    }
+
     /// What is to be done.
     ///
     /// # Errors

@@ -4,29 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_eval::{Group, Paired, Rate, TrialResult, groups};
-use skillweld_suites::Suite;
+use skillweld_eval::{Group, Paired, Rate, TrialResult, groups, routed, router_accuracy};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
 use crate::figures;
-
-/// How often each expert ran in each suite, for merged policies.
-fn routed(all: &[TrialResult]) -> Vec<(&'static str, String, u64)> {
-    let mut counts: Vec<(&'static str, String, u64)> = Vec::new();
-    for suite in Suite::ALL {
-        for result in
-            all.iter().filter(|result| suite.tasks().iter().any(|task| task.id == result.trial.task))
-        {
-            let Some(expert) = &result.routed else { continue };
-            match counts.iter_mut().find(|(name, other, _)| *name == suite.name() && other == expert) {
-                Some((.., count)) => *count += 1,
-                None => counts.push((suite.name(), expert.clone(), 1)),
-            }
-        }
-    }
-    counts
-}
 
 pub(super) fn results(
     of: &str,
@@ -49,6 +31,7 @@ pub(super) fn results(
             .map(|(suite, expert, count)| json!({"suite": suite, "expert": expert, "trials": count}));
         print_json(&json!({
             "of": of, "results": folder, "all": one(&total), "groups": groups, "routed": routed.collect::<Vec<_>>(),
+            "router": router_accuracy(all).as_ref().map(one),
         }))?;
         return Ok(Outcome::Done);
     }
@@ -69,6 +52,9 @@ pub(super) fn results(
     page.table(rows);
     if !routed.is_empty() {
         page.heading("Routing", "which expert ran");
+        if let Some(rate) = router_accuracy(all) {
+            page.facts([("the suite's own", shown(rate))]);
+        }
         let mut rows = table(["suite", "expert", "trials"]);
         for (suite, expert, count) in routed {
             rows.add_row([cell(Tone::Name, suite), cell(Tone::Plain, expert), number(count)]);
