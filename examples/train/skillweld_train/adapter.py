@@ -18,3 +18,15 @@ def adapted(policy, rank):
     )  # fmt: skip
     policy.backbone = get_peft_model(policy.backbone, config)
     return policy
+
+
+def narrowed(policy):
+    """What LoRA does not train in bf16, for training under autocast: it needs no precision beyond that of products."""
+    for parameter in policy.backbone.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    for module in policy.backbone.modules():
+        # Or peft widens every input to the adapter's f32, for autocast to narrow it again.
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
+    return policy

@@ -17,7 +17,7 @@ from .config import Config, Language, Tower
 from .policy import Policy
 
 TIMM_IDS = ["vit_small_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_224"]
-HEAD, PROPRIO = "action_head", "proprio_projector"
+HEAD, PROPRIO, STATISTICS = "action_head", "proprio_projector", "dataset_statistics.json"
 
 
 def config_json(config: Config, norm_stats):
@@ -97,7 +97,7 @@ def save_parts(folder, policy: Policy, statistics, steps):
         for old in folder.glob(f"{name}--*_checkpoint.pt"):
             old.unlink()
         torch.save(rounded(getattr(policy, name).state_dict()), folder / f"{name}--{steps}_checkpoint.pt")
-    write_json(folder / "dataset_statistics.json", statistics)
+    write_json(folder / STATISTICS, statistics)
 
 
 def save_whole(folder, policy: Policy, tokenizer: Tokenizer, statistics, steps):
@@ -129,6 +129,12 @@ def load_parts(folder, policy: Policy):
         (path,) = pathlib.Path(folder).glob(f"{name}--*_checkpoint.pt")
         state = torch.load(path, map_location="cpu", weights_only=True)
         getattr(policy, name).load_state_dict({key: value.float() for key, value in state.items()})
+
+
+def load_statistics(folder):
+    """The entry of a folder's one dataset."""
+    (entry,) = json.loads((pathlib.Path(folder) / STATISTICS).read_text()).values()
+    return entry
 
 
 def load_whole(folder, kind="cross", parts=True):

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from . import statistics
 from .preprocess import center_crop
 
 
@@ -33,47 +32,44 @@ class Demonstrations:
         frames = np.arange(len(self.ends))[:, None]
         return self.actions[np.minimum(frames + np.arange(length), self.ends[:, None] - 1)]
 
-    def statistics(self, name):
-        return statistics.dataset(name, self.actions, self.states, self.episodes)
+    def counts(self):
+        """As statistics say them."""
+        return {"num_transitions": len(self.ends), "num_trajectories": self.episodes}
 
 
-def load(folders):
-    """Reads datasets."""
-    parts = [load_one(pathlib.Path(folder)) for folder in folders]
-    offset, ends = 0, []
-    for part in parts:
-        ends.append(part.ends + offset)
-        offset += len(part.ends)
+def load(folders, without=()):
+    """Reads datasets, but no frames whose instruction has one of some words."""
+    folders = [pathlib.Path(folder) for folder in folders]
+    infos = [json.loads((folder / "meta/info.json").read_text()) for folder in folders]
+    views = [name for name in infos[0]["features"] if name.startswith("observation.images.")]
+    shape = infos[0]["features"][views[0]]["shape"]
+    # Made once: there may be room for the pictures, but not twice.
+    pixels = torch.empty(sum(info["total_frames"] for info in infos), len(views), *shape, dtype=torch.uint8)
+    states, actions, instructions, lengths = [], [], [], []
+    for folder in folders:
+        tasks = parquet.read_table(folder / "meta/tasks.parquet").to_pydict()
+        text = dict(zip(tasks["task_index"], tasks.get("task") or tasks["__index_level_0__"]))
+        left_out = [index for index, words in text.items() if not set(without).isdisjoint(words.split())]
+        episode = None
+        for path in sorted((folder / "data").rglob("*.parquet")):
+            table = parquet.read_table(path)
+            table = table.filter([index not in left_out for index in table["task_index"].to_pylist()])
+            if not table.num_rows:
+                continue
+            states.append(np.array(table["observation.state"].to_pylist(), np.float32))
+            actions.append(np.array(table["action"].to_pylist(), np.float32))
+            columns = [table[view].combine_chunks().field("bytes") for view in views]
+            for row, (index, task) in enumerate(zip(table["episode_index"].to_pylist(), table["task_index"].to_pylist())):
+                seen = [np.asarray(Image.open(io.BytesIO(column[row].as_py())).convert("RGB")) for column in columns]
+                pixels[len(instructions)] = torch.from_numpy(center_crop(np.stack(seen)))
+                instructions.append(text[task])
+                if index != episode:
+                    lengths.append(0)
+                episode = index
+                lengths[-1] += 1
+    if not instructions:
+        raise SystemExit(f"{', '.join(map(str, folders))}: no demonstrations are left")
     return Demonstrations(
-        torch.cat([part.pixels for part in parts]),
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("states", "actions")),
-        np.concatenate(ends),
-        [text for part in parts for text in part.instructions],
-        sum(part.episodes for part in parts),
-    )
-
-
-def load_one(folder):
-    info = json.loads((folder / "meta/info.json").read_text())
-    cameras = [name for name in info["features"] if name.startswith("observation.images.")]
-    tasks = parquet.read_table(folder / "meta/tasks.parquet").to_pydict()
-    text = dict(zip(tasks["task_index"], tasks.get("task") or tasks["__index_level_0__"]))
-    states, actions, index, task, pixels = [], [], [], [], []
-    for path in sorted((folder / "data").rglob("*.parquet")):
-        table = parquet.read_table(path)
-        states.append(np.array(table["observation.state"].to_pylist(), np.float32))
-        actions.append(np.array(table["action"].to_pylist(), np.float32))
-        index.append(table["episode_index"].to_numpy())
-        task.append(table["task_index"].to_numpy())
-        columns = [table[camera].combine_chunks().field("bytes") for camera in cameras]
-        for row in range(table.num_rows):
-            views = [Image.open(io.BytesIO(column[row].as_py())).convert("RGB") for column in columns]
-            pixels.append(center_crop(np.stack([np.asarray(view) for view in views])))
-    index = np.concatenate(index)
-    last = np.append(np.flatnonzero(np.diff(index)) + 1, len(index))
-    ends = last[np.searchsorted(last, np.arange(len(index)), side="right")]
-    return Demonstrations(
-        torch.from_numpy(np.stack(pixels)),
-        np.concatenate(states), np.concatenate(actions), ends,
-        [text[i] for i in np.concatenate(task)], len(last),
+        pixels[: len(instructions)], np.concatenate(states), np.concatenate(actions),
+        np.repeat(np.cumsum(lengths), lengths), instructions, len(lengths),
     )  # fmt: skip

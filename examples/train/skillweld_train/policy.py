@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         decoder = self.language_model.model
         words = decoder.embed_tokens(prompts)
         seen = self.projector(self.vision_backbone(pixels))
-        asked = self.action_queries(torch.arange(queries, device=prompts.device)).expand(batch, -1, -1)
+        asked = self.action_queries(torch.arange(queries, device=prompts.device)).to(words.dtype).expand(batch, -1, -1)
         stop = decoder.embed_tokens.weight[STOP_TOKEN].expand(batch, 1, -1)
         x = torch.cat([words[:, :1], seen, words[:, 1:], asked, stop], dim=1)
         hidden = decoder(x, *self.layout(prompt_lengths, longest, x))

@@ -203,6 +203,8 @@ def run(args):
     actions = np.concatenate([-np.ones((50, config.action)), np.ones((50, config.action))])
     table = statistics.dataset("skillweld_scenes", actions, scenes.states.numpy(), len(scenes.states))
     proprio = table["skillweld_scenes"]["proprio"]
+    # All that was seen: what experts of this base will see beyond that is cut off.
+    proprio["q01"], proprio["q99"] = proprio["min"], proprio["max"]
     run = Run(args.out, [policy, pointers], args.steps, args.rate, seed=args.seed)
     prompts = PromptBatch(tokenizer)
     run.go(lambda random: losses(policy, pointers, scenes, prompts, random, args.batch, proprio))
