@@ -13,9 +13,12 @@ mod kernels;
 mod packages;
 mod plugins;
 mod process;
+mod proof;
 mod python;
+mod random_experts;
 mod ray;
 mod setup;
+mod ship;
 mod test;
 mod train;
 
@@ -49,6 +52,10 @@ enum Command {
     Demo,
     /// Train small experts for the tabletop suites, stage by stage: hours on two cores.
     Train(train::Args),
+    /// Put trained policies into experts/, each with a card that says how it was made and how it scores.
+    Ship(ship::Args),
+    /// Merge, route and roll out the policies in experts/ and write docs/proof.md; hours on two cores, goes on where it was stopped.
+    Proof(proof::Args),
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),
     /// Write the pages about methods, docs/methods, from what the plugins say of themselves.
@@ -80,6 +87,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Test => test::run(),
         Command::Demo => demo::run(),
         Command::Train(args) => train::run(args),
+        Command::Ship(args) => ship::run(args),
+        Command::Proof(args) => proof::run(args),
         Command::Check(args) => check::run(args),
         Command::Docs(args) => docs::run(args),
         Command::Bench(args) => bench::run(args),

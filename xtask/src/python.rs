@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use skillweld_synth::write_observation;
 
 use crate::process::{announce, cargo, command, output, root, run as run_command, target_dir};
-use crate::{demo, plugins, setup, test};
+use crate::{plugins, random_experts, setup, test};
 
 /// A virtual environment below the target directory.
 pub(crate) struct Environment {
@@ -138,7 +138,7 @@ pub(crate) fn test(skillweld: &Path) -> Result<()> {
         return Ok(());
     }
     let dir = target_dir().join("examples-demo");
-    let (inputs, recipe) = demo::write_inputs(&dir)?;
+    let (inputs, recipe) = random_experts::write_inputs(&dir)?;
     let merged = dir.join("merged");
     output(command(skillweld).arg("merge").arg(&recipe).arg(&merged))?;
     write_observation(&dir.join("observation.safetensors"), "put the red block in the drawer", 0)?;

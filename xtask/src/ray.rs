@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::demo;
 use crate::process::{announce, command, output, target_dir};
 use crate::python::Environment;
+use crate::random_experts;
 
 const RAY: Environment = Environment {
     name: "ray-venv",
@@ -25,17 +25,21 @@ const RAY: Environment = Environment {
 /// How long a head may take until its dashboard answers, and until it has gone.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+pub(crate) fn install() -> Result<()> {
+    RAY.install()
+}
+
 /// Runs one sweep as jobs of Ray and on this machine: the scores must be the same. Where Ray cannot be installed, says so
 /// and goes on; an error on CI.
 pub(crate) fn test(skillweld: &Path) -> Result<()> {
     announce("a sweep on a Ray cluster");
-    if let Err(error) = RAY.install() {
+    if let Err(error) = install() {
         ensure!(std::env::var_os("CI").is_none(), "{error:#}");
         println!("skipped: Ray cannot be installed ({error})");
         return Ok(());
     }
     let dir = target_dir().join("ray-demo");
-    let (_, recipe) = demo::write_inputs(&dir)?;
+    let (_, recipe) = random_experts::write_inputs(&dir)?;
     let head = Head::start(skillweld)?;
     let score = r#"import json, sys
 report = json.load(open(sys.argv[1] + "/skillweld.json"))["report"]

@@ -11,11 +11,15 @@ pub(crate) const ZMQ: [&str; 2] = ["--features", "skillweld-serve/zmq"];
 pub(crate) fn run() -> Result<()> {
     // Tests load the plugins as a user does: from shared libraries beside the binary. The whole workspace at once, so that
     // dependencies get the features that they have in the tests.
-    plugins::build(false, &[&["--workspace"][..], &ZMQ].concat())?;
+    let on_ci = std::env::var_os("CI").is_some();
+    std::thread::scope(|scope| {
+        if on_ci {
+            scope.spawn(install_all);
+        }
+        plugins::build(false, &[&["--workspace"][..], &ZMQ].concat())
+    })?;
     announce("tests of the LAPACK backend");
-    if std::env::var_os("CI").is_some()
-        && let Err(error) = setup::install_openblas()
-    {
+    if on_ci && let Err(error) = setup::install_openblas() {
         println!("{error:#}");
     }
     if setup::has_openblas() {
@@ -36,4 +40,20 @@ pub(crate) fn run() -> Result<()> {
     python::test(&skillweld)?;
     python::robots::test(&skillweld)?;
     ray::test(&skillweld)
+}
+
+/// What tests use besides Rust: apt and pip wait for the network and the disk while cargo compiles. What fails is tried again,
+/// and reported, where it is used.
+fn install_all() {
+    let installs: [fn() -> Result<()>; 6] = [
+        setup::install_openblas,
+        setup::install_chromium,
+        python::install,
+        python::torch::install,
+        python::robots::install,
+        ray::install,
+    ];
+    for install in installs {
+        drop(install());
+    }
 }

@@ -38,8 +38,12 @@ enum Tool {
 }
 
 /// Something that is made once, in `target/train/<name>`.
-struct Stage {
-    name: &'static str,
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    /// Of a policy, what it is.
+    pub(crate) what: &'static str,
+    /// Options of `skillweld eval run`: trials in which its card says how good it is; empty for what has learned no task.
+    pub(crate) trials: &'static str,
     needs: &'static [&'static str],
     tool: Tool,
     /// Words of the command; `@name` is the folder of a stage.
@@ -47,50 +51,94 @@ struct Stage {
 }
 
 const fn data(name: &'static str, words: &'static str) -> Stage {
-    Stage { name, needs: &[], tool: Tool::Skillweld, words }
+    Stage { name, what: "", trials: "", needs: &[], tool: Tool::Skillweld, words }
 }
 
-const fn trained(name: &'static str, needs: &'static [&'static str], words: &'static str) -> Stage {
-    Stage { name, needs, tool: Tool::Train, words }
+const fn policy(
+    name: &'static str,
+    what: &'static str,
+    trials: &'static str,
+    needs: &'static [&'static str],
+    words: &'static str,
+) -> Stage {
+    Stage { name, what, trials, needs, tool: Tool::Train, words }
 }
+
+const BASE: &str = "The pretrained base of all experts: it points at what it is told, and lifts it";
+const EXPERT: &str = "An expert: a LoRA adapter on `base`, and an action expert with cross-attention alone";
+/// Begins from random weights, the same in all four.
+const WITH_SELF_ATTENTION: &str =
+    "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention";
 
 const STAGES: &[Stage] = &[
     data("scenes", "sim scenes @scenes --count 40960"),
-    data("demos-spatial", "sim demos @demos-spatial --suite spatial --episodes 100 --noise 0.3"),
-    data("demos-object", "sim demos @demos-object --suite object --episodes 100 --noise 0.3"),
-    data("demos-goal", "sim demos @demos-goal --suite goal --episodes 100 --noise 0.3"),
-    data("demos-long", "sim demos @demos-long --suite long --episodes 100 --noise 0.3"),
-    trained("base", &["scenes"], "pretrain @scenes @base --seed 1"),
-    trained(
+    data("demos-spatial", "sim demos @demos-spatial --suite spatial --episodes 100 --noise 0.2"),
+    data("demos-object", "sim demos @demos-object --suite object --episodes 100 --noise 0.2"),
+    data("demos-goal", "sim demos @demos-goal --suite goal --episodes 100 --noise 0.2"),
+    data("demos-long", "sim demos @demos-long --suite long --episodes 100 --noise 0.2"),
+    policy("base", BASE, "", &["scenes"], "pretrain @scenes @base --seed 1 --steps 6000"),
+    policy(
         "spatial",
+        EXPERT,
+        "--suite spatial",
         &["base", "demos-spatial"],
-        "finetune @base @spatial --demos @demos-spatial --lora 16",
+        "finetune @base @spatial --demos @demos-spatial --lora 16 --steps 4000 --rate 1e-3",
     ),
-    trained("object", &["base", "demos-object"], "finetune @base @object --demos @demos-object --lora 16"),
-    trained("goal", &["base", "demos-goal"], "finetune @base @goal --demos @demos-goal --lora 16"),
-    trained("long", &["base", "demos-long"], "finetune @base @long --demos @demos-long --lora 16"),
-    // VLA-Adapter's action expert, to compare; it begins from random weights, the same in all four.
-    trained(
-        "spatial-self",
-        &["base", "demos-spatial"],
-        "finetune @base @spatial-self --demos @demos-spatial --lora 16 --expert self",
-    ),
-    trained(
-        "object-self",
+    policy(
+        "object",
+        EXPERT,
+        "--suite object",
         &["base", "demos-object"],
-        "finetune @base @object-self --demos @demos-object --lora 16 --expert self",
+        "finetune @base @object --demos @demos-object --lora 16 --steps 4000 --rate 1e-3",
     ),
-    trained(
-        "goal-self",
+    policy(
+        "goal",
+        EXPERT,
+        "--suite goal",
         &["base", "demos-goal"],
-        "finetune @base @goal-self --demos @demos-goal --lora 16 --expert self",
+        "finetune @base @goal --demos @demos-goal --lora 16 --steps 4000 --rate 1e-3",
     ),
-    trained(
-        "long-self",
+    policy(
+        "long",
+        EXPERT,
+        "--suite long",
         &["base", "demos-long"],
-        "finetune @base @long-self --demos @demos-long --lora 16 --expert self",
+        "finetune @base @long --demos @demos-long --lora 16 --steps 4000 --rate 1e-3",
+    ),
+    policy(
+        "spatial-self",
+        WITH_SELF_ATTENTION,
+        "--suite spatial",
+        &["base", "demos-spatial"],
+        "finetune @base @spatial-self --demos @demos-spatial --lora 16 --steps 4000 --rate 1e-3 --expert self",
+    ),
+    policy(
+        "object-self",
+        WITH_SELF_ATTENTION,
+        "--suite object",
+        &["base", "demos-object"],
+        "finetune @base @object-self --demos @demos-object --lora 16 --steps 4000 --rate 1e-3 --expert self",
+    ),
+    policy(
+        "goal-self",
+        WITH_SELF_ATTENTION,
+        "--suite goal",
+        &["base", "demos-goal"],
+        "finetune @base @goal-self --demos @demos-goal --lora 16 --steps 4000 --rate 1e-3 --expert self",
+    ),
+    policy(
+        "long-self",
+        WITH_SELF_ATTENTION,
+        "--suite long",
+        &["base", "demos-long"],
+        "finetune @base @long-self --demos @demos-long --lora 16 --steps 4000 --rate 1e-3 --expert self",
     ),
 ];
+
+/// Stages that make a policy.
+pub(crate) fn policies() -> impl Iterator<Item = &'static Stage> {
+    STAGES.iter().filter(|stage| stage.tool == Tool::Train)
+}
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = target_dir().join("train");
@@ -113,12 +161,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn named(name: &str) -> Result<&'static Stage> {
+pub(crate) fn named(name: &str) -> Result<&'static Stage> {
     let known = || STAGES.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ");
     STAGES
         .iter()
         .find(|stage| stage.name == name)
         .with_context(|| format!("there is no stage {name}; there are {}", known()))
+}
+
+/// A stage after all that it needs, each once.
+pub(crate) fn before(stage: &'static Stage) -> Result<Vec<&'static Stage>> {
+    let mut all: Vec<&Stage> = Vec::new();
+    for need in stage.needs {
+        for earlier in before(named(need)?)? {
+            if !all.iter().any(|known| known.name == earlier.name) {
+                all.push(earlier);
+            }
+        }
+    }
+    all.push(stage);
+    Ok(all)
 }
 
 /// Does a stage after those that it needs.
@@ -155,7 +217,16 @@ impl Stage {
         dir.join(RECEIPTS).join(self.name)
     }
 
-    fn is_done(&self, dir: &Path) -> bool {
+    /// Its command as one would type it where all stages' folders lie.
+    pub(crate) fn line(&self) -> String {
+        let program = match self.tool {
+            Tool::Skillweld => "skillweld",
+            Tool::Train => "python -m skillweld_train",
+        };
+        format!("{program} {}", self.words.replace('@', ""))
+    }
+
+    pub(crate) fn is_done(&self, dir: &Path) -> bool {
         fs::read_to_string(self.receipt(dir)).is_ok_and(|words| words == self.words)
     }
 }

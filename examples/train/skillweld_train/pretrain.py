@@ -50,6 +50,8 @@ SHARES = (0.15, 0.35, 0.5)
 
 #: Action tokens that answer for the first and the second thing.
 SLOTS = (4, 10)
+#: Where a state has both fingers' places, the first from 0 up, the second down.
+FINGERS = 6
 #: Metres to numbers about one, from the middle of the table.
 POSITION_SCALE, MIDDLE = 10.0, (0.2, 0.0, 0.03)
 
@@ -203,8 +205,9 @@ def run(args):
     actions = np.concatenate([-np.ones((50, config.action)), np.ones((50, config.action))])
     table = statistics.dataset("skillweld_scenes", actions, scenes.states.numpy(), len(scenes.states))
     proprio = table["skillweld_scenes"]["proprio"]
-    # All that was seen: what experts of this base will see beyond that is cut off.
-    proprio["q01"], proprio["q99"] = proprio["min"], proprio["max"]
+    # All that was seen, and fingers that are closed on nothing: what its experts will see beyond that is cut off.
+    proprio["q01"] = [*proprio["min"][:FINGERS], 0.0, proprio["min"][-1]]
+    proprio["q99"] = [*proprio["max"][:-1], 0.0]
     run = Run(args.out, [policy, pointers], args.steps, args.rate, seed=args.seed)
     prompts = PromptBatch(tokenizer)
     run.go(lambda random: losses(policy, pointers, scenes, prompts, random, args.batch, proprio))

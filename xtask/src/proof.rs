@@ -1,0 +1,54 @@
+//! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
+
+mod arena;
+mod glimpse;
+mod mergevla;
+mod page;
+mod rate;
+mod recipe;
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{announce, root, target_dir};
+use crate::{build, ship};
+use arena::Arena;
+use page::Section;
+
+/// In the order of the page.
+const SECTIONS: &[fn(&Arena) -> Result<Section>] =
+    &[mergevla::merges, mergevla::lambdas, mergevla::heads, mergevla::router, mergevla::perturbations];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only forty trials of four merges, a film of one and its page: minutes.
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let (experts, dir) = (ship::experts_dir(), target_dir().join("proof"));
+    ensure!(
+        experts.join("base").exists(),
+        "{} has no policies: `cargo xtask train` trains them, `cargo xtask ship` puts them there",
+        experts.display()
+    );
+    let skillweld = build::release()?;
+    let arena = Arena::new(skillweld.clone(), dir.clone(), experts);
+    if args.quick {
+        return glimpse::run(&arena, &skillweld, &dir);
+    }
+    let mut page = String::from(
+        "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command.\n",
+    );
+    for section in SECTIONS {
+        let section = section(&arena)?;
+        announce(section.title);
+        let text = section.markdown();
+        println!("{text}");
+        page = format!("{page}\n{text}");
+    }
+    let path = root().join("docs/proof.md");
+    fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
+}

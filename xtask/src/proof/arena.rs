@@ -1,0 +1,127 @@
+//! Merges and evaluates, each once: what is there and of the same inputs is taken.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::rate::Rate;
+use super::recipe::{Recipe, SUITES};
+use crate::process::{command, line, output, run as run_command};
+
+/// Below `target/proof`.
+const MERGED: &str = "merged";
+const RESULTS: &str = "results";
+
+pub(super) struct Arena {
+    skillweld: PathBuf,
+    dir: PathBuf,
+    /// Shipped policies.
+    experts: PathBuf,
+}
+
+/// What an evaluation found.
+#[derive(Deserialize)]
+pub(super) struct Scores {
+    pub(super) all: Rate,
+    /// By suite and by task.
+    pub(super) groups: BTreeMap<String, Rate>,
+    /// Of merged policies whose tasks are named as suites: how often the suite's own ran.
+    pub(super) router: Option<Rate>,
+}
+
+impl Scores {
+    /// Of every suite, of all, and of the router; empty where nothing was tried.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let suites = SUITES.iter().map(|suite| self.groups.get(*suite).copied());
+        let all = suites.chain([Some(self.all), self.router]);
+        all.map(|rate| rate.map_or_else(String::new, |rate| rate.to_string())).collect()
+    }
+}
+
+impl Arena {
+    pub(super) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Self {
+        Self { skillweld, dir, experts }
+    }
+
+    pub(super) fn expert(&self, name: &str) -> PathBuf {
+        self.experts.join(name)
+    }
+
+    /// Where a merged checkpoint lies.
+    pub(super) fn merged(&self, name: &str) -> PathBuf {
+        self.dir.join(MERGED).join(name)
+    }
+
+    /// The checkpoint of a recipe.
+    pub(super) fn merge(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
+        let folder = self.dir.join(MERGED);
+        let (out, file) = (self.merged(name), folder.join(format!("{name}.yaml")));
+        let mut inputs = vec![self.expert("base")];
+        inputs.extend(recipe.experts.iter().map(|name| self.expert(name)));
+        let text = format!("# Of {}\n{}", hash(&inputs)?, recipe.text(&self.experts));
+        if !out.exists() || fs::read_to_string(&file).map_or(true, |there| there != text) {
+            remove(&out)?;
+            fs::create_dir_all(&folder)?;
+            fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+            let mut merge = command(&self.skillweld);
+            run_command(merge.arg("merge").arg(&file).arg(&out).args(["--quiet", "--base", "reference"]))?;
+        }
+        Ok(out)
+    }
+
+    /// `name`: of the policy; `words`: options of `skillweld eval run` that say which trials.
+    pub(super) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
+        let folder = words.replace("--", "").replace([' ', ':'], "-");
+        let results = self.dir.join(RESULTS).join(name).join(folder);
+        let (key, found) = (results.join("of"), results.join("found.json"));
+        let wanted = hash(&[policy.to_owned(), self.expert("base")])?;
+        if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
+            remove(&results)?;
+            fs::create_dir_all(&results)?;
+            fs::write(&key, &wanted).with_context(|| format!("cannot write {}", key.display()))?;
+        }
+        if !found.exists() {
+            let mut eval = command(&self.skillweld);
+            eval.args(["eval", "run"]).arg(policy).arg("--base").arg(self.expert("base"));
+            eval.args(words.split(' ')).arg("--json").arg("--out").arg(results.join("trials"));
+            println!("$ {}", line(&eval));
+            let text = output(&mut eval)?;
+            fs::write(&found, text).with_context(|| format!("cannot write {}", found.display()))?;
+        }
+        let text = fs::read(&found).with_context(|| format!("cannot read {}", found.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no result", found.display()))
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder).with_context(|| format!("cannot clear {}", folder.display())),
+        false => Ok(()),
+    }
+}
+
+/// Of everything that is in some folders.
+fn hash(folders: &[PathBuf]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    folders.iter().try_for_each(|folder| hash_all(folder, &mut hasher))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Names and contents, in the order of names.
+fn hash_all(folder: &Path, hasher: &mut blake3::Hasher) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_all(&path, hasher)?;
+        } else {
+            hasher.update(path.to_string_lossy().as_bytes());
+            hasher.update(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! MergeVLA's tables: experts, naive merges, masked merges with routing, and what each part of them is worth (arXiv
+//! 2511.18810).
+
+use anyhow::{Context, Result};
+
+use super::arena::{Arena, Scores};
+use super::page::{Claim, Section, percent};
+use super::recipe::{Mask, Recipe, SUITES};
+
+/// What is reported, once: twenty layouts of each of twenty tasks.
+const FINAL: &str = "--split final --episodes 20";
+/// What settings are chosen by.
+const SELECTION: &str = "--split selection --episodes 5";
+
+/// Of rows that are policies.
+fn headings(first: &str) -> Vec<String> {
+    let columns = SUITES.iter().copied().chain(["all", "router"]);
+    std::iter::once(first).chain(columns).map(str::to_owned).collect()
+}
+
+fn row(title: impl Into<String>, scores: &Scores) -> Vec<String> {
+    [vec![title.into()], scores.cells()].concat()
+}
+
+/// Merges a recipe and rolls it out.
+fn score(arena: &Arena, name: &str, recipe: &Recipe, trials: &str) -> Result<Scores> {
+    arena.evaluate(name, &arena.merge(name, recipe)?, trials)
+}
+
+/// Experts, each on its own suite, and their average.
+fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)> {
+    let mut row = vec![format!("experts{kind}, each on its own suite")];
+    let mut sum = 0.0;
+    for suite in SUITES {
+        let name = format!("{suite}{kind}");
+        let scores = arena.evaluate(&name, &arena.expert(&name), &format!("--suite {suite} {trials}"))?;
+        row.push(scores.all.to_string());
+        sum += scores.all.share;
+    }
+    let average = sum / SUITES.len() as f64;
+    row.extend([percent(average), String::new()]);
+    Ok((row, average))
+}
+
+/// Experts, and all of them in one policy by different methods.
+pub(super) fn merges(arena: &Arena) -> Result<Section> {
+    let (own, average) = experts(arena, "", FINAL)?;
+    let mut rows = vec![own];
+    let (plain, emr) = (Mask::default(), Mask::emr());
+    let methods = [
+        ("naive-ta", "task arithmetic, no masks, one head", Recipe::naive("", "task_arithmetic", "")),
+        ("ta", "MergeVLA, task arithmetic", Recipe::masked("task_arithmetic", "", &plain)),
+        ("ties", "MergeVLA, TIES", Recipe::ties(&plain)),
+        ("tsv", "MergeVLA, TSV", Recipe::masked("tsv", "", &plain)),
+        ("knots", "MergeVLA, KnOTS-TIES", Recipe::masked("knots", "", &plain)),
+        ("wudi", "MergeVLA, WUDI", Recipe::masked("wudi", "", &plain)),
+        ("emr", "MergeVLA, EMR", Recipe::masked("emr", "", &emr)),
+    ];
+    let mut best: Option<Scores> = None;
+    for (name, title, recipe) in &methods {
+        let scores = score(arena, name, recipe, FINAL)?;
+        rows.push(row(*title, &scores));
+        if best.as_ref().is_none_or(|best| best.all.share < scores.all.share) {
+            best = Some(scores);
+        }
+    }
+    let best = best.context("no method")?;
+    let router = best.router.context("no router")?;
+    let claims = vec![
+        Claim {
+            text: "The best merge with masks and routing keeps nine tenths of the experts' success",
+            paper: "90.2 of 96.7 (LIBERO, TIES)",
+            ours: format!("{} of {}", percent(best.all.share), percent(average)),
+            holds: best.all.share >= 0.9 * average,
+        },
+        Claim {
+            text: "Its router finds the task from the first observation",
+            paper: "not given",
+            ours: router.to_string(),
+            holds: router.share >= 0.95,
+        },
+    ];
+    Ok(Section {
+        title: "Experts and merges",
+        text: format!(
+            "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
+             `skillweld eval run POLICY {FINAL}`."
+        ),
+        headings: headings(""),
+        rows,
+        claims,
+    })
+}
+
+/// How much masks keep.
+pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
+    let mut rows = Vec::new();
+    let mut shares = Vec::new();
+    for lambda in ["0.2", "0.4", "0.6", "0.8", "1.0"] {
+        let mask = Mask { how: format!("method: tall, lambda: {lambda}"), ..Mask::default() };
+        let scores = score(arena, &format!("lambda-{lambda}"), &Recipe::ties(&mask), SELECTION)?;
+        rows.push(row(lambda, &scores));
+        shares.push(scores.all.share);
+    }
+    let best = shares[1..].iter().copied().fold(0.0, f64::max);
+    let claims = vec![Claim {
+        text: "λ = 0.2 is much worse than larger ones",
+        paper: "collapses",
+        ours: format!("{} at 0.2, at best {}", percent(shares[0]), percent(best)),
+        holds: shares[0] < 0.5 * best,
+    }];
+    let text =
+        format!("MergeVLA with TIES; TALL masks of different λ, on the selection split: `{SELECTION}`.");
+    Ok(Section { title: "What masks keep: λ", text, headings: headings("λ"), rows, claims })
+}
+
+/// Blocks of the action expert that stay one copy a task.
+pub(super) fn heads(arena: &Arena) -> Result<Section> {
+    let mut rows = Vec::new();
+    for head_blocks in 0..4 {
+        let mask = Mask { head_blocks, ..Mask::default() };
+        let scores = score(arena, &format!("heads-{head_blocks}"), &Recipe::ties(&mask), SELECTION)?;
+        rows.push(row(head_blocks.to_string(), &scores));
+    }
+    let text = format!(
+        "MergeVLA with TIES; how many of the action expert's four blocks each task keeps: `{SELECTION}`."
+    );
+    Ok(Section {
+        title: "Depth of the expert head",
+        text,
+        headings: headings("blocks"),
+        rows,
+        claims: Vec::new(),
+    })
+}
+
+/// What the router compares.
+pub(super) fn router(arena: &Arena) -> Result<Section> {
+    let variants = [
+        ("values, rank 1", "rank: 1"),
+        ("values, rank 4", "rank: 4"),
+        ("values, rank 8", "rank: 8"),
+        ("values, rank 16", "rank: 16"),
+        ("values of the merged expert, rank 8", "rank: 8, subspace: merged"),
+        ("keys, rank 8", "rank: 8, projections: k"),
+        ("keys and values, rank 8", "rank: 8, projections: kv"),
+    ];
+    let mut rows = Vec::new();
+    for (title, router) in variants {
+        let mask = Mask { router: router.to_owned(), ..Mask::default() };
+        let name = format!("router-{}", router.replace([' ', ',', ':'], ""));
+        rows.push(row(title, &score(arena, &name, &Recipe::ties(&mask), SELECTION)?));
+    }
+    let text = format!("MergeVLA with TIES and different routers: `{SELECTION}`.");
+    Ok(Section {
+        title: "What the router compares",
+        text,
+        headings: headings("subspaces"),
+        rows,
+        claims: Vec::new(),
+    })
+}
+
+/// Unlike training.
+pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
+    let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
+    let mut rows = Vec::new();
+    for kind in kinds {
+        let trials = format!("--split final --episodes 5 --perturb {kind}:medium");
+        let (own, _) = experts(arena, "", &trials)?;
+        rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
+        let scores = score(arena, "ties", &Recipe::ties(&Mask::default()), &trials)?;
+        rows.push(row(format!("{kind}, merged"), &scores));
+    }
+    let text =
+        "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \
+                `--split final --episodes 5 --perturb KIND:medium`."
+            .to_owned();
+    Ok(Section { title: "Perturbations", text, headings: headings(""), rows, claims: Vec::new() })
+}

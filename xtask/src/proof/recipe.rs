@@ -1,0 +1,82 @@
+//! Recipes of the tables, from few words.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Suites that have an expert each, in the papers' order.
+pub(super) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
+
+/// A merge of shipped experts.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    pub(super) experts: Vec<String>,
+    pub(super) method: &'static str,
+    /// Of the method, in YAML's flow form.
+    pub(super) parameters: String,
+    /// The rest of the recipe; masks and heads.
+    pub(super) rest: String,
+}
+
+impl Recipe {
+    /// One policy without masks, its action expert merged whole: what merging did before MergeVLA.
+    ///
+    /// `kind`: ending of the experts' names.
+    pub(super) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
+        let rest = "action_expert: merge\n".to_owned();
+        Self { experts: experts(kind), method, parameters: parameters.to_owned(), rest }
+    }
+
+    /// MergeVLA's.
+    pub(super) fn masked(method: &'static str, parameters: &str, mask: &Mask) -> Self {
+        let rest = format!(
+            "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
+            mask.how, mask.head_blocks, mask.router
+        );
+        Self { experts: experts(""), method, parameters: parameters.to_owned(), rest }
+    }
+
+    /// MergeVLA's with TIES, its best.
+    pub(super) fn ties(mask: &Mask) -> Self {
+        Self::masked("ties", PAPERS_TIES, mask)
+    }
+
+    /// In YAML, of policies below `folder`.
+    pub(super) fn text(&self, folder: &Path) -> String {
+        let folder = folder.display();
+        let mut text = format!("merge_method: {}\nbase_model: {folder}/base\nmodels:\n", self.method);
+        for expert in &self.experts {
+            writeln!(text, "  - {{ name: {expert}, model: {folder}/{expert} }}").unwrap_or_default();
+        }
+        text + &format!("parameters: {{ {} }}\n{}", self.parameters, self.rest)
+    }
+}
+
+/// What MergeVLA's merges have beyond the method.
+#[derive(Clone)]
+pub(super) struct Mask {
+    /// Which masks; in YAML's flow form, as the router.
+    pub(super) how: String,
+    pub(super) head_blocks: u32,
+    pub(super) router: String,
+}
+
+impl Default for Mask {
+    /// As the paper has it.
+    fn default() -> Self {
+        Self { how: "method: tall, lambda: 0.6".into(), head_blocks: 1, router: "rank: 8".into() }
+    }
+}
+
+impl Mask {
+    /// EMR's own.
+    pub(super) fn emr() -> Self {
+        Self { how: "method: emr".into(), ..Self::default() }
+    }
+}
+
+/// Parameters of TIES in the paper's form: no trimming, the sum of what agrees, signs over the whole vector.
+const PAPERS_TIES: &str = "density: 1.0, normalize: false, scope: global";
+
+fn experts(kind: &str) -> Vec<String> {
+    SUITES.iter().map(|suite| format!("{suite}{kind}")).collect()
+}

@@ -1,0 +1,122 @@
+//! Puts trained policies into `experts/`, each with a card: what it is, the commands that made it, how it scores.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::build;
+use crate::process::{announce, command, output, root, target_dir};
+use crate::train::{self, Stage};
+
+/// What training leaves that is only for going on with it.
+const NOT_SHIPPED: &str = "training.";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Trained policies, by the names of their stages [default: all that are done].
+    policies: Vec<String>,
+}
+
+pub(crate) fn experts_dir() -> PathBuf {
+    root().join("experts")
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let skillweld = build::release()?;
+    let trained = target_dir().join("train");
+    let asked: Vec<&'static Stage> = match args.policies.is_empty() {
+        true => train::policies().filter(|stage| stage.is_done(&trained)).collect(),
+        false => args.policies.iter().map(|name| train::named(name)).collect::<Result<_>>()?,
+    };
+    for stage in asked {
+        ensure!(
+            stage.is_done(&trained),
+            "{} is not trained as it is described now; `cargo xtask train {}` does it",
+            stage.name,
+            stage.name
+        );
+        announce(stage.name);
+        let folder = experts_dir().join(stage.name);
+        copy(&trained.join(stage.name), &folder)?;
+        let card = card(stage, &folder, &skillweld)?;
+        fs::write(folder.join("README.md"), card)
+            .with_context(|| format!("cannot write into {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// A folder's files, in place of what was there.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| format!("cannot clear {}", to.display()))?;
+    }
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file without a name")?;
+        if path.is_dir() {
+            copy(&path, &to.join(name))?;
+        } else if !name.to_string_lossy().starts_with(NOT_SHIPPED) {
+            fs::copy(&path, to.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn card(stage: &'static Stage, folder: &Path, skillweld: &Path) -> Result<String> {
+    let mut card = format!("# {}\n\n{}.\n\n## How it was made\n\n```sh\n", stage.name, stage.what);
+    for stage in train::before(stage)? {
+        writeln!(card, "{}", stage.line())?;
+    }
+    writeln!(card, "```\n\n`cargo xtask train {}` does it. Where training ended:\n", stage.name)?;
+    card += &last_losses(&fs::read_to_string(folder.join("curves.csv"))?)?;
+    if !stage.trials.is_empty() {
+        card += &scores(stage, folder, skillweld)?;
+    }
+    Ok(card)
+}
+
+/// Headings and last row of a CSV file, as a table.
+fn last_losses(curves: &str) -> Result<String> {
+    let row = |line: &str| format!("| {} |\n", line.trim().replace(',', " | "));
+    let mut lines = curves.lines();
+    let (headings, last) = (lines.next(), lines.next_back());
+    let (headings, last) = headings.zip(last).context("curves without a row")?;
+    let rule = format!("|{}\n", "---|".repeat(headings.split(',').count()));
+    Ok(row(headings) + &rule + &row(last))
+}
+
+fn scores(stage: &Stage, folder: &Path, skillweld: &Path) -> Result<String> {
+    let results = target_dir().join("ship").join(stage.name);
+    if results.exists() {
+        fs::remove_dir_all(&results).with_context(|| format!("cannot clear {}", results.display()))?;
+    }
+    let words = format!("{} --split final --episodes 20", stage.trials);
+    let mut eval = command(skillweld);
+    eval.args(["eval", "run"])
+        .arg(folder)
+        .arg("--base")
+        .arg(experts_dir().join("base"))
+        .args(words.split(' '));
+    let found = output(eval.arg("--json").arg("--out").arg(&results))?;
+    let found: Value = serde_json::from_str(&found).context("results")?;
+    let groups = found["groups"].as_object().context("results without groups")?;
+    let mut text = format!(
+        "\n## How it scores\n\nSuccess on layouts of the final split, which nothing was trained or chosen on:\n\n\
+         ```sh\nskillweld eval run experts/{} --base experts/base {} --out results\n```\n\n\
+         | | % | 95 % | trials |\n|---|---|---|---|\n",
+        stage.name, words
+    );
+    for (name, rate) in groups {
+        let percent = |value: &Value| value.as_f64().map(|share| format!("{:.0}", 100.0 * share));
+        let [share, low, high] =
+            [&rate["share"], &rate["interval_95"][0], &rate["interval_95"][1]].map(percent);
+        let (share, low, high) =
+            (share.context("share")?, low.context("interval")?, high.context("interval")?);
+        writeln!(text, "| {name} | {share} | {low} … {high} | {} |", rate["trials"])?;
+    }
+    Ok(text)
+}
