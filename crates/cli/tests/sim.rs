@@ -32,7 +32,7 @@ fn demonstrations_are_a_dataset_that_goes_on_where_it_was() {
     let bench = Bench::new();
     let (whole, parts) = (bench.join("whole"), bench.join("parts"));
     // So much that the expert fails at times, which shifts the layouts of what follows.
-    let noisy = ["--suite", "spatial", "--noise", "0.6", "--episodes"];
+    let noisy = ["--suite", "spatial", "--noise", "0.5", "--episodes"];
     let told = demos(&whole, &[&noisy[..], &["2"]].concat()).succeeded().json();
     let tasks = told["tasks"].as_array().unwrap().len();
     let failed: u64 =
