@@ -1,6 +1,6 @@
 //! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
 
-mod arena;
+pub(crate) mod arena;
 mod glimpse;
 mod mergevla;
 mod page;

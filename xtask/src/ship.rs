@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::build;
-use crate::process::{announce, command, output, root, target_dir};
+use crate::process::{announce, root, target_dir};
+use crate::proof::arena::{Arena, is_adapter};
 use crate::train::{self, Stage};
 
 /// What training leaves that is only for going on with it.
@@ -25,7 +25,7 @@ pub(crate) fn experts_dir() -> PathBuf {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let skillweld = build::release()?;
+    let arena = Arena::new(build::release()?, target_dir().join("ship"), experts_dir());
     let trained = target_dir().join("train");
     let asked: Vec<&'static Stage> = match args.policies.is_empty() {
         true => train::policies().filter(|stage| stage.is_done(&trained)).collect(),
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         announce(stage.name);
         let folder = experts_dir().join(stage.name);
         copy(&trained.join(stage.name), &folder)?;
-        let card = card(stage, &folder, &skillweld)?;
+        let card = card(stage, &folder, &arena)?;
         fs::write(folder.join("README.md"), card)
             .with_context(|| format!("cannot write into {}", folder.display()))?;
     }
@@ -66,7 +66,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn card(stage: &'static Stage, folder: &Path, skillweld: &Path) -> Result<String> {
+fn card(stage: &'static Stage, folder: &Path, arena: &Arena) -> Result<String> {
     let mut card = format!("# {}\n\n{}.\n\n## How it was made\n\n```sh\n", stage.name, stage.what);
     for stage in train::before(stage)? {
         writeln!(card, "{}", stage.line())?;
@@ -74,7 +74,7 @@ fn card(stage: &'static Stage, folder: &Path, skillweld: &Path) -> Result<String
     writeln!(card, "```\n\n`cargo xtask train {}` does it. Where training ended:\n", stage.name)?;
     card += &last_losses(&fs::read_to_string(folder.join("curves.csv"))?)?;
     if !stage.trials.is_empty() {
-        card += &scores(stage, folder, skillweld)?;
+        card += &scores(stage, folder, arena)?;
     }
     Ok(card)
 }
@@ -89,34 +89,19 @@ fn last_losses(curves: &str) -> Result<String> {
     Ok(row(headings) + &rule + &row(last))
 }
 
-fn scores(stage: &Stage, folder: &Path, skillweld: &Path) -> Result<String> {
-    let results = target_dir().join("ship").join(stage.name);
-    if results.exists() {
-        fs::remove_dir_all(&results).with_context(|| format!("cannot clear {}", results.display()))?;
-    }
+/// Rolls the shipped policy out.
+fn scores(stage: &Stage, folder: &Path, arena: &Arena) -> Result<String> {
     let words = format!("{} --split final --episodes 20", stage.trials);
-    let mut eval = command(skillweld);
-    eval.args(["eval", "run"])
-        .arg(folder)
-        .arg("--base")
-        .arg(experts_dir().join("base"))
-        .args(words.split(' '));
-    let found = output(eval.arg("--json").arg("--out").arg(&results))?;
-    let found: Value = serde_json::from_str(&found).context("results")?;
-    let groups = found["groups"].as_object().context("results without groups")?;
+    let found = arena.evaluate(stage.name, folder, &words)?;
+    let base = if is_adapter(folder) { " --base experts/base" } else { "" };
     let mut text = format!(
-        "\n## How it scores\n\nSuccess on layouts of the final split, which nothing was trained or chosen on:\n\n\
-         ```sh\nskillweld eval run experts/{} --base experts/base {} --out results\n```\n\n\
-         | | % | 95 % | trials |\n|---|---|---|---|\n",
-        stage.name, words
+        "\n## How it scores\n\nSuccess in percent with Wilson's interval of 95 %, on layouts of the final split, which nothing was \
+         trained or chosen on:\n\n```sh\nskillweld eval run experts/{}{base} {words} --out results\n```\n\n\
+         | | success |\n|---|---|\n",
+        stage.name
     );
-    for (name, rate) in groups {
-        let percent = |value: &Value| value.as_f64().map(|share| format!("{:.0}", 100.0 * share));
-        let [share, low, high] =
-            [&rate["share"], &rate["interval_95"][0], &rate["interval_95"][1]].map(percent);
-        let (share, low, high) =
-            (share.context("share")?, low.context("interval")?, high.context("interval")?);
-        writeln!(text, "| {name} | {share} | {low} … {high} | {} |", rate["trials"])?;
+    for (name, rate) in &found.groups {
+        writeln!(text, "| {name} | {rate} |")?;
     }
     Ok(text)
 }

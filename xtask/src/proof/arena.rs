@@ -15,7 +15,7 @@ use crate::process::{command, line, output, run as run_command};
 const MERGED: &str = "merged";
 const RESULTS: &str = "results";
 
-pub(super) struct Arena {
+pub(crate) struct Arena {
     skillweld: PathBuf,
     dir: PathBuf,
     /// Shipped policies.
@@ -24,10 +24,10 @@ pub(super) struct Arena {
 
 /// What an evaluation found.
 #[derive(Deserialize)]
-pub(super) struct Scores {
+pub(crate) struct Scores {
     pub(super) all: Rate,
     /// By suite and by task.
-    pub(super) groups: BTreeMap<String, Rate>,
+    pub(crate) groups: BTreeMap<String, Rate>,
     /// Of merged policies whose tasks are named as suites: how often the suite's own ran.
     pub(super) router: Option<Rate>,
 }
@@ -42,7 +42,7 @@ impl Scores {
 }
 
 impl Arena {
-    pub(super) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Self {
+    pub(crate) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Self {
         Self { skillweld, dir, experts }
     }
 
@@ -67,13 +67,24 @@ impl Arena {
             fs::create_dir_all(&folder)?;
             fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
             let mut merge = command(&self.skillweld);
-            run_command(merge.arg("merge").arg(&file).arg(&out).args(["--quiet", "--base", "reference"]))?;
+            run_command(merge.arg("merge").arg(&file).arg(&out).arg("--quiet"))?;
         }
         Ok(out)
     }
 
+    /// Merges a recipe and rolls it out.
+    pub(super) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
+        let merged = self.merge(name, recipe)?;
+        if recipe.routes {
+            return self.evaluate(name, &merged, words);
+        }
+        // Its tasks are one policy: experts of one base have one set of statistics.
+        let scores = self.evaluate(name, &merged, &format!("{words} --skill {}", SUITES[0]))?;
+        Ok(Scores { router: None, ..scores })
+    }
+
     /// `name`: of the policy; `words`: options of `skillweld eval run` that say which trials.
-    pub(super) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
+    pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
         let folder = words.replace("--", "").replace([' ', ':'], "-");
         let results = self.dir.join(RESULTS).join(name).join(folder);
         let (key, found) = (results.join("of"), results.join("found.json"));
@@ -85,7 +96,10 @@ impl Arena {
         }
         if !found.exists() {
             let mut eval = command(&self.skillweld);
-            eval.args(["eval", "run"]).arg(policy).arg("--base").arg(self.expert("base"));
+            eval.args(["eval", "run"]).arg(policy);
+            if is_adapter(policy) {
+                eval.arg("--base").arg(self.expert("base"));
+            }
             eval.args(words.split(' ')).arg("--json").arg("--out").arg(results.join("trials"));
             println!("$ {}", line(&eval));
             let text = output(&mut eval)?;
@@ -94,6 +108,11 @@ impl Arena {
         let text = fs::read(&found).with_context(|| format!("cannot read {}", found.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is no result", found.display()))
     }
+}
+
+/// Whether a policy needs its base beside it.
+pub(crate) fn is_adapter(policy: &Path) -> bool {
+    policy.join("lora_adapter").exists()
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -24,7 +24,7 @@ pub(super) fn run(arena: &Arena, skillweld: &Path, dir: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for (name, title, recipe) in &policies {
         announce(&format!("{title}: merged, then rolled out in every task"));
-        let scores = arena.evaluate(name, &arena.merge(name, recipe)?, TRIALS)?;
+        let scores = arena.score(name, recipe, TRIALS)?;
         rows.push((*title, scores));
     }
     announce("success in percent, Wilson's interval of 95 %");
@@ -36,7 +36,7 @@ pub(super) fn run(arena: &Arena, skillweld: &Path, dir: &Path) -> Result<()> {
     run_command(command(skillweld).arg("report").arg(&merged).arg("--html").arg(&report))?;
     announce("and how it moves");
     let mut eval = command(skillweld);
-    eval.args(["eval", "film"]).arg(&merged).arg("--base").arg(arena.expert("base"));
+    eval.args(["eval", "film"]).arg(&merged);
     for suite in SUITES {
         eval.args(["--suite", suite]);
     }

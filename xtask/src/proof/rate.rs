@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 #[derive(Clone, Copy, Deserialize)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     pub(super) share: f64,
     /// Wilson's.
     pub(super) interval_95: [f64; 2],

@@ -6,15 +6,16 @@ use std::path::Path;
 /// Suites that have an expert each, in the papers' order.
 pub(super) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
 
-/// A merge of shipped experts.
-#[derive(Clone)]
+/// A merge of shipped experts, one a suite and called by it.
 pub(super) struct Recipe {
     pub(super) experts: Vec<String>,
     pub(super) method: &'static str,
     /// Of the method, in YAML's flow form.
     pub(super) parameters: String,
-    /// The rest of the recipe; masks and heads.
+    /// The rest of the recipe: masks, heads, router.
     pub(super) rest: String,
+    /// Whether it makes a policy that chooses among its tasks.
+    pub(super) routes: bool,
 }
 
 impl Recipe {
@@ -23,7 +24,7 @@ impl Recipe {
     /// `kind`: ending of the experts' names.
     pub(super) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
         let rest = "action_expert: merge\n".to_owned();
-        Self { experts: experts(kind), method, parameters: parameters.to_owned(), rest }
+        Self { experts: experts(kind), method, parameters: parameters.to_owned(), rest, routes: false }
     }
 
     /// MergeVLA's.
@@ -32,7 +33,7 @@ impl Recipe {
             "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
             mask.how, mask.head_blocks, mask.router
         );
-        Self { experts: experts(""), method, parameters: parameters.to_owned(), rest }
+        Self { experts: experts(""), method, parameters: parameters.to_owned(), rest, routes: true }
     }
 
     /// MergeVLA's with TIES, its best.
@@ -44,15 +45,14 @@ impl Recipe {
     pub(super) fn text(&self, folder: &Path) -> String {
         let folder = folder.display();
         let mut text = format!("merge_method: {}\nbase_model: {folder}/base\nmodels:\n", self.method);
-        for expert in &self.experts {
-            writeln!(text, "  - {{ name: {expert}, model: {folder}/{expert} }}").unwrap_or_default();
+        for (name, expert) in SUITES.iter().zip(&self.experts) {
+            writeln!(text, "  - {{ name: {name}, model: {folder}/{expert} }}").unwrap_or_default();
         }
         text + &format!("parameters: {{ {} }}\n{}", self.parameters, self.rest)
     }
 }
 
 /// What MergeVLA's merges have beyond the method.
-#[derive(Clone)]
 pub(super) struct Mask {
     /// Which masks; in YAML's flow form, as the router.
     pub(super) how: String,
