@@ -14,14 +14,18 @@ import numpy as np
 FILE = "trials.jsonl"
 
 
+def which(suite: str, task: int, index: int) -> Dict[str, Any]:
+    """A trial's name."""
+    return {"task": f"libero-{suite}_{task}", "split": "final", "index": index}
+
+
 def trial(
     suite: str, task: int, index: int, *, prompt: str, success: bool, steps: int,
     routed: Optional[str], margin: Optional[float], latencies_ms: List[float],
 ) -> Dict[str, Any]:
     """One line. `task`: index within the suite; `index`: of the state that the episode started from; `steps`: without the wait at the
     start; `latencies_ms`: of each chunk, from the observation sent to the actions received. What Skillweld does not know it lets be."""
-    which = {"task": f"libero-{suite}_{task}", "split": "final", "index": index}
-    line = {"trial": which, "success": success, "steps": steps, "inferences": len(latencies_ms)}
+    line = {"trial": which(suite, task, index), "success": success, "steps": steps, "inferences": len(latencies_ms)}
     if routed is not None:
         line["routed"] = routed
     return {**line, "prompt": prompt, "margin": margin, "latencies_ms": latencies_ms}
@@ -57,8 +61,8 @@ class Results:
 
     def has(self, suite: str, task: int, index: int) -> bool:
         """Whether a trial has been run."""
-        which = {"task": f"libero-{suite}_{task}", "split": "final", "index": index}
-        return any(trial["trial"] == which for trial in self.trials)
+        wanted = which(suite, task, index)
+        return any(line["trial"] == wanted for line in self.trials)
 
     def add(self, line: Dict[str, Any]) -> None:
         """Adds one; it is in the file when this returns."""

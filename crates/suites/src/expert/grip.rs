@@ -3,7 +3,7 @@
 use skillweld_robot_sim::Pose;
 
 use super::grasp::is_open;
-use super::motion::{Funnel, at, at_height, line, over_all_m, wait};
+use super::motion::{Funnel, arrived, at_height, line, over_all_m, wait};
 use crate::controller::ACTIONS;
 use crate::env::Env;
 
@@ -13,7 +13,7 @@ pub(super) const PATIENCE: u32 = 40;
 const CLOSING: u32 = 12;
 /// So long the fingers close at least: what is held is held firmly then.
 const FIRM: u32 = 3;
-/// And away from it.
+/// Up and away from things, in a step.
 const RETREAT_M: f64 = 0.02;
 /// Near enough to a height.
 pub(super) const HEIGHT_M: f64 = 0.006;
@@ -55,7 +55,7 @@ impl Seize {
             if self.steps > 2 * PATIENCE {
                 return Progress::Failed;
             }
-            if !(at(env, tool, 0.004, 0.08) && is_open(world)) {
+            if !(arrived(env, tool) && is_open(world)) {
                 let over_m = over_all_m(env, None, world.arm().gripper.tip_m);
                 return Progress::Act(Funnel { target: tool, over_m }.action(env, false));
             }

@@ -92,11 +92,15 @@ fn turn_to(env: &Env, target: Pose) -> Vec3 {
     turn
 }
 
+/// A tool so near to a pose is there: within the funnel's slack, with room for what is not seen exactly.
+const ARRIVED_M: f64 = 0.004;
+const ARRIVED_RAD: f64 = 0.08;
+
 /// Whether the tool is at a pose.
-pub(super) fn at(env: &Env, target: Pose, within_m: f64, within_rad: f64) -> bool {
+pub(super) fn arrived(env: &Env, target: Pose) -> bool {
     let tool = env.world().tool();
-    (tool.position - target.position).length() < within_m
-        && (target.rotation * tool.rotation.inverse()).angle_rad() < within_rad
+    (tool.position - target.position).length() < ARRIVED_M
+        && (target.rotation * tool.rotation.inverse()).angle_rad() < ARRIVED_RAD
 }
 
 /// The same pose at another height.

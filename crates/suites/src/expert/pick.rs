@@ -1,6 +1,6 @@
 use super::grasp::{grasp, release};
 use super::grip::{Leave, PATIENCE, Progress, Seize};
-use super::motion::{Funnel, at, over_all_m};
+use super::motion::{Funnel, arrived, over_all_m};
 use crate::controller::ACTIONS;
 use crate::env::Env;
 use crate::goal::Goal;
@@ -50,7 +50,7 @@ impl Pick {
                 // What was lost is looked for again.
                 Phase::Carry(_) if !holds => Phase::Leave(Leave::default()),
                 Phase::Carry(funnel) => {
-                    if !at(env, funnel.target, 0.004, 0.08) && self.steps < 2 * PATIENCE {
+                    if !arrived(env, funnel.target) && self.steps < 2 * PATIENCE {
                         return Some(funnel.action(env, true));
                     }
                     Phase::Leave(Leave::default())

@@ -2,7 +2,7 @@ use skillweld_robot_sim::{Pose, Vec3, vec3};
 
 use super::grasp::{LOWEST_M, at_place};
 use super::grip::{HEIGHT_M, PATIENCE};
-use super::motion::{Funnel, at, at_height, line, over_all_m};
+use super::motion::{Funnel, arrived, at_height, line, over_all_m};
 use crate::controller::{ACTIONS, POSITION_SCALE_M};
 use crate::env::Env;
 use crate::goal::Goal;
@@ -69,7 +69,7 @@ impl Push {
             let next = match self.phase {
                 Phase::Begin => Phase::Reach(behind(RUN_UP_M)),
                 Phase::Reach(tool) => {
-                    if !at(env, tool, 0.004, 0.08) && self.steps <= 2 * PATIENCE {
+                    if !arrived(env, tool) && self.steps <= 2 * PATIENCE {
                         return Some(Funnel { target: tool, over_m: height_m }.action(env, true));
                     }
                     Phase::Stroke
