@@ -91,7 +91,7 @@ fn last_losses(curves: &str) -> Result<String> {
 
 /// Rolls the shipped policy out.
 fn scores(stage: &Stage, folder: &Path, arena: &Arena) -> Result<String> {
-    let words = format!("{} --split final --episodes 20", stage.trials);
+    let words = format!("{} --split final --episodes 20 --actions 4", stage.trials);
     let found = arena.evaluate(stage.name, folder, &words)?;
     let base = if is_adapter(folder) { " --base experts/base" } else { "" };
     let mut text = format!(

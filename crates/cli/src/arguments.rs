@@ -9,7 +9,7 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    completions, dataset, diff, drive, eval, export, extract_lora, inspect, materialize, merge, plugins,
+    calibrate_router, completions, dataset, diff, drive, eval, export, extract_lora, inspect, materialize, merge, plugins,
     predict, preprocess, record, replay, report, retain, robot, route, serve, sim, sweep,
 };
 
@@ -32,6 +32,8 @@ Examples:
                                                  actions for one observation
   skillweld route merged --inputs observation.safetensors
                                                  which task it belongs to
+  skillweld calibrate-router merged --task goal=data/goal --task spatial=data/spatial
+                                                 routing by what is usual for each task
   skillweld serve merged                         answer robots on ws://127.0.0.1:8000
   skillweld drive --policy merged --task 'put the red cube on the tray' --view
                                                  a simulated arm; --robot so101 --port PORT for a real one
@@ -129,6 +131,7 @@ pub(crate) enum Command {
     Export(export::Args),
     Predict(predict::Args),
     Route(route::Args),
+    CalibrateRouter(calibrate_router::Args),
     Serve(serve::Args),
     Drive(Box<drive::Args>),
     Robot(robot::Args),

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod arm;
+mod calibrate_router;
 mod completions;
 mod console;
 mod dataset;
@@ -81,6 +82,7 @@ fn run(command: &Command, console: Console) -> anyhow::Result<Outcome> {
         Command::ExtractLora(args) => extract_lora::run(args, console),
         Command::Export(args) => export::run(args, console),
         Command::Predict(args) => predict::run(args, console),
+        Command::CalibrateRouter(args) => calibrate_router::run(args, console),
         Command::Route(args) => route::run(args, console),
         Command::Serve(args) => serve::run(args, console),
         Command::Drive(args) => drive::run(args, console),

@@ -157,6 +157,9 @@ pub(crate) struct RuleArguments {
     /// The task that runs when the router abstains.
     #[arg(long, value_name = "TASK")]
     fallback: Option<String>,
+    /// Compare scores as they are, as the paper does, although the checkpoint has been calibrated.
+    #[arg(long)]
+    raw_scores: bool,
 }
 
 impl RuleArguments {
@@ -172,6 +175,9 @@ impl RuleArguments {
         if let Some(fallback) = &self.fallback {
             said += &format!(" --fallback {fallback}");
         }
+        if self.raw_scores {
+            said += " --raw-scores";
+        }
         said
     }
 
@@ -179,7 +185,8 @@ impl RuleArguments {
         let candidates =
             self.candidates.iter().map(|name| policy.task_index(name)).collect::<Result<_, _>>()?;
         let fallback = self.fallback.as_ref().map(|name| policy.task_index(name)).transpose()?;
-        let rule = Rule { candidates, min_probability: self.min_probability, fallback };
+        let (min_probability, raw_scores) = (self.min_probability, self.raw_scores);
+        let rule = Rule { candidates, min_probability, fallback, raw_scores };
         rule.tasks_to_score(policy.tasks().len())?;
         Ok(rule)
     }

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
     /// The task [default: the router's choice].
-    #[arg(long, value_name = "T", conflicts_with_all = ["candidates", "min_probability", "fallback"])]
+    #[arg(long, value_name = "T", conflicts_with_all = ["candidates", "min_probability", "fallback", "raw_scores"])]
     task: Option<String>,
     #[command(flatten)]
     rule: RuleArguments,

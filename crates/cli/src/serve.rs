@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// A merged checkpoint, or a single expert as training leaves it.
     policy: PathBuf,
     /// Run this task; clients may still ask for another.
-    #[arg(long, value_name = "T", conflicts_with_all = ["route", "candidates", "min_probability", "fallback", "every"])]
+    #[arg(long, value_name = "T", conflicts_with_all = ["route", "candidates", "min_probability", "fallback", "raw_scores", "every"])]
     task: Option<String>,
     /// Let the router choose; an error if the checkpoint has none [default where it has one].
     #[arg(long)]

@@ -14,8 +14,11 @@ pub const RETAIN_PROVENANCE: &str = "skillweld_retain.json";
 /// Name of the provenance file in what was exported for other programs: adapters, the published code's layout.
 pub const EXPORT_PROVENANCE: &str = "skillweld_export.json";
 
-/// All of them: what lies in every output of Skillweld.
+/// All of them: one lies in every output of Skillweld.
 pub const PROVENANCE_FILES: [&str; 4] = [PROVENANCE, TASK_PROVENANCE, RETAIN_PROVENANCE, EXPORT_PROVENANCE];
+
+/// What the router's scores are on each task's own observations.
+pub const ROUTER_CALIBRATION: &str = "router_calibration.json";
 
 /// Normalisation statistics, by task or by data set.
 pub const STATISTICS: &str = "dataset_statistics.json";
@@ -56,7 +59,7 @@ pub const PROJECTIONS: [[&str; 2]; 2] = [["v_adapter", "v_task"], ["k_adapter", 
 
 /// True for the files that describe one output and mean nothing in another.
 pub fn is_provenance(name: &str) -> bool {
-    PROVENANCE_FILES.contains(&name)
+    PROVENANCE_FILES.contains(&name) || name == ROUTER_CALIBRATION
 }
 
 /// What the published names of an action expert's blocks begin with; the block's number from 0 follows.

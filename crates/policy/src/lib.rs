@@ -15,6 +15,7 @@
 mod action_space;
 mod active;
 pub mod backend;
+mod calibration;
 mod config;
 mod cpu;
 mod error;
@@ -38,6 +39,7 @@ mod vision;
 mod weights;
 
 pub use action_space::{ActionKind, ActionSpace};
+pub use calibration::write_calibrations;
 pub use config::{Config, LanguageConfig, TowerConfig};
 pub use cpu::{Cpu, CpuMatrix, CpuTrunk, CpuWeight, Precision};
 pub use error::PolicyError;
@@ -49,7 +51,7 @@ pub use policy::{Policy, PolicyOptions, Shape};
 pub use projector::Projector;
 pub use rope::{Rope, RopePrecision};
 pub use session::{Forwards, Reason, Routing, Session, Step, StepLatency};
-pub use skillweld_router::{Candidate, Decision, Outcome, Rule};
+pub use skillweld_router::{Calibration, Candidate, Decision, Outcome, Rule};
 pub use source::ExpertSource;
 pub use task_source::TaskSource;
 pub use vision::VisionTower;

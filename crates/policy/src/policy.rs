@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use skillweld_merged::MergedCheckpoint;
-use skillweld_router::Rule;
+use skillweld_router::{Calibration, Rule};
 
 use crate::active::{ActiveTasks, MakeBackend};
 use crate::backend::{Backend, Result};
@@ -19,7 +19,7 @@ use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
 use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
 use crate::vision::CHANNELS;
-use crate::{ActionSpace, PolicyError, routing};
+use crate::{ActionSpace, PolicyError, calibration, routing};
 
 /// How to open a policy.
 #[derive(Debug, Clone)]
@@ -70,6 +70,8 @@ pub struct Policy<B: Backend = Cpu> {
     /// Images and text into tensors; or why only prepared observations can be taken.
     preparation: std::result::Result<Preparation, String>,
     routes: bool,
+    /// One a task, where the checkpoint has been calibrated.
+    calibrations: Option<Vec<Calibration>>,
     shape: Shape,
     action_space: Option<ActionSpace>,
     channels_per_image: usize,
@@ -154,23 +156,25 @@ impl<B: Backend> Policy<B> {
         let statistics = statistics.collect::<Result<_>>()?;
         let config = Config::open(&dir.join("config.json"))?;
         let routes = tasks.len() > 1 && !merged.router(0).is_empty();
+        let calibrations = if routes { calibration::read(dir, &tasks)? } else { None };
         let active = ActiveTasks::of_merged(merged, config, options, backend)?;
-        Self::new(dir, options, tasks, statistics, routes, active)
+        let policy = Self::new(dir, options, tasks, statistics, active)?;
+        Ok(Self { routes, calibrations, ..policy })
     }
 
     fn open_single(dir: &Path, options: &PolicyOptions, backend: B) -> Result<Self> {
         let model = Model::open_on(dir, &options.model, backend)?;
         let statistics = single_statistics(dir, model.config(), options)?;
         let tasks = vec![statistics.name().to_owned()];
-        Self::new(dir, options, tasks, vec![statistics], false, ActiveTasks::of_single(model))
+        Self::new(dir, options, tasks, vec![statistics], ActiveTasks::of_single(model))
     }
 
+    /// One that does not route.
     fn new(
         dir: &Path,
         options: &PolicyOptions,
         tasks: Vec<String>,
         statistics: Vec<Statistics>,
-        routes: bool,
         mut active: ActiveTasks<B>,
     ) -> Result<Self> {
         let model = active.current();
@@ -204,7 +208,8 @@ impl<B: Backend> Policy<B> {
             tasks,
             statistics,
             preparation,
-            routes,
+            routes: false,
+            calibrations: None,
             shape,
             action_space,
             channels_per_image,
@@ -238,6 +243,11 @@ impl<B: Backend> Policy<B> {
     /// True when the checkpoint has a router and something to choose from.
     pub fn routes(&self) -> bool {
         self.routes
+    }
+
+    /// True when the router compares calibrated scores, unless a rule says otherwise.
+    pub fn is_calibrated(&self) -> bool {
+        self.calibrations.is_some()
     }
 
     /// Sizes of what it takes and gives.
@@ -370,7 +380,8 @@ impl<B: Backend> Policy<B> {
         rule: &Rule,
         running: Option<usize>,
     ) -> Result<routing::Routed<B::Matrix>> {
-        routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks)
+        let calibrations = self.calibrations.as_deref().filter(|_| !rule.raw_scores);
+        routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks, calibrations)
     }
 }
 

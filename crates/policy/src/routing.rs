@@ -4,7 +4,7 @@
 //! of them (the vision towers, and the projector, of merges that leave them as they were). The rest shares nothing: every
 //! product has another matrix for every task, so there is no larger product to batch them into.
 
-use skillweld_router::{Decision, Rule, score};
+use skillweld_router::{Calibration, Decision, Rule, score};
 
 use crate::PolicyError;
 use crate::active::{ActiveTasks, CommonStages};
@@ -30,7 +30,7 @@ impl<M> Routed<M> {
 }
 
 /// Runs the vision-language model under each candidate's weights and decides by `rule`. `reserve` is a task that may run
-/// although it is not the best.
+/// although it is not the best. With `calibrations`, one a task, what is compared is how likely the scores are by them.
 ///
 /// The task whose weights are in memory goes first, so that N candidates need N − 1 switches; the order changes no score.
 pub(crate) fn route<B: Backend>(
@@ -39,6 +39,7 @@ pub(crate) fn route<B: Backend>(
     rule: &Rule,
     reserve: Option<usize>,
     tasks: &[String],
+    calibrations: Option<&[Calibration]>,
 ) -> Result<Routed<B::Matrix>> {
     let mut candidates = rule.tasks_to_score(tasks.len())?;
     if let Some(first) = candidates.iter().position(|&task| Some(task) == active.current_task()) {
@@ -76,7 +77,8 @@ pub(crate) fn route<B: Backend>(
         };
         let (adapter_hidden, task_hidden) = (hidden.action.to_host()?, hidden.task.to_host()?);
         let pairs: Vec<_> = subspaces.iter().map(|pair| pair.each_ref().map(|p| p.view())).collect();
-        let score = score(&pairs, &adapter_hidden.view(), &task_hidden.view());
+        let raw = score(&pairs, &adapter_hidden.view(), &task_hidden.view());
+        let score = calibrations.map_or(raw, |all| all[task].log_likelihood(raw));
         scores.push((task, score));
         // Of equal scores the first task's counts, whichever was run first.
         if best.is_none_or(|(leader, best)| score > best || (score == best && task < leader)) {

@@ -18,8 +18,9 @@ fn report(made: &Made) -> Report {
 }
 
 fn near(a: f64, b: f64) -> bool {
-    // Sums of at most a thousand f64 terms near one, in another order.
-    (a - b).abs() <= 1e-12 * b.abs().max(1.0)
+    // Sums of at most a thousand f64 terms near one, in another order. A mask may keep nothing of the shortest
+    // tensor: what is then no cosine must be none in both.
+    (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-12 * b.abs().max(1.0)
 }
 
 /// M_k ⊙ τ, flattened over the tensors taken.
@@ -59,8 +60,9 @@ const LAYERS: [(&str, &[usize]); 3] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
+    // Of the other seed one mask keeps nothing of the norm.
     #[test]
-    fn masks_and_vectors_are_what_they_are_by_definition(seed in any::<u64>()) {
+    fn masks_and_vectors_are_what_they_are_by_definition(seed in prop_oneof![11 => any::<u64>(), 1 => Just(11_068_269_865_168_125_312)]) {
         let made = Made::new(seed, true);
         let report = report(&made);
         let (masks, vectors, experts) =
@@ -95,8 +97,10 @@ proptest! {
             let len: usize = tensors.iter().map(|&t| made.base[t].len()).sum();
             prop_assert_eq!(masks.layers[layer].kept[2], kept(2) as f64 / len as f64);
             let pairs = [(0, 1), (0, 2), (1, 2)];
-            let mean = pairs.iter().map(|&(i, j)| cosine(&masked(&made, i, tensors), &masked(&made, j, tensors))).sum::<f64>() / 3.0;
-            prop_assert!(near(vectors.layers[layer].mean_cosine.unwrap(), mean));
+            let cosines = pairs.map(|(i, j)| cosine(&masked(&made, i, tensors), &masked(&made, j, tensors)));
+            let finite: Vec<f64> = cosines.into_iter().filter(|cosine| cosine.is_finite()).collect();
+            let mean = finite.iter().sum::<f64>() / finite.len() as f64;
+            prop_assert!(near(vectors.layers[layer].mean_cosine.unwrap_or(f64::NAN), mean));
             prop_assert!(near(experts.layers[layer].kept_cosines[1], cosine(&masked(&made, 1, tensors), &own(&made, 1, tensors))));
         }
     }

@@ -9,12 +9,14 @@ pub struct Rule {
     pub min_probability: f32,
     /// The task that runs when the router abstains; `None`: whoever asked gets an answer without a task.
     pub fallback: Option<usize>,
+    /// Compare scores as they are, as the paper does, although the checkpoint is calibrated.
+    pub raw_scores: bool,
 }
 
 impl Default for Rule {
     /// All tasks, never abstaining: what the published code does.
     fn default() -> Self {
-        Self { candidates: Vec::new(), min_probability: 0.0, fallback: None }
+        Self { candidates: Vec::new(), min_probability: 0.0, fallback: None, raw_scores: false }
     }
 }
 
@@ -53,7 +55,7 @@ pub enum RuleError {
 pub struct Candidate {
     /// Index of the task.
     pub task: usize,
-    /// Its score: see [`crate::score`].
+    /// What is compared: its score (see [`crate::score`]), or how likely that is by its [`crate::Calibration`].
     pub score: f32,
     /// Softmax of the candidates' scores.
     pub probability: f32,

@@ -14,6 +14,9 @@ use crate::process::{command, line, output, run as run_command};
 /// Below `target/proof`.
 const MERGED: &str = "merged";
 const RESULTS: &str = "results";
+/// Beside a merged checkpoint whose router is calibrated.
+const CALIBRATION: &str = "router_calibration.json";
+const DEMOS: &str = "demos";
 
 pub(crate) struct Arena {
     skillweld: PathBuf,
@@ -30,6 +33,17 @@ pub(crate) struct Scores {
     pub(crate) groups: BTreeMap<String, Rate>,
     /// Of merged policies whose tasks are named as suites: how often the suite's own ran.
     pub(super) router: Option<Rate>,
+    /// Which expert ran in which suite, of those.
+    #[serde(default)]
+    pub(super) routed: Vec<Routed>,
+}
+
+/// How often an expert ran in a suite.
+#[derive(Deserialize)]
+pub(crate) struct Routed {
+    pub(super) suite: String,
+    pub(super) expert: String,
+    pub(super) trials: usize,
 }
 
 impl Scores {
@@ -70,6 +84,29 @@ impl Arena {
             run_command(merge.arg("merge").arg(&file).arg(&out).arg("--quiet"))?;
         }
         Ok(out)
+    }
+
+    /// The checkpoint of a recipe, its router calibrated by demonstrations of each suite.
+    pub(super) fn calibrated(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
+        let merged = self.merge(name, recipe)?;
+        if merged.join(CALIBRATION).exists() {
+            return Ok(merged);
+        }
+        let mut calibrate = command(&self.skillweld);
+        calibrate.arg("calibrate-router").arg(&merged);
+        for suite in SUITES {
+            let demos = self.dir.join(DEMOS).join(suite);
+            // Goes on where it was; has nothing to do where it ended.
+            run_command(
+                command(&self.skillweld)
+                    .args(["sim", "demos"])
+                    .arg(&demos)
+                    .args(["--suite", suite, "--episodes", "10"]),
+            )?;
+            calibrate.arg("--task").arg(format!("{suite}={}", demos.display()));
+        }
+        run_command(&mut calibrate)?;
+        Ok(merged)
     }
 
     /// Merges a recipe and rolls it out.

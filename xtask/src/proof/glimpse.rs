@@ -9,7 +9,7 @@ use super::recipe::{Mask, Recipe, SUITES};
 use crate::process::{announce, command, run as run_command};
 
 /// Forty trials a policy.
-const TRIALS: &str = "--split final --episodes 2";
+const TRIALS: &str = "--split final --episodes 2 --actions 4";
 
 pub(super) fn run(arena: &Arena, skillweld: &Path, dir: &Path) -> Result<()> {
     announce("four experts, each trained on one suite of tabletop tasks");

@@ -8,9 +8,9 @@ use super::page::{Claim, Section, percent};
 use super::recipe::{Mask, Recipe, SUITES};
 
 /// What is reported, once: twenty layouts of each of twenty tasks.
-const FINAL: &str = "--split final --episodes 20";
+const FINAL: &str = "--split final --episodes 20 --actions 4";
 /// What settings are chosen by.
-const SELECTION: &str = "--split selection --episodes 5";
+const SELECTION: &str = "--split selection --episodes 5 --actions 4";
 
 /// Of rows that are policies.
 fn headings(first: &str) -> Vec<String> {
@@ -158,7 +158,14 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
         let name = format!("router-{}", router.replace([' ', ',', ':'], ""));
         rows.push(row(title, &arena.score(&name, &Recipe::ties(&mask), SELECTION)?));
     }
-    let text = format!("MergeVLA with TIES and different routers: `{SELECTION}`.");
+    let calibrated = arena.calibrated("router-calibrated", &Recipe::ties(&Mask::default()))?;
+    let scores = arena.evaluate("router-calibrated", &calibrated, SELECTION)?;
+    rows.push(row("values, rank 8, calibrated", &scores));
+    let text = format!(
+        "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: scores compared by how likely they are for each task \
+         (`skillweld calibrate-router`), by the first observations of ten demonstrations of each of its tasks, without labels; \
+         all others compare raw scores, as the paper does."
+    );
     Ok(Section {
         title: "What the router compares",
         text,
@@ -168,12 +175,53 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
     })
 }
 
+/// Which expert ran where.
+pub(super) fn confusion(arena: &Arena) -> Result<Section> {
+    let raw = arena.score("ties", &Recipe::ties(&Mask::default()), FINAL)?;
+    let calibrated = arena.calibrated("router-calibrated", &Recipe::ties(&Mask::default()))?;
+    let calibrated = arena.evaluate("router-calibrated", &calibrated, FINAL)?;
+    let mut rows = Vec::new();
+    for (kind, scores) in [("raw", &raw), ("calibrated", &calibrated)] {
+        for suite in SUITES {
+            let of = |expert: &str| {
+                let routed = scores.routed.iter().find(|routed| routed.suite == suite && routed.expert == expert);
+                routed.map_or(0, |routed| routed.trials).to_string()
+            };
+            rows.push([vec![format!("{suite}, {kind} scores")], SUITES.map(of).to_vec()].concat());
+        }
+    }
+    let experts = SUITES.map(|suite| format!("{suite}'s expert")).to_vec();
+    Ok(Section {
+        title: "Which expert the router runs",
+        text: format!("MergeVLA with TIES: trials of a suite, by the expert that ran; `{FINAL}`."),
+        headings: [vec!["suite".to_owned()], experts].concat(),
+        rows,
+        claims: Vec::new(),
+    })
+}
+
+/// How much of a chunk is carried out before the policy is asked again.
+pub(super) fn actions(arena: &Arena) -> Result<Section> {
+    let mut rows = Vec::new();
+    for actions in [8, 4, 2] {
+        let trials = format!("--split selection --episodes 5 --actions {actions}");
+        let (own, _) = experts(arena, "", &trials)?;
+        rows.push([vec![format!("{actions}, experts")], own[1..].to_vec()].concat());
+        let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
+        rows.push(row(format!("{actions}, merged"), &scores));
+    }
+    let text = "Actions of a chunk of eight that are carried out before the policy is asked again, chosen here for all \
+                other tables: `--split selection --episodes 5 --actions N`."
+        .to_owned();
+    Ok(Section { title: "Actions of a chunk", text, headings: headings("actions"), rows, claims: Vec::new() })
+}
+
 /// Unlike training.
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
     let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
     let mut rows = Vec::new();
     for kind in kinds {
-        let trials = format!("--split final --episodes 5 --perturb {kind}:medium");
+        let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
         let (own, _) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
         let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
@@ -181,7 +229,7 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
     }
     let text =
         "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \
-                `--split final --episodes 5 --perturb KIND:medium`."
+                `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
             .to_owned();
     Ok(Section { title: "Perturbations", text, headings: headings(""), rows, claims: Vec::new() })
 }

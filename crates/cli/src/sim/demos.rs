@@ -18,7 +18,7 @@ use crate::{Outcome, interrupt};
 const EXAMPLES: &str = "\
 Examples:
   skillweld sim demos data/spatial --suite spatial --episodes 50      50 of each task
-  skillweld sim demos data/drawer --task goal_open_drawer --episodes 20 --noise 0.1
+  skillweld sim demos data/drawer --task goal_open --episodes 20 --noise 0.1
   skillweld dataset inspect data/spatial
 
 The state has eight numbers: the tool's x, y, z in metres, its turn as axis times angle in radians, both fingers in metres. An action has
