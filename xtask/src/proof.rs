@@ -17,16 +17,15 @@ use arena::Arena;
 use page::Section;
 
 /// In the order of the page.
-const SECTIONS: &[fn(&Arena) -> Result<Section>] =
-    &[
-        mergevla::merges,
-        mergevla::lambdas,
-        mergevla::heads,
-        mergevla::router,
-        mergevla::confusion,
-        mergevla::actions,
-        mergevla::perturbations,
-    ];
+const SECTIONS: &[fn(&Arena) -> Result<Section>] = &[
+    mergevla::merges,
+    mergevla::lambdas,
+    mergevla::heads,
+    mergevla::router,
+    mergevla::confusion,
+    mergevla::actions,
+    mergevla::perturbations,
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

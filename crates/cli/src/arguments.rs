@@ -9,8 +9,8 @@ use skillweld_gpu::{Device, GpuError};
 use skillweld_linalg::Threads;
 
 use crate::{
-    calibrate_router, completions, dataset, diff, drive, eval, export, extract_lora, inspect, materialize, merge, plugins,
-    predict, preprocess, record, replay, report, retain, robot, route, serve, sim, sweep,
+    calibrate_router, completions, dataset, diff, drive, eval, export, extract_lora, inspect, materialize,
+    merge, plugins, predict, preprocess, record, replay, report, retain, robot, route, serve, sim, sweep,
 };
 
 const EXAMPLES: &str = "\

@@ -83,7 +83,8 @@ impl Job for Calibrate<'_> {
             args.policy.display()
         );
         let datasets = open(args, &policy)?;
-        let episodes: Vec<_> = datasets.iter().map(|datasets| spread(datasets, args.episodes.get())).collect();
+        let episodes: Vec<_> =
+            datasets.iter().map(|datasets| spread(datasets, args.episodes.get())).collect();
         interrupt::install()?;
         let progress = Progress::new(args.json);
         progress.count(episodes.iter().map(Vec::len).sum(), 0);
@@ -126,8 +127,10 @@ fn open<B: Backend>(args: &Args, policy: &Policy<B>) -> Result<Vec<Vec<Dataset>>
 
 /// So many of all episodes, at equal distances; all, if there are fewer.
 fn spread(datasets: &[Dataset], count: usize) -> Vec<(&Dataset, usize)> {
-    let all: Vec<_> =
-        datasets.iter().flat_map(|dataset| (0..dataset.episodes().len()).map(move |i| (dataset, i))).collect();
+    let all: Vec<_> = datasets
+        .iter()
+        .flat_map(|dataset| (0..dataset.episodes().len()).map(move |i| (dataset, i)))
+        .collect();
     let count = count.min(all.len());
     (0..count).map(|i| all[i * all.len() / count]).collect()
 }
@@ -135,7 +138,10 @@ fn spread(datasets: &[Dataset], count: usize) -> Vec<(&Dataset, usize)> {
 /// What the robot saw when an episode began.
 fn first_observation(dataset: &Dataset, episode: usize, images: usize) -> Result<Observation> {
     let folder = dataset.folder().display();
-    let frame = dataset.frames(episode)?.next().with_context(|| format!("{folder}: episode {episode} is empty"))??;
+    let frame = dataset
+        .frames(episode)?
+        .next()
+        .with_context(|| format!("{folder}: episode {episode} is empty"))??;
     ensure!(
         frame.images.len() >= images,
         "{folder} has {} cameras kept as images, the policy takes {images}; name another number with --images, or record without --video",
@@ -179,7 +185,7 @@ fn show<B: Backend>(
         return Ok(Outcome::Done);
     }
     let mut page = Page::new(console);
-    page.heading("Router", page.paint(Tone::Name, &args.policy.display().to_string()));
+    page.heading("Router", page.paint(Tone::Name, args.policy.display().to_string()));
     let mut scores = table(["task", "observations", "mean score", "deviation"]);
     for ((task, of), observations) in rows {
         scores.add_row([

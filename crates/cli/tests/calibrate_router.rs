@@ -88,8 +88,14 @@ fn scores_are_compared_by_what_is_usual_for_each_task() {
 
     // One task's checkpoint routes nothing, and takes nothing of the router with it.
     let single = bench.join("single");
-    run([Path::new("materialize"), &bench.join("merged"), Path::new("--task"), Path::new("spatial"), &single])
-        .succeeded();
+    run([
+        Path::new("materialize"),
+        &bench.join("merged"),
+        Path::new("--task"),
+        Path::new("spatial"),
+        &single,
+    ])
+    .succeeded();
     assert!(bench.join("merged/router_calibration.json").is_file());
     assert!(!single.join("router_calibration.json").exists());
 }

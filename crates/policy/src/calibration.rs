@@ -33,8 +33,9 @@ pub fn write_calibrations(dir: &Path, tasks: &[String], calibrations: &[Calibrat
     assert_eq!(tasks.len(), calibrations.len(), "one calibration a task");
     let tasks = tasks.iter().cloned().zip(calibrations.iter().copied()).collect();
     let path = dir.join(ROUTER_CALIBRATION);
-    let fail = |error: serde_json::Error| problem(&path, error.to_string());
-    let mut text = serde_json::to_string_pretty(&File { format_version: FORMAT_VERSION, tasks }).map_err(fail)?;
+    let fail = |error: serde_json::Error| problem(&path, &error.to_string());
+    let mut text =
+        serde_json::to_string_pretty(&File { format_version: FORMAT_VERSION, tasks }).map_err(fail)?;
     text.push('\n');
     Ok(replace_file(&path, text.as_bytes())?)
 }
@@ -45,20 +46,20 @@ pub(crate) fn read(dir: &Path, tasks: &[String]) -> Result<Option<Vec<Calibratio
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(problem(&path, error.to_string())),
+        Err(error) => return Err(problem(&path, &error.to_string())),
     };
-    let file: File = serde_json::from_str(&text).map_err(|error| problem(&path, error.to_string()))?;
+    let file: File = serde_json::from_str(&text).map_err(|error| problem(&path, &error.to_string()))?;
     if file.format_version != FORMAT_VERSION {
-        return Err(problem(&path, format!("format version {} is not known", file.format_version)));
+        return Err(problem(&path, &format!("format version {} is not known", file.format_version)));
     }
     let of = |task: &String| {
         let found = file.tasks.get(task).copied().filter(|calibration| calibration.is_usable());
-        found.ok_or_else(|| problem(&path, format!("no mean and deviation above zero of task `{task}`")))
+        found.ok_or_else(|| problem(&path, &format!("no mean and deviation above zero of task `{task}`")))
     };
     tasks.iter().map(of).collect::<Result<_>>().map(Some)
 }
 
-fn problem(path: &Path, problem: String) -> PolicyError {
+fn problem(path: &Path, problem: &str) -> PolicyError {
     let problem = format!("{problem}; calibrate again, or delete the file to route by raw scores");
     PolicyError::Checkpoint { path: path.to_owned(), problem }
 }

@@ -184,7 +184,8 @@ pub(super) fn confusion(arena: &Arena) -> Result<Section> {
     for (kind, scores) in [("raw", &raw), ("calibrated", &calibrated)] {
         for suite in SUITES {
             let of = |expert: &str| {
-                let routed = scores.routed.iter().find(|routed| routed.suite == suite && routed.expert == expert);
+                let routed =
+                    scores.routed.iter().find(|routed| routed.suite == suite && routed.expert == expert);
                 routed.map_or(0, |routed| routed.trials).to_string()
             };
             rows.push([vec![format!("{suite}, {kind} scores")], SUITES.map(of).to_vec()].concat());
