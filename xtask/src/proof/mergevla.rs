@@ -211,8 +211,8 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
         let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
         rows.push(row(format!("{actions}, merged"), &scores));
     }
-    let text = "Actions of a chunk of eight that are carried out before the policy is asked again, chosen here for all \
-                other tables: `--split selection --episodes 5 --actions N`."
+    let text = "Actions of a chunk of eight that are carried out before the policy is asked again; all other tables \
+                carry out four: `--split selection --episodes 5 --actions N`."
         .to_owned();
     Ok(Section { title: "Actions of a chunk", text, headings: headings("actions"), rows, claims: Vec::new() })
 }
