@@ -188,8 +188,8 @@ mod tests {
             let sum: f64 =
                 all().map(|(y, x)| f64::from(samples[y][x] - 128) * basis(v, y) * basis(u, x)).sum();
             let step = f64::from(steps[v][u]);
-            // Integers know a coefficient to a quarter, and no basis is larger than a quarter.
-            if ((sum / step).fract().abs() - 0.5).abs() * step < 0.25 {
+            // Integers know a coefficient to a half, and no basis is larger than a quarter.
+            if ((sum / step).fract().abs() - 0.5).abs() * step < 0.5 {
                 doubt += 0.25 * step;
             }
             coefficients[v][u] = (sum / step).round() * step;
