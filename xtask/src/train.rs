@@ -51,7 +51,12 @@ pub(crate) struct Stage {
 }
 
 const fn data(name: &'static str, words: &'static str) -> Stage {
-    Stage { name, what: "", trials: "", needs: &[], tool: Tool::Skillweld, words }
+    between(name, &[], words)
+}
+
+/// A policy that is made of trained ones, for the next to begin from.
+const fn between(name: &'static str, needs: &'static [&'static str], words: &'static str) -> Stage {
+    Stage { name, what: "", trials: "", needs, tool: Tool::Skillweld, words }
 }
 
 const fn policy(
@@ -70,6 +75,10 @@ const EXPERT: &str = "An expert: a LoRA adapter on `base`, and an action expert 
 const WITH_SELF_ATTENTION: &str =
     "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention";
 
+const GENERALIST: &str = "For RETAIN: one policy of all suites, but for three tasks that it has never seen";
+const SKILL: &str = "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone";
+const COTRAINED: &str = "As `stack`, but half of what it was finetuned on is what `generalist` was trained on";
+
 const STAGES: &[Stage] = &[
     data("scenes", "sim scenes @scenes --count 40960"),
     data("demos-spatial", "sim demos @demos-spatial --suite spatial --episodes 100 --noise 0.2"),
@@ -82,56 +91,108 @@ const STAGES: &[Stage] = &[
         EXPERT,
         "--suite spatial",
         &["base", "demos-spatial"],
-        "finetune @base @spatial --demos @demos-spatial --lora 16 --steps 4000 --rate 1e-3",
+        "finetune @base @spatial --demos @demos-spatial --lora 16 --steps 3000 --rate 1e-3",
     ),
     policy(
         "object",
         EXPERT,
         "--suite object",
         &["base", "demos-object"],
-        "finetune @base @object --demos @demos-object --lora 16 --steps 4000 --rate 1e-3",
+        "finetune @base @object --demos @demos-object --lora 16 --steps 3000 --rate 1e-3",
     ),
     policy(
         "goal",
         EXPERT,
         "--suite goal",
         &["base", "demos-goal"],
-        "finetune @base @goal --demos @demos-goal --lora 16 --steps 4000 --rate 1e-3",
+        "finetune @base @goal --demos @demos-goal --lora 16 --steps 3000 --rate 1e-3",
     ),
     policy(
         "long",
         EXPERT,
         "--suite long",
         &["base", "demos-long"],
-        "finetune @base @long --demos @demos-long --lora 16 --steps 4000 --rate 1e-3",
+        "finetune @base @long --demos @demos-long --lora 16 --steps 3000 --rate 1e-3",
     ),
     policy(
         "spatial-self",
         WITH_SELF_ATTENTION,
         "--suite spatial",
         &["base", "demos-spatial"],
-        "finetune @base @spatial-self --demos @demos-spatial --lora 16 --steps 4000 --rate 1e-3 --expert self",
+        "finetune @base @spatial-self --demos @demos-spatial --lora 16 --steps 3000 --rate 1e-3 --expert self",
     ),
     policy(
         "object-self",
         WITH_SELF_ATTENTION,
         "--suite object",
         &["base", "demos-object"],
-        "finetune @base @object-self --demos @demos-object --lora 16 --steps 4000 --rate 1e-3 --expert self",
+        "finetune @base @object-self --demos @demos-object --lora 16 --steps 3000 --rate 1e-3 --expert self",
     ),
     policy(
         "goal-self",
         WITH_SELF_ATTENTION,
         "--suite goal",
         &["base", "demos-goal"],
-        "finetune @base @goal-self --demos @demos-goal --lora 16 --steps 4000 --rate 1e-3 --expert self",
+        "finetune @base @goal-self --demos @demos-goal --lora 16 --steps 3000 --rate 1e-3 --expert self",
     ),
     policy(
         "long-self",
         WITH_SELF_ATTENTION,
         "--suite long",
         &["base", "demos-long"],
-        "finetune @base @long-self --demos @demos-long --lora 16 --steps 4000 --rate 1e-3 --expert self",
+        "finetune @base @long-self --demos @demos-long --lora 16 --steps 3000 --rate 1e-3 --expert self",
+    ),
+    // All that the tasks `goal_stack`, `goal_push` and `object_tea` are told with has one of these words.
+    policy(
+        "generalist",
+        GENERALIST,
+        "--suite spatial --suite object --suite goal --suite long",
+        &["base", "demos-spatial", "demos-object", "demos-goal", "demos-long"],
+        "finetune @base @generalist --demos @demos-spatial @demos-object @demos-goal @demos-long --without tea disc --steps 4000 \
+         --rate 1e-3",
+    ),
+    data("demos-stack", "sim demos @demos-stack --task goal_stack --episodes 20 --noise 0.2"),
+    data("demos-push", "sim demos @demos-push --task goal_push --episodes 20 --noise 0.2"),
+    data("demos-tea", "sim demos @demos-tea --task object_tea --episodes 20 --noise 0.2"),
+    policy(
+        "stack",
+        SKILL,
+        "--task goal_stack",
+        &["generalist", "demos-stack"],
+        "finetune @generalist @stack --demos @demos-stack --steps 400 --rate 3e-4",
+    ),
+    policy(
+        "stack-cotrained",
+        COTRAINED,
+        "--task goal_stack",
+        &["generalist", "demos-stack"],
+        "finetune @generalist @stack-cotrained --demos @demos-spatial @demos-object @demos-goal @demos-long --without tea disc \
+         --skill @demos-stack --steps 400 --rate 3e-4",
+    ),
+    // The chain: each skill is learned from what the one before it left.
+    between(
+        "chain-1",
+        &["stack"],
+        "retain --base @generalist --finetuned @stack --alpha 0.5 --statistics finetuned @chain-1",
+    ),
+    policy(
+        "push",
+        SKILL,
+        "--task goal_push",
+        &["chain-1", "demos-push"],
+        "finetune @chain-1 @push --demos @demos-push --steps 400 --rate 3e-4",
+    ),
+    between(
+        "chain-2",
+        &["push"],
+        "retain --base @chain-1 --finetuned @push --alpha 0.5 --statistics finetuned @chain-2",
+    ),
+    policy(
+        "tea",
+        SKILL,
+        "--task object_tea",
+        &["chain-2", "demos-tea"],
+        "finetune @chain-2 @tea --demos @demos-tea --steps 400 --rate 3e-4",
     ),
 ];
 

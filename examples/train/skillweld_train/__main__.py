@@ -19,7 +19,8 @@ def main():
     finetune.add_argument("base", help="folder of a whole policy to begin from")
     finetune.add_argument("out")
     finetune.add_argument("--demos", nargs="+", required=True, help="folders of `skillweld sim demos`")
-    finetune.add_argument("--without", nargs="+", default=[], metavar="WORD", help="not what is told with one of these words")
+    finetune.add_argument("--without", nargs="+", default=[], metavar="WORD", help="of --demos, not what is told with one of these words")
+    finetune.add_argument("--skill", nargs="+", default=[], metavar="DEMOS", help="co-training: of these is half of every batch")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
     finetune.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
 

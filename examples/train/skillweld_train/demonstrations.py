@@ -32,9 +32,13 @@ class Demonstrations:
         frames = np.arange(len(self.ends))[:, None]
         return self.actions[np.minimum(frames + np.arange(length), self.ends[:, None] - 1)]
 
-    def counts(self):
-        """As statistics say them."""
-        return {"num_transitions": len(self.ends), "num_trajectories": self.episodes}
+
+def counts(groups):
+    """Of some demonstrations, as statistics say them."""
+    return {
+        "num_transitions": sum(len(demos.ends) for demos in groups),
+        "num_trajectories": sum(demos.episodes for demos in groups),
+    }
 
 
 def load(folders, without=()):

@@ -10,25 +10,41 @@ from .loop import Run
 from .prompts import PromptBatch
 
 
+class Examples:
+    """Frames of demonstrations as a policy takes them, and the normalised chunks that it should answer with."""
+
+    def __init__(self, demos, chunk, entry):
+        self.pixels, self.texts = demos.pixels, demos.instructions
+        self.states = torch.from_numpy(statistics.normalize(demos.states, entry["proprio"], clip=True))
+        self.chunks = torch.from_numpy(statistics.normalize(demos.chunks(chunk), entry["action"], clip=False))
+
+    def draw(self, random, count):
+        rows = random.integers(len(self.texts), size=count)
+        return self.pixels[rows], [self.texts[row] for row in rows], self.states[rows], self.chunks[rows]
+
+
 def run(args):
     # Weights that begin at random; batches have a generator of their own.
     torch.manual_seed(args.seed)
     policy, tokenizer = checkpoint.load_whole(args.base, args.expert, parts=args.expert == "cross")
-    demos = demonstrations.load(args.demos, args.without)
     # The base's: its action expert reads and writes numbers of that scale, and experts of one base can be averaged.
     entry = checkpoint.load_statistics(args.base)
-    table = {f"skillweld_{pathlib.Path(args.out).name}": entry | demos.counts()}
-    chunks = torch.from_numpy(statistics.normalize(demos.chunks(policy.config.chunk), entry["action"], clip=False))
-    states = torch.from_numpy(statistics.normalize(demos.states, entry["proprio"], clip=True))
-    texts, prompts = demos.instructions, PromptBatch(tokenizer)
+    groups = [demonstrations.load(args.demos, args.without)]
+    if args.skill:
+        groups.append(demonstrations.load(args.skill))
+    prepared = [Examples(demos, policy.config.chunk, entry) for demos in groups]
+    table = {f"skillweld_{pathlib.Path(args.out).name}": entry | demonstrations.counts(groups)}
+    prompts = PromptBatch(tokenizer)
     if args.lora:
         policy = narrowed(adapted(policy, args.lora))
     run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed)
 
     def losses(random):
-        rows = random.integers(len(texts), size=args.batch)
-        actions = policy(demos.pixels[rows], *prompts([texts[row] for row in rows]), states[rows])
-        off = (actions.float() - chunks[rows]).abs()
+        size = args.batch // len(prepared)
+        drawn = [examples.draw(random, size) for examples in prepared]
+        pixels, texts, states, chunks = zip(*drawn)
+        actions = policy(torch.cat(pixels), *prompts(sum(texts, [])), torch.cat(states))
+        off = (actions.float() - torch.cat(chunks)).abs()
         return {"total": off.mean(), "arm": off[..., :6].mean(), "gripper": off[..., 6].mean()}
 
     run.go(losses)
