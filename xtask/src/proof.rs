@@ -6,6 +6,7 @@ mod mergevla;
 mod page;
 mod rate;
 mod recipe;
+mod retain;
 
 use std::fs;
 
@@ -25,6 +26,9 @@ const SECTIONS: &[fn(&Arena) -> Result<Section>] = &[
     mergevla::confusion,
     mergevla::actions,
     mergevla::perturbations,
+    retain::alphas,
+    retain::modalities,
+    retain::chain,
 ];
 
 #[derive(clap::Args)]

@@ -76,8 +76,10 @@ const WITH_SELF_ATTENTION: &str =
     "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention";
 
 const GENERALIST: &str = "For RETAIN: one policy of all suites, but for three tasks that it has never seen";
-const SKILL: &str = "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone";
-const COTRAINED: &str = "As `stack`, but half of what it was finetuned on is what `generalist` was trained on";
+const SKILL: &str =
+    "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone";
+const COTRAINED: &str =
+    "As `stack`, but half of what it was finetuned on is what `generalist` was trained on";
 
 const STAGES: &[Stage] = &[
     data("scenes", "sim scenes @scenes --count 40960"),

@@ -66,10 +66,17 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
 
     // Other results, and trials that both lack.
     let dark = bench.join("dark");
-    eval(policy, &dark, &["--task", "goal_open", "--episodes", "1", "--perturb", "light:strong"]).succeeded();
+    let one = ["--task", "goal_open", "--episodes", "1", "--perturb", "light:strong"];
+    eval(policy, &dark, &one).succeeded();
     run(["eval", "compare", out, dark.to_str().unwrap()]).failed_with(&["no trial in common"]);
+    // Trials under perturbations lie beside others.
+    let both = eval(policy, &dark, &[&one[..], &["--perturb", "none", "--json"]].concat()).succeeded().json();
+    let trials = |group: &str| both["groups"][group]["trials"].clone();
+    assert_eq!(
+        [trials("light:strong"), trials("none"), trials("goal_open")],
+        [1, 1, 2].map(serde_json::Value::from)
+    );
     // One folder, one kind of trials.
-    eval(policy, Path::new(out), &["--perturb", "light:strong"]).failed_with(&["another folder"]);
     eval(policy, Path::new(out), &["--split", "final"]).failed_with(&["another folder"]);
     eval(policy, Path::new(out), &["--actions", "1"]).failed_with(&["another folder"]);
 }

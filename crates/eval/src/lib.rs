@@ -19,5 +19,5 @@ pub use error::EvalError;
 pub use rate::{Paired, Rate};
 pub use results::{Results, TrialResult};
 pub use rollout::{Rollout, agree};
-pub use summary::{Group, groups, results_csv, routed, router_accuracy, success_plot};
+pub use summary::{Group, GroupKind, groups, results_csv, routed, router_accuracy, success_plot};
 pub use trial::Trial;

@@ -1,22 +1,33 @@
 use skillweld_chart::{Chart, ChartError};
 use skillweld_suites::Suite;
 
-use crate::trial::suite_of;
+use crate::trial::{NO_PERTURBATION, suite_of};
 use crate::{Rate, Trial, TrialResult};
 
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// A suite's name, or a task's.
+    /// A suite's name, a task's, or a perturbation's.
     pub name: String,
-    /// Whether it is a suite.
-    pub is_suite: bool,
+    /// What its trials have in common.
+    pub kind: GroupKind,
     /// Its successes.
     pub rate: Rate,
 }
 
+/// What the trials of a group have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Their suite.
+    Suite,
+    /// Their task.
+    Task,
+    /// What is unlike training, for example `light:strong`.
+    Perturbation,
+}
+
 /// Everything of a suite, then its tasks, in the order of the suites; then those of other benchmarks, in the order in which they
-/// were run. Only what was tried.
+/// were run; then everything under a perturbation, of which `none` is one where there are others. Only what was tried.
 pub fn groups(all: &[TrialResult]) -> Vec<Group> {
     let known = Suite::ALL.into_iter().flat_map(Suite::tasks).map(|task| task.id);
     let mut tasks: Vec<&str> = Vec::new();
@@ -35,21 +46,37 @@ pub fn groups(all: &[TrialResult]) -> Vec<Group> {
     let mut groups = Vec::new();
     for suite in suites {
         let rate = of(&|task| suite_of(task) == suite);
-        groups.push(Group { name: suite.to_owned(), is_suite: true, rate });
+        groups.push(Group { name: suite.to_owned(), kind: GroupKind::Suite, rate });
         groups.extend(tasks.iter().filter(|task| suite_of(task) == suite).map(|&task| Group {
             name: task.to_owned(),
-            is_suite: false,
+            kind: GroupKind::Task,
             rate: of(&|id| id == task),
         }));
     }
+    groups.extend(perturbations(all));
     groups.retain(|group| group.rate.trials > 0);
     groups
+}
+
+fn perturbations(all: &[TrialResult]) -> impl Iterator<Item = Group> {
+    let mut rates: Vec<(String, Rate)> = Vec::new();
+    for result in all {
+        let name = result.trial.perturbation_name();
+        let index = rates.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            rates.push((name, Rate::default()));
+            rates.len() - 1
+        });
+        rates[index].1.count(result.success);
+    }
+    let only_none = rates.iter().all(|(name, _)| name == NO_PERTURBATION);
+    let shown = rates.into_iter().filter(move |_| !only_none);
+    shown.map(|(name, rate)| Group { name, kind: GroupKind::Perturbation, rate })
 }
 
 /// Tasks of a merged policy that ran in a suite, and how often, in the order in which they first did.
 pub fn routed(all: &[TrialResult]) -> Vec<(&str, &str, u64)> {
     let mut counts: Vec<(&str, &str, u64)> = Vec::new();
-    for group in groups(all).iter().filter(|group| group.is_suite) {
+    for group in groups(all).iter().filter(|group| group.kind == GroupKind::Suite) {
         for result in all.iter().filter(|result| result.trial.suite() == group.name) {
             let Some(ran) = result.routed.as_deref() else { continue };
             match counts.iter_mut().find(|(suite, task, _)| *suite == group.name && *task == ran) {
@@ -88,8 +115,7 @@ pub fn results_csv(all: &[TrialResult]) -> Result<Vec<u8>, csv::Error> {
     let headings = "task,split,index,perturbation,embodiment,success,steps,inferences,routed";
     table.write_record(headings.split(','))?;
     for TrialResult { trial, success, steps, inferences, routed } in all {
-        let perturbation =
-            trial.perturbation.map(|(kind, strength)| format!("{}:{}", kind.name(), strength.name()));
+        let perturbation = trial.perturbation.map(|_| trial.perturbation_name());
         table.write_record([
             trial.task.as_str(),
             trial.split.name(),
@@ -105,7 +131,7 @@ pub fn results_csv(all: &[TrialResult]) -> Result<Vec<u8>, csv::Error> {
     table.into_inner().map_err(|error| error.into_error().into())
 }
 
-/// A bar a suite and a task, as SVG.
+/// A bar a group, as SVG.
 ///
 /// # Errors
 /// [`ChartError`] where nothing was tried.
@@ -123,6 +149,8 @@ pub fn success_plot(of: &str, all: &[TrialResult]) -> Result<String, ChartError>
 
 #[cfg(test)]
 mod tests {
+    use skillweld_suites::{PerturbationKind, Strength};
+
     use super::*;
 
     /// Of (task, what ran, success).
@@ -163,6 +191,26 @@ mod tests {
             routed(&all),
             [("goal", "goal", 2), ("libero-goal", "goal", 2), ("libero-goal", "long", 1)]
         );
+    }
+
+    #[test]
+    fn perturbations_are_counted_over_tasks() {
+        let mut all = results(&[
+            ("goal_push", "goal", true),
+            ("goal_open", "goal", false),
+            ("goal_open", "goal", true),
+            ("goal_push", "goal", true),
+        ]);
+        let names = |all: &[TrialResult]| {
+            let of = groups(all).into_iter().filter(|group| group.kind == GroupKind::Perturbation);
+            of.map(|group| (group.name, group.rate.successes, group.rate.trials)).collect::<Vec<_>>()
+        };
+        // As they should be: nothing to tell apart.
+        assert_eq!(names(&all), []);
+        for result in &mut all[1..3] {
+            result.trial.perturbation = Some((PerturbationKind::Light, Strength::Strong));
+        }
+        assert_eq!(names(&all), [("none".to_owned(), 2, 2), ("light:strong".to_owned(), 1, 2)]);
     }
 
     #[test]

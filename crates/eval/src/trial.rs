@@ -23,6 +23,9 @@ pub struct Trial {
     pub embodiment: Embodiment,
 }
 
+/// How trials that are like training are called beside others.
+pub(crate) const NO_PERTURBATION: &str = "none";
+
 /// What comes before the first `_` of a task's id.
 pub(crate) fn suite_of(task: &str) -> &str {
     task.split_once('_').map_or(task, |(suite, _)| suite)
@@ -32,6 +35,14 @@ impl Trial {
     /// The name of its suite.
     pub fn suite(&self) -> &str {
         suite_of(&self.task)
+    }
+
+    /// For example `light:strong`; `none`.
+    pub(crate) fn perturbation_name(&self) -> String {
+        self.perturbation.map_or_else(
+            || NO_PERTURBATION.to_owned(),
+            |(kind, strength)| format!("{}:{}", kind.name(), strength.name()),
+        )
     }
 
     /// What is to be done.
@@ -66,8 +77,8 @@ impl Trial {
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.task, self.split.name(), self.index)?;
-        if let Some((kind, strength)) = self.perturbation {
-            write!(f, " {}:{}", kind.name(), strength.name())?;
+        if self.perturbation.is_some() {
+            write!(f, " {}", self.perturbation_name())?;
         }
         match self.embodiment {
             Embodiment::So101 => Ok(()),

@@ -109,6 +109,27 @@ impl Arena {
         Ok(merged)
     }
 
+    /// What lies between two policies; `words`: how far to go.
+    pub(super) fn retain(
+        &self,
+        name: &str,
+        (base, finetuned): (&Path, &Path),
+        words: &str,
+    ) -> Result<PathBuf> {
+        let folder = self.dir.join(MERGED);
+        let (out, file) = (self.merged(name), folder.join(format!("{name}.of")));
+        let text = format!("{} {words}", hash(&[base.to_owned(), finetuned.to_owned()])?);
+        if !out.exists() || fs::read_to_string(&file).map_or(true, |there| there != text) {
+            remove(&out)?;
+            fs::create_dir_all(&folder)?;
+            fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+            let mut retain = command(&self.skillweld);
+            retain.arg("retain").arg("--base").arg(base).arg("--finetuned").arg(finetuned);
+            run_command(retain.args(words.split(' ')).args(["--statistics", "finetuned"]).arg(&out))?;
+        }
+        Ok(out)
+    }
+
     /// Merges a recipe and rolls it out.
     pub(super) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
         let merged = self.merge(name, recipe)?;

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   skillweld eval run merged --out results/merged                      all tasks, ten layouts of the selection split each
   skillweld eval run merged --suite goal --episodes 50 --split final --out results/goal
-  skillweld eval run merged --perturb light:strong --out results/merged-light
+  skillweld eval run merged --perturb none --perturb light:strong --perturb camera:mild --out results/merged-light
   skillweld eval run ws://gpu-box:8000 --out results/server           a policy server
   skillweld eval compare results/merged results/ties                  on the same trials
 
@@ -53,9 +53,9 @@ pub(super) struct Subject {
     #[arg(long, value_enum, default_value = "selection")]
     split: SplitName,
     /// What is unlike training, for example light:strong: camera, background, light, layout, robot_state, noise, language; mild, medium,
-    /// strong.
-    #[arg(long, value_name = "KIND:STRENGTH", value_parser = perturbation)]
-    perturb: Option<(PerturbationKind, Strength)>,
+    /// strong. May be repeated: every layout under each of them, and as it is under `none`.
+    #[arg(long, value_name = "KIND:STRENGTH", value_parser = perturbation, default_value = "none", hide_default_value = true)]
+    perturb: Vec<Perturbed>,
     /// Another arm.
     #[arg(long, value_enum, default_value = "so101")]
     embodiment: EmbodimentName,
@@ -86,6 +86,9 @@ pub(super) struct Subject {
     pub(super) opening: Opening,
 }
 
+/// How one is unlike training, if it is.
+type Perturbed = Option<(PerturbationKind, Strength)>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SplitName {
     Training,
@@ -107,15 +110,21 @@ impl Subject {
     /// All trials, layout by layout.
     pub(super) fn trials(&self) -> Result<Vec<Trial>> {
         let tasks = self.tasks()?;
-        let trial = |index, task: &Task| Trial {
-            task: task.id.to_owned(),
-            split: self.split(),
-            index,
-            perturbation: self.perturb,
-            embodiment: self.embodiment(),
-        };
-        let layouts = 0..self.episodes.get();
-        Ok(layouts.flat_map(|index| tasks.iter().map(move |task| trial(index, task))).collect())
+        let mut trials = Vec::new();
+        for index in 0..self.episodes.get() {
+            for (task, &perturbation) in
+                tasks.iter().flat_map(|task| self.perturb.iter().map(move |p| (task, p)))
+            {
+                trials.push(Trial {
+                    task: task.id.to_owned(),
+                    split: self.split(),
+                    index,
+                    perturbation,
+                    embodiment: self.embodiment(),
+                });
+            }
+        }
+        Ok(trials)
     }
 
     /// Trials that run side by side.
@@ -153,7 +162,7 @@ impl Subject {
         Ok(Suite::ALL.into_iter().filter(named).flat_map(Suite::tasks).collect())
     }
 
-    /// All that decides on results besides tasks and layouts: a folder has results of one kind. Of a merged checkpoint also what it
+    /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged checkpoint also what it
     /// was made of, so that another merge in the same place is another policy. What stands behind a server's address or in a plain
     /// checkpoint's folder is not looked into.
     pub(super) fn of(&self) -> String {
@@ -167,9 +176,6 @@ impl Subject {
         }
         let mut word = |flag: &str, value: &dyn std::fmt::Display| of += &format!(" --{flag} {value}");
         word("split", &self.split().name());
-        if let Some((kind, strength)) = self.perturb {
-            word("perturb", &format_args!("{}:{}", kind.name(), strength.name()));
-        }
         word("embodiment", &self.embodiment().name());
         word("image-size", &self.image_size);
         word("images", &self.images);
@@ -186,7 +192,10 @@ impl Subject {
     }
 }
 
-fn perturbation(text: &str) -> Result<(PerturbationKind, Strength)> {
+fn perturbation(text: &str) -> Result<Perturbed> {
+    if text == "none" {
+        return Ok(None);
+    }
     let (kind, strength) =
         text.split_once(':').context("write it KIND:STRENGTH, for example light:strong")?;
     let kinds = PerturbationKind::ALL.into_iter();
@@ -195,5 +204,5 @@ fn perturbation(text: &str) -> Result<(PerturbationKind, Strength)> {
         format!("`{kind}` is none of {}", known.join(", "))
     })?;
     let strength = Strength::ALL.into_iter().find(|one| one.name() == strength);
-    Ok((kind, strength.context("the strength is none of mild, medium, strong")?))
+    Ok(Some((kind, strength.context("the strength is none of mild, medium, strong")?)))
 }

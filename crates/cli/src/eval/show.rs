@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_eval::{Group, Paired, Rate, TrialResult, groups, routed, router_accuracy};
+use skillweld_eval::{Group, GroupKind, Paired, Rate, TrialResult, groups, routed, router_accuracy};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
@@ -39,10 +39,10 @@ pub(super) fn results(
     page.heading("Evaluation", of);
     page.facts([("results", folder.display().to_string()), ("success", shown(total))]);
     let mut rows = table(["", "success", "", "95 %", "trials"]);
-    for Group { name, is_suite, rate } in &groups {
+    for Group { name, kind, rate } in &groups {
         let [low, high] = rate.interval();
         rows.add_row([
-            cell(if *is_suite { Tone::Name } else { Tone::Plain }, name),
+            cell(if *kind == GroupKind::Task { Tone::Plain } else { Tone::Name }, name),
             number(figures::percent(rate.share())),
             cell(Tone::Plain, figures::bar(rate.share(), 20)),
             number(format!("{} … {}", figures::percent(low), figures::percent(high))),
