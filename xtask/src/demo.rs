@@ -1,80 +1,89 @@
-//! The main job on an embedded default: experts in, one merged checkpoint out, actions from it, arm moving.
+//! The main job on what is shipped: experts in, one merged policy out, rolled out in simulation; then an arm that moves.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use skillweld_synth::{ExpertForm, write_observation};
 
-use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
-use crate::random_experts::{FORMS, RECIPE, write_inputs, write_so101};
+use crate::proof::arena::{Arena, Scores};
+use crate::proof::recipe::{Mask, Recipe, SUITES};
+use crate::random_experts::write_so101;
+use crate::{build, ship};
+
+/// Two layouts of each of twenty tasks.
+const TRIALS: &str = "--split final --episodes 2 --actions 4";
 
 pub(crate) fn run() -> Result<()> {
     let skillweld = build::release()?;
-
-    let dir = target_dir().join("demo");
-    announce("four experts in the form that training leaves them");
-    let (written, recipe) = write_inputs(&dir)?;
-    println!("base     {}", written.base.display());
-    for ((name, path), form) in written.experts.iter().zip(FORMS) {
-        let form = if form == ExpertForm::Full { "whole weights" } else { "LoRA adapter" };
-        println!("{name:8} {} ({form}, action head, proprio projector, statistics)", path.display());
+    let (experts, dir) = (ship::experts_dir(), target_dir().join("demo"));
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
-    println!("recipe   {}\n\n{RECIPE}", recipe.display());
+    let arena = Arena::new(skillweld.clone(), dir.clone(), experts.clone());
 
-    let (merged, task) = (dir.join("merged"), dir.join("merged-goal"));
-    announce("the plan");
-    run_command(command(&skillweld).arg("merge").arg(&recipe).arg(&merged).arg("--dry-run"))?;
-    announce("the merge");
-    run_command(command(&skillweld).arg("merge").arg(&recipe).arg(&merged))?;
-    announce("what came out");
+    announce("four experts, each trained on one suite of tabletop tasks");
+    run_command(command(&skillweld).args(["sim", "tasks"]))?;
+    let best = Recipe::ties(&Mask::default());
+    println!("\na recipe:\n\n{}", best.text(&experts));
+
+    let policies = [
+        ("naive", "task arithmetic, one head", Recipe::naive("", "task_arithmetic", "")),
+        ("ta", "MergeVLA, task arithmetic", Recipe::masked("task_arithmetic", "", &Mask::default())),
+        ("emr", "MergeVLA, EMR", Recipe::masked("emr", "", &Mask::emr())),
+        ("ties", "MergeVLA, TIES", best),
+    ];
+    let mut rows = Vec::new();
+    for (name, title, recipe) in &policies {
+        announce(&format!("{title}: merged, then rolled out twice in every task"));
+        rows.push((*title, arena.score(name, recipe, TRIALS)?));
+    }
+    announce("success in percent, Wilson's interval of 95 %; router: how often the suite's own expert ran");
+    table(&rows);
+
+    let merged = arena.merged("ties");
+    announce("what is in the last one");
     run_command(command(&skillweld).arg("inspect").arg(&merged))?;
-    let report = dir.join("report.html");
     announce("what the merge did, as a page");
+    let (report, film) = (dir.join("report.html"), dir.join("rollouts.gif"));
     run_command(command(&skillweld).arg("report").arg(&merged).arg("--html").arg(&report))?;
-    announce("one task as a plain checkpoint");
-    run_command(command(&skillweld).arg("materialize").arg(&merged).args(["--task", "goal"]).arg(&task))?;
-
-    let (observation, actions) = (dir.join("observation.safetensors"), dir.join("actions.safetensors"));
-    announce("an observation: two cameras, the robot's state, \"put the red block in the drawer\"");
-    write_observation(&observation, "put the red block in the drawer", 0)
-        .with_context(|| format!("cannot write {}", observation.display()))?;
-    println!("{}", observation.display());
-    announce("the router chooses a task, the policy answers with a chunk of actions");
-    run_command(
-        command(&skillweld)
-            .arg("predict")
-            .arg(&merged)
-            .arg("--inputs")
-            .arg(&observation)
-            .arg("--output")
-            .arg(&actions),
-    )?;
+    announce("how it moves");
+    let mut eval = command(&skillweld);
+    eval.args(["eval", "film"]).arg(&merged).args(["--split", "final", "--episodes", "1", "--actions", "4"]);
+    run_command(eval.arg("--out").arg(&film))?;
 
     drive(&skillweld, &dir.join("so101"))?;
 
     announce("done");
-    println!("merged checkpoint  {}", merged.display());
-    println!("its report         {}", report.display());
-    println!("its task `goal`    {}", task.display());
-    println!("actions            {}", actions.display());
-    println!("try: {} inspect {} --json", skillweld.display(), dir.join("spatial").display());
+    println!("merged policy  {}", merged.display());
+    println!("its report     {}", report.display());
+    println!("its rollouts   {}, as a contact sheet {}.png", film.display(), film.display());
+    println!("try: {} inspect {} --json", skillweld.display(), merged.display());
     Ok(())
 }
 
-/// The same for a robot that has a simulator here: two experts for an SO-101, merged, and the arm moving.
+fn table(rows: &[(&str, Scores)]) {
+    let line = |title: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("  {cell:>15}")).collect();
+        println!("{title:26}{cells}");
+    };
+    let headings: Vec<String> = SUITES.iter().copied().chain(["all", "router"]).map(str::to_owned).collect();
+    line("", &headings);
+    for (title, scores) in rows {
+        line(title, &scores.cells());
+    }
+}
+
+/// Joint by joint, as a real arm is driven: two experts for an SO-101, untrained, merged, and what they do recorded.
 fn drive(skillweld: &Path, dir: &Path) -> Result<()> {
-    announce("two experts for an SO-101, merged, move a simulated one for three seconds");
+    announce(
+        "the control loop: two untrained experts for an SO-101's joints, merged, move a simulated one for three seconds",
+    );
     let (recipe, merged) = (write_so101(dir)?, dir.join("merged"));
     run_command(command(skillweld).arg("merge").arg(&recipe).arg(&merged).arg("--quiet"))?;
     let mut drive = command(skillweld);
-    drive.arg("drive").arg("--policy").arg(&merged).args([
-        "--task",
-        "put the red cube on the tray",
-        "--seconds",
-        "3",
-    ]);
-    drive.arg("--record").arg(dir.join("episodes"));
-    run_command(&mut drive)?;
+    drive.arg("drive").arg("--policy").arg(&merged);
+    drive.args(["--task", "put the red cube on the tray", "--seconds", "3"]);
+    run_command(drive.arg("--record").arg(dir.join("episodes")))?;
     run_command(command(skillweld).args(["dataset", "inspect"]).arg(dir.join("episodes")))
 }

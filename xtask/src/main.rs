@@ -55,7 +55,7 @@ enum Command {
     /// Put trained policies into experts/, each with a card that says how it was made and how it scores.
     Ship(ship::Args),
     /// Merge, route and roll out the policies in experts/ and write docs/proof.md; hours on two cores, goes on where it was stopped.
-    Proof(proof::Args),
+    Proof,
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),
     /// Write the pages about methods, docs/methods, from what the plugins say of themselves.
@@ -88,7 +88,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Demo => demo::run(),
         Command::Train(args) => train::run(args),
         Command::Ship(args) => ship::run(args),
-        Command::Proof(args) => proof::run(args),
+        Command::Proof => proof::run(),
         Command::Check(args) => check::run(args),
         Command::Docs(args) => docs::run(args),
         Command::Bench(args) => bench::run(args),

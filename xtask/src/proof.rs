@@ -1,11 +1,10 @@
 //! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
 
 pub(crate) mod arena;
-mod glimpse;
 mod mergevla;
 mod page;
 mod rate;
-mod recipe;
+pub(crate) mod recipe;
 mod retain;
 
 use std::fs;
@@ -31,25 +30,14 @@ const SECTIONS: &[fn(&Arena) -> Result<Section>] = &[
     retain::chain,
 ];
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Only forty trials of four merges, a film of one and its page: minutes.
-    #[arg(long)]
-    quick: bool,
-}
-
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let (experts, dir) = (ship::experts_dir(), target_dir().join("proof"));
+pub(crate) fn run() -> Result<()> {
+    let experts = ship::experts_dir();
     ensure!(
         experts.join("base").exists(),
         "{} has no policies: `cargo xtask train` trains them, `cargo xtask ship` puts them there",
         experts.display()
     );
-    let skillweld = build::release()?;
-    let arena = Arena::new(skillweld.clone(), dir.clone(), experts);
-    if args.quick {
-        return glimpse::run(&arena, &skillweld, &dir);
-    }
+    let arena = Arena::new(build::release()?, target_dir().join("proof"), experts);
     let mut page = String::from(
         "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command.\n",
     );

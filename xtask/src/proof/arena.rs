@@ -48,7 +48,7 @@ pub(crate) struct Routed {
 
 impl Scores {
     /// Of every suite, of all, and of the router; empty where nothing was tried.
-    pub(super) fn cells(&self) -> Vec<String> {
+    pub(crate) fn cells(&self) -> Vec<String> {
         let suites = SUITES.iter().map(|suite| self.groups.get(*suite).copied());
         let all = suites.chain([Some(self.all), self.router]);
         all.map(|rate| rate.map_or_else(String::new, |rate| rate.to_string())).collect()
@@ -65,7 +65,7 @@ impl Arena {
     }
 
     /// Where a merged checkpoint lies.
-    pub(super) fn merged(&self, name: &str) -> PathBuf {
+    pub(crate) fn merged(&self, name: &str) -> PathBuf {
         self.dir.join(MERGED).join(name)
     }
 
@@ -131,7 +131,7 @@ impl Arena {
     }
 
     /// Merges a recipe and rolls it out.
-    pub(super) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
+    pub(crate) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
         let merged = self.merge(name, recipe)?;
         if recipe.routes {
             return self.evaluate(name, &merged, words);

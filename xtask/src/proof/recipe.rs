@@ -4,31 +4,31 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Suites that have an expert each, in the papers' order.
-pub(super) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
+pub(crate) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
 
 /// A merge of shipped experts, one a suite and called by it.
-pub(super) struct Recipe {
-    pub(super) experts: Vec<String>,
-    pub(super) method: &'static str,
+pub(crate) struct Recipe {
+    pub(crate) experts: Vec<String>,
+    pub(crate) method: &'static str,
     /// Of the method, in YAML's flow form.
-    pub(super) parameters: String,
+    pub(crate) parameters: String,
     /// The rest of the recipe: masks, heads, router.
-    pub(super) rest: String,
+    pub(crate) rest: String,
     /// Whether it makes a policy that chooses among its tasks.
-    pub(super) routes: bool,
+    pub(crate) routes: bool,
 }
 
 impl Recipe {
     /// One policy without masks, its action expert merged whole: what merging did before MergeVLA.
     ///
     /// `kind`: ending of the experts' names.
-    pub(super) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
+    pub(crate) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
         let rest = "action_expert: merge\n".to_owned();
         Self { experts: experts(kind), method, parameters: parameters.to_owned(), rest, routes: false }
     }
 
     /// MergeVLA's.
-    pub(super) fn masked(method: &'static str, parameters: &str, mask: &Mask) -> Self {
+    pub(crate) fn masked(method: &'static str, parameters: &str, mask: &Mask) -> Self {
         let rest = format!(
             "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
             mask.how, mask.head_blocks, mask.router
@@ -37,12 +37,12 @@ impl Recipe {
     }
 
     /// MergeVLA's with TIES, its best.
-    pub(super) fn ties(mask: &Mask) -> Self {
+    pub(crate) fn ties(mask: &Mask) -> Self {
         Self::masked("ties", PAPERS_TIES, mask)
     }
 
     /// In YAML, of policies below `folder`.
-    pub(super) fn text(&self, folder: &Path) -> String {
+    pub(crate) fn text(&self, folder: &Path) -> String {
         let folder = folder.display();
         let mut text = format!("merge_method: {}\nbase_model: {folder}/base\nmodels:\n", self.method);
         for (name, expert) in SUITES.iter().zip(&self.experts) {
@@ -53,11 +53,11 @@ impl Recipe {
 }
 
 /// What MergeVLA's merges have beyond the method.
-pub(super) struct Mask {
+pub(crate) struct Mask {
     /// Which masks; in YAML's flow form, as the router.
-    pub(super) how: String,
-    pub(super) head_blocks: u32,
-    pub(super) router: String,
+    pub(crate) how: String,
+    pub(crate) head_blocks: u32,
+    pub(crate) router: String,
 }
 
 impl Default for Mask {
@@ -69,7 +69,7 @@ impl Default for Mask {
 
 impl Mask {
     /// EMR's own.
-    pub(super) fn emr() -> Self {
+    pub(crate) fn emr() -> Self {
         Self { how: "method: emr".into(), ..Self::default() }
     }
 }
