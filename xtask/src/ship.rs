@@ -38,9 +38,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             stage.name,
             stage.name
         );
-        announce(stage.name);
-        let folder = experts_dir().join(stage.name);
-        copy(&trained.join(stage.name), &folder)?;
+        announce(&stage.name);
+        let folder = experts_dir().join(&stage.name);
+        copy(&trained.join(&stage.name), &folder)?;
         let card = card(stage, &folder, &arena)?;
         fs::write(folder.join("README.md"), card)
             .with_context(|| format!("cannot write into {}", folder.display()))?;
@@ -67,7 +67,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn card(stage: &'static Stage, folder: &Path, arena: &Arena) -> Result<String> {
-    let mut card = format!("# {}\n\n{}.\n\n## How it was made\n\n```sh\n", stage.name, stage.what);
+    let mut card = format!(
+        "# {}\n\n{}.\n\n## How it was made\n\n```sh\n",
+        stage.name,
+        stage.what.unwrap_or("A step on the way, which is not shipped")
+    );
     for stage in train::before(stage)? {
         writeln!(card, "{}", stage.line())?;
     }
@@ -92,7 +96,7 @@ fn last_losses(curves: &str) -> Result<String> {
 /// Rolls the shipped policy out.
 fn scores(stage: &Stage, folder: &Path, arena: &Arena) -> Result<String> {
     let words = format!("{} --split final --episodes 20 --actions 4", stage.trials);
-    let found = arena.evaluate(stage.name, folder, &words)?;
+    let found = arena.evaluate(&stage.name, folder, &words)?;
     let base = if is_adapter(folder) { " --base experts/base" } else { "" };
     let mut text = format!(
         "\n## How it scores\n\nSuccess in percent with Wilson's interval of 95 %, on layouts of the final split, which nothing was \

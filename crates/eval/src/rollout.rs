@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
@@ -71,56 +72,10 @@ impl Rollout {
         task: Option<&str>,
         mut watch: impl FnMut(&mut Env) -> Result<(), SuiteError>,
     ) -> Result<TrialResult, EvalError> {
-        let policy = |error: ChunkError| EvalError::Policy { trial: trial.to_string(), error };
-        let suite = |error| EvalError::Suite { trial: trial.to_string(), error };
         let mut env = trial.env(self.image_size)?;
-        let prompt =
-            Prompt { instruction: Some(env.instruction().to_owned()), task: task.map(str::to_owned) };
         let limit = env.task().step_limit;
-        let images = source.expects().images;
-        source.start_episode();
-        let mut status = Status::default();
-        let mut routed = None;
-        let mut inferences = 0;
-        while !status.success && status.steps < limit {
-            let seen = env.observe().map_err(suite)?;
-            let captured = Instant::now();
-            let frame = |image: skillweld_suites::Image| Frame {
-                rgb: image.rgb.into(),
-                height: image.height,
-                width: image.width,
-                captured,
-            };
-            let observation = Observation {
-                captured,
-                positions: seen.state.map(f64::from).to_vec(),
-                frames: seen.images.into_iter().take(images).map(frame).collect(),
-            };
-            let request = ChunkRequest {
-                observation,
-                prompt: prompt.clone(),
-                inference_delay: 0,
-                left_over: Vec::new(),
-            };
-            let Chunk { actions, routing } = source.infer(&request).map_err(policy)?;
-            inferences += 1;
-            // The first decision is the router's; later ones repeat it, unless it is asked again.
-            routed = routed.or(routing.map(|routing| routing.task));
-            if actions.is_empty() {
-                return Err(policy(ChunkError::Empty));
-            }
-            for (row, action) in actions.iter().take(self.actions_per_chunk.get()).enumerate() {
-                let action: [f64; ACTIONS] = action.as_slice().try_into().map_err(|_| {
-                    policy(ChunkError::Length { row, found: action.len(), expected: ACTIONS })
-                })?;
-                watch(&mut env).map_err(suite)?;
-                status = env.step(&action).map_err(suite)?;
-                if status.success || status.steps >= limit {
-                    break;
-                }
-            }
-        }
-        watch(&mut env).map_err(suite)?;
+        let Ran { status, inferences, routed } =
+            self.act(&mut env, source, (task, limit), trial, &mut watch)?;
         Ok(TrialResult {
             trial: trial.clone(),
             success: status.success,
@@ -129,4 +84,77 @@ impl Rollout {
             routed,
         })
     }
+
+    /// Lets a policy act in an episode that is at its beginning, for `limit` steps or until the task is done: then somebody else may go on.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn lead(&self, env: &mut Env, source: &mut dyn ChunkSource, limit: u32) -> Result<Status, EvalError> {
+        let name = env.task().id;
+        Ok(self.act(env, source, (None, limit), &name, &mut |_| Ok(()))?.status)
+    }
+
+    /// `name`: of the episode, for errors.
+    fn act(
+        &self,
+        env: &mut Env,
+        source: &mut dyn ChunkSource,
+        (task, limit): (Option<&str>, u32),
+        name: &dyn Display,
+        watch: &mut dyn FnMut(&mut Env) -> Result<(), SuiteError>,
+    ) -> Result<Ran, EvalError> {
+        let policy = |error: ChunkError| EvalError::Policy { trial: name.to_string(), error };
+        let suite = |error| EvalError::Suite { trial: name.to_string(), error };
+        let prompt =
+            Prompt { instruction: Some(env.instruction().to_owned()), task: task.map(str::to_owned) };
+        source.start_episode();
+        let mut ran = Ran { status: env.status(), inferences: 0, routed: None };
+        while !ran.status.success && ran.status.steps < limit {
+            let request = request(env, source, &prompt).map_err(suite)?;
+            let Chunk { actions, routing } = source.infer(&request).map_err(policy)?;
+            ran.inferences += 1;
+            // The first decision is the router's; later ones repeat it, unless it is asked again.
+            ran.routed = ran.routed.or(routing.map(|routing| routing.task));
+            if actions.is_empty() {
+                return Err(policy(ChunkError::Empty));
+            }
+            for (row, action) in actions.iter().take(self.actions_per_chunk.get()).enumerate() {
+                let action: [f64; ACTIONS] = action.as_slice().try_into().map_err(|_| {
+                    policy(ChunkError::Length { row, found: action.len(), expected: ACTIONS })
+                })?;
+                watch(env).map_err(suite)?;
+                ran.status = env.step(&action).map_err(suite)?;
+                if ran.status.success || ran.status.steps >= limit {
+                    break;
+                }
+            }
+        }
+        watch(env).map_err(suite)?;
+        Ok(ran)
+    }
+}
+
+/// What came of a policy's acting.
+struct Ran {
+    status: Status,
+    inferences: u32,
+    routed: Option<String>,
+}
+
+/// What a policy is asked where an episode stands.
+fn request(env: &mut Env, source: &dyn ChunkSource, prompt: &Prompt) -> Result<ChunkRequest, SuiteError> {
+    let seen = env.observe()?;
+    let captured = Instant::now();
+    let frame = |image: skillweld_suites::Image| Frame {
+        rgb: image.rgb.into(),
+        height: image.height,
+        width: image.width,
+        captured,
+    };
+    let observation = Observation {
+        captured,
+        positions: seen.state.map(f64::from).to_vec(),
+        frames: seen.images.into_iter().take(source.expects().images).map(frame).collect(),
+    };
+    Ok(ChunkRequest { observation, prompt: prompt.clone(), inference_delay: 0, left_over: Vec::new() })
 }

@@ -36,7 +36,7 @@ enum Stage {
 }
 
 impl Expert {
-    /// For an episode at its beginning.
+    /// For an episode as it stands: at its beginning, or wherever somebody else has left it.
     pub fn new(env: &Env) -> Self {
         Self::noisy(env, 0.0, 0)
     }

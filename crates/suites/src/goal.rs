@@ -8,7 +8,7 @@ pub const HOLD_STEPS: u32 = 5;
 /// A thing that moves less than this in a control step is at rest, in metres.
 const REST_M: f64 = 5e-4;
 /// A drawer is open when it is out by this share of its way.
-const OPEN_SHARE: f64 = 0.75;
+pub(crate) const OPEN_SHARE: f64 = 0.75;
 
 /// What must be so. Whatever the goal, the gripper has let go and the thing is at rest. Names are of bodies and zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,7 @@ def main():
     finetune.add_argument("--without", nargs="+", default=[], metavar="WORD", help="of --demos, not what is told with one of these words")
     finetune.add_argument("--skill", nargs="+", default=[], metavar="DEMOS", help="co-training: of these is half of every batch")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
+    finetune.add_argument("--begin", metavar="EXPERT", help="with --lora: go on from this adapter and its action expert")
     finetune.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
 
     for command, steps, rate in ((pretrain, 2400, 1e-3), (finetune, 2000, 5e-4)):

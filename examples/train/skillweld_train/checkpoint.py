@@ -9,7 +9,7 @@ import json
 import pathlib
 
 import torch
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -129,6 +129,12 @@ def load_parts(folder, policy: Policy):
         (path,) = pathlib.Path(folder).glob(f"{name}--*_checkpoint.pt")
         state = torch.load(path, map_location="cpu", weights_only=True)
         getattr(policy, name).load_state_dict({key: value.float() for key, value in state.items()})
+
+
+def load_expert(folder, policy: Policy):
+    """Into a policy whose backbone is a PEFT model of the same rank."""
+    set_peft_model_state_dict(policy.backbone, load_file(pathlib.Path(folder) / "lora_adapter/adapter_model.safetensors"))
+    load_parts(folder, policy)
 
 
 def load_statistics(folder):

@@ -36,7 +36,10 @@ def run(args):
     table = {f"skillweld_{pathlib.Path(args.out).name}": entry | demonstrations.counts(groups)}
     prompts = PromptBatch(tokenizer)
     if args.lora:
-        policy = narrowed(adapted(policy, args.lora))
+        policy = adapted(policy, args.lora)
+        if args.begin:
+            checkpoint.load_expert(args.begin, policy)
+        policy = narrowed(policy)
     run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed)
 
     def losses(random):

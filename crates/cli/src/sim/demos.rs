@@ -1,24 +1,41 @@
 //! Scripted demonstrations as a LeRobot dataset.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
+use skillweld_drive::LocalPolicy;
+use skillweld_eval::{Rollout, agree};
+use skillweld_gpu::Device;
+use skillweld_policy::backend::Backend;
+use skillweld_policy::{Policy, Rule};
 use skillweld_recorder::{Dataset, NewFrame, Recorder, RecorderError, Spec};
-use skillweld_robot::{CameraStream, Frame};
-use skillweld_suites::{CONTROL_HZ, Env, EnvOptions, Expert, Observation, Split, Status, Task};
+use skillweld_robot::{CameraStream, ChunkSource, Frame};
+use skillweld_robot_sim::Random;
+use skillweld_suites::{CONTROL_HZ, Env, EnvOptions, Expert, Observation, Split, Task};
 
 use super::SuiteName;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
+use crate::policy::{Job, Opening, routing};
 use crate::progress::Progress;
+use crate::serve::served;
 use crate::{Outcome, interrupt};
+
+/// Front and wrist.
+const PICTURES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+/// The first of the layouts in which policies lead: what they were trained on they know too well.
+const LED_LAYOUTS: u32 = 1_000_000;
+/// Of a chunk, where a policy leads.
+const LED_ACTIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 const EXAMPLES: &str = "\
 Examples:
   skillweld sim demos data/spatial --suite spatial --episodes 50      50 of each task
   skillweld sim demos data/drawer --task goal_open --episodes 20 --noise 0.1
+  skillweld sim demos data/corrections --suite spatial --policy expert --base base      where that policy goes, and what to do there
   skillweld dataset inspect data/spatial
 
 The state has eight numbers: the tool's x, y, z in metres, its turn as axis times angle in radians, both fingers in metres. An action has
@@ -29,7 +46,8 @@ the expert fails at is left out and the next layout taken. The same command goes
 #[command(after_help = EXAMPLES)]
 pub(super) struct DemosArgs {
     /// The dataset's folder; one that the same command began goes on.
-    dataset: PathBuf,
+    #[arg(value_name = "DATASET")]
+    folder: PathBuf,
     /// All tasks of this suite.
     #[arg(long, required_unless_present = "task")]
     suite: Option<SuiteName>,
@@ -42,6 +60,12 @@ pub(super) struct DemosArgs {
     /// How unsteady the hand is, 0 … 1: what it does is off by so much of each move, what is recorded as the action is what it meant.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     noise: f64,
+    /// A policy acts first, for a part of the episode that chance decides; from there the expert takes over and is recorded: what to do
+    /// where that policy gets to (DAgger with interventions). A folder of a checkpoint.
+    #[arg(long, value_name = "DIR")]
+    policy: Option<PathBuf>,
+    #[command(flatten)]
+    opening: Opening,
     /// Rows and columns of both pictures.
     #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     image_size: usize,
@@ -65,17 +89,40 @@ struct Tally {
 }
 
 pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
+    let Some(policy) = &args.policy else { return record(args, console, None) };
+    console.note(&format!("opening {}", policy.display()));
+    args.opening.run(policy, PICTURES, NonZeroUsize::MIN, Lead { args, console })
+}
+
+/// Records demonstrations that a policy begins.
+struct Lead<'a> {
+    args: &'a DemosArgs,
+    console: Console,
+}
+
+impl Job for Lead<'_> {
+    fn run<B: Backend + 'static>(self, policy: Policy<B>, device: Option<Device>) -> Result<Outcome> {
+        let routing = routing(&policy, (None, "--policy"), Rule::default())?;
+        let served =
+            served::Served { policy: Arc::new(policy), routing, active_tasks: NonZeroUsize::MIN, device };
+        let mut source = LocalPolicy::new(served)?;
+        agree(&source.expects())?;
+        record(self.args, self.console, Some(&mut source))
+    }
+}
+
+fn record(args: &DemosArgs, console: Console, mut leader: Option<&mut dyn ChunkSource>) -> Result<Outcome> {
     ensure!((0.0..=1.0).contains(&args.noise), "--noise {} is not in 0 … 1", args.noise);
     let tasks = tasks(args)?;
     let spec = spec(args, &tasks)?;
-    let mut recorder = open(&args.dataset, spec)?;
+    let mut recorder = open(&args.folder, spec)?;
     let wanted = args.episodes.get() as usize * tasks.len();
-    let before = there(&args.dataset)?;
+    let before = there(&args.folder)?;
     let there = recorder.episodes();
     ensure!(
         there <= wanted,
         "{} has {there} episodes already, more than the {wanted} that were asked for; name another folder",
-        args.dataset.display()
+        args.folder.display()
     );
     interrupt::install()?;
     let progress = Progress::new(args.json);
@@ -87,16 +134,17 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
         for (task, tally) in tasks.iter().copied().zip(&mut tallies) {
             // Layouts that the expert failed at have shifted those after them.
             loop {
-                let attempt = Attempt { task, index: round + tally.failed };
+                let first = if leader.is_some() { LED_LAYOUTS } else { 0 };
+                let attempt = Attempt { task, index: first + round + tally.failed };
                 // What was saved before is found again by simulating, which is fast without pictures.
                 let record = (done >= there).then_some(&mut recorder);
-                match attempt.run(args, record)? {
+                match attempt.run(args, record, leader.as_deref_mut())? {
                     Some(frames) => {
                         if done < there {
                             ensure!(
                                 before.get(done) == Some(&(task.instruction.to_owned(), frames)),
                                 "{} was begun by another command; name another folder",
-                                args.dataset.display()
+                                args.folder.display()
                             );
                         }
                         tally.saved += 1;
@@ -118,7 +166,7 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
                 bail!(
                     "interrupted: {} of {wanted} demonstrations are in {}; the same command goes on",
                     recorder.episodes(),
-                    args.dataset.display()
+                    args.folder.display()
                 );
             }
         }
@@ -131,13 +179,13 @@ pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
             json!({"task": task.id, "episodes": tally.saved, "failed": tally.failed, "frames": tally.frames})
         });
         print_json(&json!({
-            "dataset": args.dataset, "episodes": finished.episodes, "frames": finished.frames,
+            "dataset": args.folder, "episodes": finished.episodes, "frames": finished.frames,
             "seconds": seconds, "tasks": rows.collect::<Vec<_>>(),
         }))?;
         return Ok(Outcome::Done);
     }
     let mut page = Page::new(console);
-    page.heading("Demonstrations", args.dataset.display());
+    page.heading("Demonstrations", args.folder.display());
     page.facts([
         ("episodes", format!("{}, {} frames in all", finished.episodes, finished.frames)),
         ("recorded now", format!("{} in {seconds:.1} s", finished.episodes - there)),
@@ -218,14 +266,23 @@ fn options(args: &DemosArgs, index: u32) -> EnvOptions {
 
 impl Attempt {
     /// The frames of an episode in which the expert succeeded; recorded, where there is a recorder.
-    fn run(&self, args: &DemosArgs, mut recorder: Option<&mut Recorder>) -> Result<Option<u64>> {
-        let mut env = Env::new(self.task, &options(args, self.index))?;
+    fn run(
+        &self,
+        args: &DemosArgs,
+        mut recorder: Option<&mut Recorder>,
+        leader: Option<&mut (dyn ChunkSource + '_)>,
+    ) -> Result<Option<u64>> {
+        let mut env = match leader {
+            Some(leader) => self.led(args, leader)?,
+            None => Env::new(self.task, &options(args, self.index))?,
+        };
+        let begun = env.status().steps;
         let mut expert = Expert::noisy(&env, args.noise, self.index.into());
         if let Some(recorder) = &mut recorder {
             recorder.start_episode(self.task.instruction)?;
         }
-        let mut status = Status::default();
-        while !status.success && status.steps < self.task.step_limit {
+        let mut status = env.status();
+        while !status.success && status.steps < begun + self.task.step_limit {
             let seen = recorder.is_some().then(|| env.observe()).transpose()?;
             let action = expert.act(&env);
             if let (Some(recorder), Some(seen)) = (&mut recorder, seen) {
@@ -239,7 +296,22 @@ impl Attempt {
                 false => recorder.discard_episode()?,
             }
         }
-        Ok(status.success.then_some(status.steps.into()))
+        Ok(status.success.then_some((status.steps - begun).into()))
+    }
+
+    /// The episode where a policy has brought it to, before the task is done and within half of the steps that a trial has.
+    fn led(&self, args: &DemosArgs, leader: &mut dyn ChunkSource) -> Result<Env> {
+        let rollout = Rollout { image_size: args.image_size, actions_per_chunk: LED_ACTIONS };
+        let share = Random::new(u64::from(self.index)).uniform(0.0, 1.0);
+        let mut most = self.task.step_limit / 2;
+        loop {
+            let mut env = Env::new(self.task, &options(args, self.index))?;
+            let status = rollout.lead(&mut env, leader, (share * f64::from(most)) as u32)?;
+            if !status.success {
+                return Ok(env);
+            }
+            most = status.steps - 1;
+        }
     }
 }
 

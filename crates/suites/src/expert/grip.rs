@@ -52,6 +52,10 @@ impl Seize {
         let (world, tool) = (env.world(), self.tool);
         self.steps += 1;
         if self.phase == Phase::Reach {
+            // Somebody else has taken it.
+            if world.held() == Some(object) {
+                return Progress::Done;
+            }
             if self.steps > 2 * PATIENCE {
                 return Progress::Failed;
             }

@@ -37,6 +37,7 @@ impl Pick {
         loop {
             self.steps += 1;
             let next = match &mut self.phase {
+                Phase::Begin if self.goal.holds(env) => return None,
                 Phase::Begin => Phase::Seize(Seize::new(grasp(world, object))),
                 Phase::Seize(seize) => match seize.act(env, object) {
                     Progress::Act(action) => return Some(action),

@@ -5,7 +5,7 @@ use super::grip::{Leave, PATIENCE, Progress, Seize};
 use super::motion::line;
 use crate::controller::ACTIONS;
 use crate::env::Env;
-use crate::goal::Goal;
+use crate::goal::{Goal, OPEN_SHARE};
 
 /// In a step: a handle that is pulled faster than the arm turns slips out of the fingers.
 const PULL_M: f64 = 0.010;
@@ -45,6 +45,9 @@ impl Pull {
         loop {
             self.steps += 1;
             let next = match &mut self.phase {
+                Phase::Begin if self.goal.holds(env) => return None,
+                // Out, but with fingers around it.
+                Phase::Begin if body.slide_m() >= OPEN_SHARE * travel_m => Phase::Leave(Leave::default()),
                 Phase::Begin => {
                     let handle = body.parts.last()?;
                     let width_m = match handle.shape {

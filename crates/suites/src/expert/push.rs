@@ -67,6 +67,7 @@ impl Push {
             self.steps += 1;
             let late = self.steps > PATIENCE;
             let next = match self.phase {
+                Phase::Begin if self.goal.holds(env) => return None,
                 Phase::Begin => Phase::Reach(behind(RUN_UP_M)),
                 Phase::Reach(tool) => {
                     if !arrived(env, tool) && self.steps <= 2 * PATIENCE {

@@ -1,0 +1,141 @@
+//! What is trained, in which order, from what: every stage is one command.
+
+use std::sync::LazyLock;
+
+use crate::proof::recipe::SUITES;
+
+/// What runs a stage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tool {
+    Skillweld,
+    Train,
+}
+
+/// Something that is made once, in `target/train/<name>`.
+pub(crate) struct Stage {
+    pub(crate) name: String,
+    /// Of a policy that is shipped, what it is.
+    pub(crate) what: Option<&'static str>,
+    /// Options of `skillweld eval run`: trials in which its card says how good it is; empty for what has learned no task.
+    pub(crate) trials: String,
+    pub(super) tool: Tool,
+    /// Words of the command; `@name` is the folder of a stage, and this stage's own comes after those that it needs.
+    pub(super) words: String,
+}
+
+/// All of them, each after those that it needs.
+pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
+    let mut stages = vec![skillweld("scenes", "sim scenes @scenes --count 40960"), base()];
+    SUITES.iter().for_each(|suite| stages.extend(expert(suite)));
+    stages.extend(SUITES.iter().map(|suite| with_self_attention(suite)));
+    stages.extend(retain());
+    stages
+});
+
+impl Stage {
+    /// Folders of stages in its command, but its own.
+    pub(super) fn needs(&self) -> impl Iterator<Item = &str> {
+        let folders = self.words.split(' ').filter_map(|word| word.strip_prefix('@'));
+        folders.filter(|name| *name != self.name)
+    }
+
+    /// Its command as one would type it where all stages' folders lie.
+    pub(crate) fn line(&self) -> String {
+        let program = match self.tool {
+            Tool::Skillweld => "skillweld",
+            Tool::Train => "python -m skillweld_train",
+        };
+        format!("{program} {}", self.words.replace('@', ""))
+    }
+
+    fn shipped(self, what: &'static str, trials: impl Into<String>) -> Self {
+        Self { what: Some(what), trials: trials.into(), ..self }
+    }
+}
+
+fn skillweld(name: impl Into<String>, words: impl Into<String>) -> Stage {
+    Stage { name: name.into(), what: None, trials: String::new(), tool: Tool::Skillweld, words: words.into() }
+}
+
+fn train(name: impl Into<String>, words: impl Into<String>) -> Stage {
+    Stage { tool: Tool::Train, ..skillweld(name, words) }
+}
+
+fn base() -> Stage {
+    train("base", "pretrain @scenes @base --seed 1 --steps 6000")
+        .shipped("The pretrained base of all experts: it points at what it is told, and lifts it", "")
+}
+
+/// Trained twice: on demonstrations, then also on what to do where the first training led it.
+fn expert(suite: &str) -> [Stage; 4] {
+    let (demos, first, corrections) =
+        (format!("demos-{suite}"), format!("{suite}-first"), format!("corrections-{suite}"));
+    let show = format!("sim demos @{demos} --suite {suite} --episodes 100 --noise 0.2");
+    let begin = format!("finetune @base @{first} --demos @{demos} --lora 16 --steps 3000 --rate 1e-3");
+    let correct = format!(
+        "sim demos @{corrections} --suite {suite} --policy @{first} --base @base --episodes 200 --noise 0.2"
+    );
+    let go_on = format!(
+        "finetune @base @{suite} --demos @{demos} @{corrections} --lora 16 --begin @{first} --steps 1500 --rate 5e-4"
+    );
+    [
+        skillweld(demos, show),
+        train(first, begin),
+        skillweld(corrections, correct),
+        train(suite, go_on).shipped(
+            "An expert: a LoRA adapter on `base`, and an action expert with cross-attention alone",
+            format!("--suite {suite}"),
+        ),
+    ]
+}
+
+/// Its action expert begins from random weights, the same in all suites.
+fn with_self_attention(suite: &str) -> Stage {
+    let words = format!(
+        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 3000 --rate 1e-3 --expert self"
+    );
+    train(format!("{suite}-self"), words).shipped(
+        "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention",
+        format!("--suite {suite}"),
+    )
+}
+
+/// A policy of all suites, and new tasks that it is finetuned on.
+fn retain() -> Vec<Stage> {
+    // All that the new tasks are told with has one of these words, and nothing else has.
+    let known = SUITES.map(|suite| format!("@demos-{suite} @corrections-{suite}")).join(" ");
+    let known = format!("--demos {known} --without tea disc");
+    let everything = SUITES.map(|suite| format!("--suite {suite}")).join(" ");
+    let mut stages = vec![
+        train("generalist", format!("finetune @base @generalist {known} --steps 4000 --rate 1e-3")).shipped(
+            "For RETAIN: one policy of all suites, but for three tasks that it has never seen",
+            everything,
+        ),
+    ];
+    // Each skill is learned from what the one before it left.
+    let mut from = "generalist".to_owned();
+    for (index, (skill, task)) in
+        [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")].into_iter().enumerate()
+    {
+        let show = format!("sim demos @demos-{skill} --task {task} --episodes 20 --noise 0.2");
+        let learn = format!("finetune @{from} @{skill} --demos @demos-{skill} --steps 400 --rate 3e-4");
+        let chain = format!("chain-{}", index + 1);
+        let keep =
+            format!("retain --base @{from} --finetuned @{skill} --alpha 0.5 --statistics finetuned @{chain}");
+        stages.push(skillweld(format!("demos-{skill}"), show));
+        stages.push(train(skill, learn).shipped(
+            "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone",
+            format!("--task {task}"),
+        ));
+        stages.push(skillweld(chain.clone(), keep));
+        from = chain;
+    }
+    stages.pop();
+    let both =
+        format!("finetune @generalist @stack-cotrained {known} --skill @demos-stack --steps 400 --rate 3e-4");
+    stages.push(train("stack-cotrained", both).shipped(
+        "As `stack`, but half of what it was finetuned on is what `generalist` was trained on",
+        "--task goal_stack",
+    ));
+    stages
+}
