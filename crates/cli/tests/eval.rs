@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use skillweld_recorder::Dataset;
 use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec};
 use support::served::Server;
 use support::{Bench, Ran, run};
@@ -70,7 +71,7 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
     eval(policy, &dark, &one).succeeded();
     run(["eval", "compare", out, dark.to_str().unwrap()]).failed_with(&["no trial in common"]);
     // Trials under perturbations lie beside others.
-    let both = eval(policy, &dark, &[&one[..], &["--perturb", "none", "--json"]].concat()).succeeded().json();
+    let both = eval(policy, &dark, &[&one[..], &["--perturb", "none"]].concat()).succeeded().json();
     let trials = |group: &str| both["groups"][group]["trials"].clone();
     assert_eq!(
         [trials("light:strong"), trials("none"), trials("goal_open")],
@@ -79,6 +80,41 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
     // One folder, one kind of trials.
     eval(policy, Path::new(out), &["--split", "final"]).failed_with(&["another folder"]);
     eval(policy, Path::new(out), &["--actions", "1"]).failed_with(&["another folder"]);
+}
+
+/// The expert shows what to do where a policy has got to: the arm is not where episodes begin.
+#[test]
+fn demonstrations_go_on_where_a_policy_leads() {
+    let (bench, policy) = merged();
+    let demos = |name: &str, more: &[&str]| {
+        let out = bench.join(name);
+        let sim = [
+            "sim",
+            "demos",
+            out.to_str().unwrap(),
+            "--task",
+            "goal_open",
+            "--image-size",
+            "32",
+            "--episodes",
+        ];
+        run(sim.iter().chain(more)).succeeded();
+        let dataset = Dataset::open(&out).unwrap();
+        let episodes = 0..dataset.episodes().len();
+        let states = |episode| dataset.frames(episode).unwrap().map(|frame| frame.unwrap().state).collect();
+        episodes.map(states).collect::<Vec<Vec<_>>>()
+    };
+    let led = ["--policy", policy.to_str().unwrap()];
+    let (plain, whole) = (demos("plain", &["4"]), demos("whole", &[&["4"], &led[..]].concat()));
+    assert_eq!(whole.len(), 4);
+    let highest = |episodes: &[Vec<Vec<f32>>]| {
+        episodes.iter().map(|states| states[0][2]).fold(f32::NEG_INFINITY, f32::max)
+    };
+    // This policy, which knows nothing, lifts its arm.
+    assert!(highest(&whole) > 2.0 * highest(&plain), "{} {}", highest(&whole), highest(&plain));
+
+    demos("parts", &[&["2"], &led[..]].concat());
+    assert_eq!(demos("parts", &[&["4"], &led[..]].concat()), whole);
 }
 
 #[test]

@@ -63,6 +63,31 @@ fn experts_solve_tasks_with_other_arms_and_with_noise() {
     }
 }
 
+/// What somebody else has done is not done again.
+#[test]
+fn an_expert_goes_on_where_another_stops() {
+    for task in ["goal_stack", "goal_open", "object_can"].map(|id| Task::named(id).expect("a task")) {
+        let mut env = Env::new(task, &EnvOptions::default()).expect("a layout");
+        let mut first = Expert::new(&env);
+        while env.world().held().is_none() {
+            env.step(&first.act(&env)).expect("finite numbers");
+        }
+        let mut second = Expert::new(&env);
+        let mut holds = true;
+        while !env.status().success {
+            let action = second.act(&env);
+            // Once: it holds on until it lets go for good.
+            assert!(holds || action[6] < 0.0, "{}", task.id);
+            holds = action[6] > 0.0;
+            env.step(&action).expect("finite numbers");
+            assert!(env.status().steps < task.step_limit, "{}", task.id);
+        }
+        assert!(!holds);
+        // Nothing is left to do.
+        assert_eq!(Expert::new(&env).act(&env)[..6], [0.0; 6], "{}", task.id);
+    }
+}
+
 #[test]
 #[ignore = "thousands of episodes: in release"]
 fn experts_solve_98_of_100_layouts_of_every_task() {
