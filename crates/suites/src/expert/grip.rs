@@ -74,22 +74,34 @@ impl Seize {
 }
 
 /// Open, and straight up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Leave {
-    opened: bool,
+    /// Whether fingers open wide before they go up, or while they do.
+    wide: bool,
+    released: bool,
     steps: u32,
 }
 
 impl Leave {
+    /// What has been put down: fingers that go up too soon take it along.
+    pub(super) fn thing() -> Self {
+        Self { wide: true, released: false, steps: 0 }
+    }
+
+    /// What cannot come along. A hand that stands still with open fingers is what a policy that learns from it gets stuck in.
+    pub(super) fn handle() -> Self {
+        Self { wide: false, ..Self::thing() }
+    }
+
     /// The next action; none when the gripper is above everything.
     pub(super) fn act(&mut self, env: &Env) -> Option<[f64; ACTIONS]> {
         let world = env.world();
         self.steps += 1;
-        if !self.opened {
-            if (world.held().is_some() || !is_open(world)) && self.steps <= CLOSING {
+        if !self.released {
+            if (world.held().is_some() || self.wide && !is_open(world)) && self.steps <= CLOSING {
                 return Some(wait(false));
             }
-            (self.opened, self.steps) = (true, 1);
+            (self.released, self.steps) = (true, 1);
         }
         let height_m = over_all_m(env, None, world.arm().gripper.tip_m);
         if world.tool().position.z < height_m - HEIGHT_M && self.steps <= PATIENCE {

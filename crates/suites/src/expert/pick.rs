@@ -41,7 +41,7 @@ impl Pick {
                 Phase::Begin => Phase::Seize(Seize::new(grasp(world, object))),
                 Phase::Seize(seize) => match seize.act(env, object) {
                     Progress::Act(action) => return Some(action),
-                    Progress::Failed => Phase::Leave(Leave::default()),
+                    Progress::Failed => Phase::Leave(Leave::thing()),
                     Progress::Done => {
                         let below_m = world.tool().position.z - world.bodies()[object].bottom_m();
                         let over_m = over_all_m(env, Some(object), below_m);
@@ -49,12 +49,12 @@ impl Pick {
                     }
                 },
                 // What was lost is looked for again.
-                Phase::Carry(_) if !holds => Phase::Leave(Leave::default()),
+                Phase::Carry(_) if !holds => Phase::Leave(Leave::thing()),
                 Phase::Carry(funnel) => {
                     if !arrived(env, funnel.target) && self.steps < 2 * PATIENCE {
                         return Some(funnel.action(env, true));
                     }
-                    Phase::Leave(Leave::default())
+                    Phase::Leave(Leave::thing())
                 }
                 Phase::Leave(leave) => match leave.act(env) {
                     Some(action) => return Some(action),

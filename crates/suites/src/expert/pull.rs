@@ -2,7 +2,7 @@ use skillweld_robot_sim::{Motion, Pose, Shape, Vec3};
 
 use super::grasp::at_place;
 use super::grip::{Leave, PATIENCE, Progress, Seize};
-use super::motion::line;
+use super::motion::{line, wait};
 use crate::controller::ACTIONS;
 use crate::env::Env;
 use crate::goal::{Goal, OPEN_SHARE};
@@ -47,7 +47,7 @@ impl Pull {
             let next = match &mut self.phase {
                 Phase::Begin if self.goal.holds(env) => return None,
                 // Out, but with fingers around it.
-                Phase::Begin if body.slide_m() >= OPEN_SHARE * travel_m => Phase::Leave(Leave::default()),
+                Phase::Begin if body.slide_m() >= OPEN_SHARE * travel_m => Phase::Leave(Leave::handle()),
                 Phase::Begin => {
                     let handle = body.parts.last()?;
                     let width_m = match handle.shape {
@@ -60,7 +60,7 @@ impl Pull {
                 }
                 Phase::Seize(seize) => match seize.act(env, drawer) {
                     Progress::Act(action) => return Some(action),
-                    Progress::Failed => Phase::Leave(Leave::default()),
+                    Progress::Failed => Phase::Leave(Leave::handle()),
                     Progress::Done => {
                         let tool = world.tool();
                         Phase::Draw(Pose { position: tool.position + axis * left_m, ..tool })
@@ -71,11 +71,13 @@ impl Pull {
                     if holds && left_m > END_M && self.steps <= PATIENCE {
                         return Some(line(env, *tool, PULL_M, true));
                     }
-                    Phase::Leave(Leave::default())
+                    Phase::Leave(Leave::handle())
                 }
                 Phase::Leave(leave) => match leave.act(env) {
                     Some(action) => return Some(action),
                     None if self.goal.holds(env) => return None,
+                    // It may still slide.
+                    None if body.slide_m() >= OPEN_SHARE * travel_m => return Some(wait(false)),
                     None => Phase::Begin,
                 },
             };
