@@ -9,7 +9,7 @@ use ndarray::Array3;
 use serde_json::json;
 use skillweld_gpu::Device;
 use skillweld_policy::backend::Backend;
-use skillweld_policy::{Calibration, Observation, Policy, Routing, Rule, write_calibrations};
+use skillweld_policy::{Calibration, Observation, Policy, write_calibrations};
 use skillweld_recorder::Dataset;
 
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
@@ -23,11 +23,11 @@ Examples:
   skillweld calibrate-router merged --task goal=data/goal --task spatial=data/drawer --task spatial=data/tray --episodes 20
 
 Scores of different experts are norms in different subspaces, and not on one scale. This takes the first observations of
-some episodes of each task, as its expert was trained on, and notes mean and deviation of the task's own score on them in
-router_calibration.json beside the checkpoint. From then on the router asks under which task a score is likely;
---raw-scores of the commands that route compares scores as they are.";
+some episodes of each task, as its expert was trained on, and notes where they lie in the task's own subspaces (mean and deviation
+in every direction) in router_calibration.json beside the checkpoint. From then on the router asks under which task an
+observation is likely; --raw-scores of the commands that route compares scores as the paper does.";
 
-/// Let the router compare tasks by what is usual for each: statistics of its score on its own observations.
+/// Let the router compare tasks by what is usual for each: where its own observations lie in its subspaces.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -84,7 +84,7 @@ impl Job for Calibrate<'_> {
         );
         let datasets = open(args, &policy)?;
         let episodes: Vec<_> =
-            datasets.iter().map(|datasets| spread(datasets, args.episodes.get())).collect();
+            datasets.iter().map(|datasets| chosen(datasets, args.episodes.get())).collect();
         interrupt::install()?;
         let progress = Progress::new(args.json);
         progress.count(episodes.iter().map(Vec::len).sum(), 0);
@@ -92,17 +92,20 @@ impl Job for Calibrate<'_> {
         for (task, episodes) in episodes.iter().enumerate() {
             let name = &policy.tasks()[task];
             progress.message(name.clone());
-            let mut scores = Vec::with_capacity(episodes.len());
+            let mut projections = Vec::with_capacity(episodes.len());
             for &(dataset, episode) in episodes {
                 if interrupt::requested() {
                     bail!("interrupted; nothing was written");
                 }
                 let observation = first_observation(dataset, episode, args.images.get())?;
-                scores.push(score(&policy, task, &observation)?);
+                projections.push(policy.router_projections(&observation, task)?);
                 progress.advance(1);
             }
-            let calibration = Calibration::of(&scores).with_context(|| {
-                format!("the {} observations of `{name}` have no spread; give more episodes", scores.len())
+            let calibration = Calibration::of(&projections).with_context(|| {
+                format!(
+                    "the {} observations of `{name}` have no spread; give more episodes",
+                    projections.len()
+                )
             })?;
             calibrations.push(calibration);
         }
@@ -125,14 +128,22 @@ fn open<B: Backend>(args: &Args, policy: &Policy<B>) -> Result<Vec<Vec<Dataset>>
     Ok(datasets)
 }
 
-/// So many of all episodes, at equal distances; all, if there are fewer.
-fn spread(datasets: &[Dataset], count: usize) -> Vec<(&Dataset, usize)> {
-    let all: Vec<_> = datasets
-        .iter()
-        .flat_map(|dataset| (0..dataset.episodes().len()).map(move |i| (dataset, i)))
-        .collect();
-    let count = count.min(all.len());
-    (0..count).map(|i| all[i * all.len() / count]).collect()
+/// So many of all episodes; all, if there are fewer.
+fn chosen(datasets: &[Dataset], count: usize) -> Vec<(&Dataset, usize)> {
+    let of = |dataset| (0..Dataset::episodes(dataset).len()).map(move |episode| (dataset, episode));
+    let all: Vec<_> = datasets.iter().flat_map(of).collect();
+    let instructions: Vec<_> =
+        all.iter().map(|(dataset, episode)| &dataset.episodes()[*episode].tasks).collect();
+    spread(&instructions, count).into_iter().map(|index| all[index]).collect()
+}
+
+/// Indices of so many, each kind in proportion: at equal distances in the order in which they came, kinds that take turns would leave
+/// one.
+fn spread<T: Ord>(kinds: &[T], count: usize) -> Vec<usize> {
+    let mut sorted: Vec<usize> = (0..kinds.len()).collect();
+    sorted.sort_by_key(|&index| &kinds[index]);
+    let count = count.min(sorted.len());
+    (0..count).map(|i| sorted[i * sorted.len() / count]).collect()
 }
 
 /// What the robot saw when an episode began.
@@ -162,13 +173,6 @@ fn first_observation(dataset: &Dataset, episode: usize, images: usize) -> Result
     })
 }
 
-/// The raw score of one task.
-fn score<B: Backend>(policy: &Policy<B>, task: usize, observation: &Observation) -> Result<f32> {
-    let rule = Rule { candidates: vec![task], raw_scores: true, ..Rule::default() };
-    let decision = policy.session_with(Routing::Router { rule, every_chunks: None }).route(observation)?;
-    Ok(decision.candidates[0].score)
-}
-
 fn show<B: Backend>(
     args: &Args,
     console: Console,
@@ -186,17 +190,33 @@ fn show<B: Backend>(
     }
     let mut page = Page::new(console);
     page.heading("Router", page.paint(Tone::Name, args.policy.display().to_string()));
-    let mut scores = table(["task", "observations", "mean score", "deviation"]);
+    let mut rows_shown = table(["task", "observations", "directions"]);
     for ((task, of), observations) in rows {
-        scores.add_row([
-            cell(Tone::Plain, task),
-            number(observations.to_string()),
-            number(format!("{:.4}", of.mean)),
-            number(format!("{:.4}", of.deviation)),
-        ]);
+        rows_shown.add_row([cell(Tone::Plain, task), number(observations), number(of.mean.len())]);
     }
-    page.table(scores);
-    page.line("  scores are compared by these from now on");
+    page.table(rows_shown);
+    page.line("  the router compares by these from now on");
     page.print()?;
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_kind_is_there_in_proportion(kinds in proptest::collection::vec(0u8..4, 1..60), count in 1usize..80) {
+            let found = spread(&kinds, count);
+            prop_assert_eq!(found.len(), count.min(kinds.len()));
+            prop_assert!(found.iter().collect::<std::collections::BTreeSet<_>>().len() == found.len(), "each once");
+            for kind in 0..4 {
+                let of = |count: usize| count as f64 * found.len() as f64 / kinds.len() as f64;
+                let share = of(kinds.iter().filter(|&&k| k == kind).count());
+                let there = found.iter().filter(|&&index| kinds[index] == kind).count() as f64;
+                prop_assert!((there - share).abs() < 1.0, "{} of {}", there, share);
+            }
+        }
+    }
 }

@@ -139,6 +139,11 @@ impl<B: Backend> ActiveTasks<B> {
         Ok(self.slots.remove(0))
     }
 
+    /// How many directions all router subspaces of a task have.
+    pub(crate) fn directions(&self, task: usize) -> usize {
+        self.subspaces(task).into_iter().flatten().flatten().map(Array2::nrows).sum()
+    }
+
     /// The router's subspaces of a task.
     pub(crate) fn subspaces(&self, task: usize) -> Option<&Subspaces> {
         self.merged.as_ref()?.subspaces.get(task)

@@ -156,8 +156,9 @@ impl<B: Backend> Policy<B> {
         let statistics = statistics.collect::<Result<_>>()?;
         let config = Config::open(&dir.join("config.json"))?;
         let routes = tasks.len() > 1 && !merged.router(0).is_empty();
-        let calibrations = if routes { calibration::read(dir, &tasks)? } else { None };
         let active = ActiveTasks::of_merged(merged, config, options, backend)?;
+        let directions: Vec<usize> = (0..tasks.len()).map(|task| active.directions(task)).collect();
+        let calibrations = if routes { calibration::read(dir, &tasks, &directions)? } else { None };
         let policy = Self::new(dir, options, tasks, statistics, active)?;
         Ok(Self { routes, calibrations, ..policy })
     }
@@ -245,7 +246,7 @@ impl<B: Backend> Policy<B> {
         self.routes
     }
 
-    /// True when the router compares calibrated scores, unless a rule says otherwise.
+    /// True when the router compares by what is usual for each task, unless a rule says otherwise.
     pub fn is_calibrated(&self) -> bool {
         self.calibrations.is_some()
     }
@@ -369,6 +370,18 @@ impl<B: Backend> Policy<B> {
             Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
             Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
         }
+    }
+
+    /// Where an observation lies in a task's router subspaces, from a forward under that task's weights: what a [`Calibration`] is made of.
+    ///
+    /// # Errors
+    /// As [`Session::route`](crate::Session::route).
+    pub fn router_projections(&self, observation: &Observation, task: usize) -> Result<Vec<f64>> {
+        observation.check_finite()?;
+        let prepared = self.prepare(observation)?;
+        let rule = Rule { candidates: vec![task], ..Rule::default() };
+        let routed = self.route(&mut self.active(), &prepared, &rule, None)?;
+        Ok(routed.projections.into_iter().flatten().collect())
     }
 
     /// Scores every task that `rule` allows; see [`routing::route`]. `running` is the task that goes on if nobody else is

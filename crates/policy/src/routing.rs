@@ -4,7 +4,7 @@
 //! of them (the vision towers, and the projector, of merges that leave them as they were). The rest shares nothing: every
 //! product has another matrix for every task, so there is no larger product to batch them into.
 
-use skillweld_router::{Calibration, Decision, Rule, score};
+use skillweld_router::{Calibration, Decision, Rule, projections, score};
 
 use crate::PolicyError;
 use crate::active::{ActiveTasks, CommonStages};
@@ -16,6 +16,8 @@ use crate::session::Forwards;
 /// A decision, and what was perceived for tasks that may follow from it.
 pub(crate) struct Routed<M> {
     pub(crate) decision: Decision,
+    /// Of every task that was scored, in the order in which they ran.
+    pub(crate) projections: Vec<Vec<f64>>,
     perceived: Vec<(usize, Perception<M>)>,
     pub(crate) switch_ms: f64,
     pub(crate) forwards: Forwards,
@@ -30,7 +32,7 @@ impl<M> Routed<M> {
 }
 
 /// Runs the vision-language model under each candidate's weights and decides by `rule`. `reserve` is a task that may run
-/// although it is not the best. With `calibrations`, one a task, what is compared is how likely the scores are by them.
+/// although it is not the best. With `calibrations`, one a task, what is compared is how likely an observation is by them.
 ///
 /// The task whose weights are in memory goes first, so that N candidates need N − 1 switches; the order changes no score.
 pub(crate) fn route<B: Backend>(
@@ -47,6 +49,7 @@ pub(crate) fn route<B: Backend>(
     }
     let depth = active.routing_depth();
     let mut scores = Vec::with_capacity(candidates.len());
+    let mut projected = Vec::with_capacity(candidates.len());
     let mut perceived = Vec::new();
     let mut best: Option<(usize, f32)> = None;
     let mut switch_ms = 0.0;
@@ -77,9 +80,13 @@ pub(crate) fn route<B: Backend>(
         };
         let (adapter_hidden, task_hidden) = (hidden.action.to_host()?, hidden.task.to_host()?);
         let pairs: Vec<_> = subspaces.iter().map(|pair| pair.each_ref().map(|p| p.view())).collect();
-        let raw = score(&pairs, &adapter_hidden.view(), &task_hidden.view());
-        let score = calibrations.map_or(raw, |all| all[task].log_likelihood(raw));
+        let here = projections(&pairs, &adapter_hidden.view(), &task_hidden.view());
+        let score = match calibrations {
+            Some(all) => all[task].log_likelihood(&here),
+            None => score(&pairs, &adapter_hidden.view(), &task_hidden.view()),
+        };
         scores.push((task, score));
+        projected.push(here);
         // Of equal scores the first task's counts, whichever was run first.
         if best.is_none_or(|(leader, best)| score > best || (score == best && task < leader)) {
             best = Some((task, score));
@@ -91,5 +98,5 @@ pub(crate) fn route<B: Backend>(
     }
     scores.sort_by_key(|(task, _)| *task);
     let decision = rule.decide(&scores)?;
-    Ok(Routed { decision, perceived, switch_ms, forwards })
+    Ok(Routed { decision, projections: projected, perceived, switch_ms, forwards })
 }

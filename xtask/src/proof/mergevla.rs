@@ -162,9 +162,9 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
     let scores = arena.evaluate("router-calibrated", &calibrated, SELECTION)?;
     rows.push(row("values, rank 8, calibrated", &scores));
     let text = format!(
-        "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: scores compared by how likely they are for each task \
-         (`skillweld calibrate-router`), by the first observations of ten demonstrations of each of its tasks, without labels; \
-         all others compare raw scores, as the paper does."
+        "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: instead of norms in the subspaces, how likely an observation \
+         is among a task's own, by where the first observations of ten demonstrations of each of its tasks lie in the same subspaces \
+         (`skillweld calibrate-router`), without labels; all others compare norms, as the paper does."
     );
     Ok(Section {
         title: "What the router compares",
