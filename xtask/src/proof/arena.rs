@@ -86,14 +86,13 @@ impl Arena {
         Ok(out)
     }
 
-    /// The checkpoint of a recipe, its router calibrated by demonstrations of each suite.
-    pub(super) fn calibrated(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
-        let merged = self.merge(name, recipe)?;
+    /// Calibrates a router by demonstrations of each suite.
+    fn calibrate(&self, merged: &Path) -> Result<()> {
         if merged.join(CALIBRATION).exists() {
-            return Ok(merged);
+            return Ok(());
         }
         let mut calibrate = command(&self.skillweld);
-        calibrate.arg("calibrate-router").arg(&merged);
+        calibrate.arg("calibrate-router").arg(merged);
         for suite in SUITES {
             let demos = self.dir.join(DEMOS).join(suite);
             // Goes on where it was; has nothing to do where it ended.
@@ -105,8 +104,7 @@ impl Arena {
             ]))?;
             calibrate.arg("--task").arg(format!("{suite}={}", demos.display()));
         }
-        run_command(&mut calibrate)?;
-        Ok(merged)
+        run_command(&mut calibrate)
     }
 
     /// What lies between two policies; `words`: how far to go.
@@ -130,10 +128,11 @@ impl Arena {
         Ok(out)
     }
 
-    /// Merges a recipe and rolls it out.
+    /// Merges a recipe, calibrates its router, if it has one, and rolls it out.
     pub(crate) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
         let merged = self.merge(name, recipe)?;
         if recipe.routes {
+            self.calibrate(&merged)?;
             return self.evaluate(name, &merged, words);
         }
         // Its tasks are one policy: experts of one base have one set of statistics.
