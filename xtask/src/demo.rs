@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<()> {
     announce("done");
     println!("merged policy  {}", merged.display());
     println!("its report     {}", report.display());
-    println!("its rollouts   {}, as a contact sheet {}.png", film.display(), film.display());
+    println!("its rollouts   {}", film.display());
     println!("try: {} inspect {} --json", skillweld.display(), merged.display());
     Ok(())
 }

@@ -96,15 +96,13 @@ impl Arena {
         for suite in SUITES {
             let demos = self.dir.join(DEMOS).join(suite);
             // Goes on where it was; has nothing to do where it ended.
-            run_command(command(&self.skillweld).args(["sim", "demos"]).arg(&demos).args([
-                "--suite",
-                suite,
-                "--episodes",
-                "10",
-            ]))?;
+            let mut show = command(&self.skillweld);
+            output(show.args(["sim", "demos"]).arg(&demos).args(["--suite", suite, "--episodes", "10"]))?;
             calibrate.arg("--task").arg(format!("{suite}={}", demos.display()));
         }
-        run_command(&mut calibrate)
+        println!("$ {}", line(&calibrate));
+        output(&mut calibrate)?;
+        Ok(())
     }
 
     /// What lies between two policies; `words`: how far to go.
