@@ -379,9 +379,7 @@ impl<B: Backend> Policy<B> {
     pub fn router_projections(&self, observation: &Observation, task: usize) -> Result<Vec<f64>> {
         observation.check_finite()?;
         let prepared = self.prepare(observation)?;
-        let rule = Rule { candidates: vec![task], ..Rule::default() };
-        let routed = self.route(&mut self.active(), &prepared, &rule, None)?;
-        Ok(routed.projections.into_iter().flatten().collect())
+        routing::project(&mut self.active(), &prepared, (task, &self.tasks))
     }
 
     /// Scores every task that `rule` allows; see [`routing::route`]. `running` is the task that goes on if nobody else is

@@ -4,6 +4,7 @@
 //! of them (the vision towers, and the projector, of merges that leave them as they were). The rest shares nothing: every
 //! product has another matrix for every task, so there is no larger product to batch them into.
 
+use ndarray::ArrayView2;
 use skillweld_router::{Calibration, Decision, Rule, projections, score};
 
 use crate::PolicyError;
@@ -16,8 +17,6 @@ use crate::session::Forwards;
 /// A decision, and what was perceived for tasks that may follow from it.
 pub(crate) struct Routed<M> {
     pub(crate) decision: Decision,
-    /// Of every task that was scored, in the order in which they ran.
-    pub(crate) projections: Vec<Vec<f64>>,
     perceived: Vec<(usize, Perception<M>)>,
     pub(crate) switch_ms: f64,
     pub(crate) forwards: Forwards,
@@ -47,9 +46,7 @@ pub(crate) fn route<B: Backend>(
     if let Some(first) = candidates.iter().position(|&task| Some(task) == active.current_task()) {
         candidates[..=first].rotate_right(1);
     }
-    let depth = active.routing_depth();
     let mut scores = Vec::with_capacity(candidates.len());
-    let mut projected = Vec::with_capacity(candidates.len());
     let mut perceived = Vec::new();
     let mut best: Option<(usize, f32)> = None;
     let mut switch_ms = 0.0;
@@ -72,21 +69,13 @@ pub(crate) fn route<B: Backend>(
         seen = Some(now.clone());
         forwards.language += 1;
         let perception = model.understand(now, &prepared.input_ids)?;
-        let (Some(subspaces), Some(hidden)) = (active.subspaces(task), perception.hidden.get(depth)) else {
-            return Err(PolicyError::Observation(format!(
-                "task `{}` has no router subspaces; name the task, or merge again with `router:`",
-                tasks[task]
-            )));
-        };
-        let (adapter_hidden, task_hidden) = (hidden.action.to_host()?, hidden.task.to_host()?);
-        let pairs: Vec<_> = subspaces.iter().map(|pair| pair.each_ref().map(|p| p.view())).collect();
-        let here = projections(&pairs, &adapter_hidden.view(), &task_hidden.view());
         let score = match calibrations {
-            Some(all) => all[task].log_likelihood(&here),
-            None => score(&pairs, &adapter_hidden.view(), &task_hidden.view()),
+            Some(all) => {
+                all[task].log_likelihood(&compared(active, &perception, (task, tasks), projections)?)
+            }
+            None => compared(active, &perception, (task, tasks), score)?,
         };
         scores.push((task, score));
-        projected.push(here);
         // Of equal scores the first task's counts, whichever was run first.
         if best.is_none_or(|(leader, best)| score > best || (score == best && task < leader)) {
             best = Some((task, score));
@@ -98,5 +87,35 @@ pub(crate) fn route<B: Backend>(
     }
     scores.sort_by_key(|(task, _)| *task);
     let decision = rule.decide(&scores)?;
-    Ok(Routed { decision, projections: projected, perceived, switch_ms, forwards })
+    Ok(Routed { decision, perceived, switch_ms, forwards })
+}
+
+/// Where an observation lies in the subspaces of one task, from a forward under its weights.
+pub(crate) fn project<B: Backend>(
+    active: &mut ActiveTasks<B>,
+    prepared: &Prepared<'_>,
+    (task, tasks): (usize, &[String]),
+) -> Result<Vec<f64>> {
+    let (model, _) = active.switch_to(task)?;
+    let perception = model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?;
+    compared(active, &perception, (task, tasks), projections)
+}
+
+/// What `how` says of a task's subspaces, the hidden states of action queries and those of task tokens.
+fn compared<B: Backend, T>(
+    active: &ActiveTasks<B>,
+    perception: &Perception<B::Matrix>,
+    (task, tasks): (usize, &[String]),
+    how: impl FnOnce(&[[ArrayView2<'_, f32>; 2]], &ArrayView2<'_, f32>, &ArrayView2<'_, f32>) -> T,
+) -> Result<T> {
+    let hidden = perception.hidden.get(active.routing_depth());
+    let (Some(subspaces), Some(hidden)) = (active.subspaces(task), hidden) else {
+        return Err(PolicyError::Observation(format!(
+            "task `{}` has no router subspaces; name the task, or merge again with `router:`",
+            tasks[task]
+        )));
+    };
+    let (adapter_hidden, task_hidden) = (hidden.action.to_host()?, hidden.task.to_host()?);
+    let pairs: Vec<_> = subspaces.iter().map(|pair| pair.each_ref().map(|p| p.view())).collect();
+    Ok(how(&pairs, &adapter_hidden.view(), &task_hidden.view()))
 }
