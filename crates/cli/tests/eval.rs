@@ -71,7 +71,9 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
     eval(policy, &dark, &one).succeeded();
     run(["eval", "compare", out, dark.to_str().unwrap()]).failed_with(&["no trial in common"]);
     // Trials under perturbations lie beside others.
-    let both = eval(policy, &dark, &[&one[..], &["--perturb", "none"]].concat()).succeeded().json();
+    let both = eval(policy, &dark, &[&one[..], &["--perturb", "none", "--perturb", "none"]].concat())
+        .succeeded()
+        .json();
     let trials = |group: &str| both["groups"][group]["trials"].clone();
     assert_eq!(
         [trials("light:strong"), trials("none"), trials("goal_open")],

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use skillweld_robot::{
-    ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Frame, Observation, Prompt,
+    ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Observation, Prompt,
 };
 use skillweld_suites::{ACTIONS, Env, STATES, Status, SuiteError};
 
@@ -145,16 +145,15 @@ struct Ran {
 fn request(env: &mut Env, source: &dyn ChunkSource, prompt: &Prompt) -> Result<ChunkRequest, SuiteError> {
     let seen = env.observe()?;
     let captured = Instant::now();
-    let frame = |image: skillweld_suites::Image| Frame {
-        rgb: image.rgb.into(),
-        height: image.height,
-        width: image.width,
-        captured,
-    };
     let observation = Observation {
         captured,
         positions: seen.state.map(f64::from).to_vec(),
-        frames: seen.images.into_iter().take(source.expects().images).map(frame).collect(),
+        frames: seen
+            .images
+            .into_iter()
+            .take(source.expects().images)
+            .map(|image| image.into_frame(captured))
+            .collect(),
     };
     Ok(ChunkRequest { observation, prompt: prompt.clone(), inference_delay: 0, left_over: Vec::new() })
 }

@@ -9,6 +9,10 @@ mod shade;
 #[cfg(test)]
 mod tests;
 
+use std::time::Instant;
+
+use skillweld_robot::Frame;
+
 use crate::error::SimError;
 use crate::geometry::{Pose, Vec3};
 use crate::random::Random;
@@ -34,6 +38,13 @@ pub struct Image {
     pub height: usize,
     /// height × width × 3 bytes, sRGB.
     pub rgb: Vec<u8>,
+}
+
+impl Image {
+    /// As a robot's camera gives it.
+    pub fn into_frame(self, captured: Instant) -> Frame {
+        Frame { rgb: self.rgb.into(), height: self.height, width: self.width, captured }
+    }
 }
 
 /// Draws worlds; keeps its buffers from picture to picture, and nothing else.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use skillweld_robot::{CameraStream, Description, Frame, Joint, Observation, Robot, RobotError, Unit};
+use skillweld_robot::{CameraStream, Description, Joint, Observation, Robot, RobotError, Unit};
 
 use crate::arm::{ArmModel, GRIPPER, JOINT_NAMES, JOINTS};
 use crate::error::SimError;
@@ -181,10 +181,7 @@ impl Robot for SimArm {
             ));
         }
         let images = self.renderer.render(&self.world).map_err(|error| trouble(error.to_string()))?;
-        let frames = images
-            .into_iter()
-            .map(|i| Frame { rgb: i.rgb.into(), height: i.height, width: i.width, captured })
-            .collect();
+        let frames = images.into_iter().map(|image| image.into_frame(captured)).collect();
         Ok(Observation { captured, positions: self.positions(), frames })
     }
 

@@ -1,5 +1,6 @@
 //! What is evaluated, on what.
 
+use std::collections::HashSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -107,7 +108,7 @@ enum EmbodimentName {
 }
 
 impl Subject {
-    /// All trials, layout by layout.
+    /// All trials, layout by layout, each once.
     pub(super) fn trials(&self) -> Result<Vec<Trial>> {
         let tasks = self.tasks()?;
         let mut trials = Vec::new();
@@ -124,6 +125,9 @@ impl Subject {
                 });
             }
         }
+        // Who names a task or a perturbation twice would count it twice.
+        let mut seen = HashSet::new();
+        trials.retain(|trial| seen.insert(trial.clone()));
         Ok(trials)
     }
 
@@ -162,9 +166,9 @@ impl Subject {
         Ok(Suite::ALL.into_iter().filter(named).flat_map(Suite::tasks).collect())
     }
 
-    /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged checkpoint also what it
-    /// was made of, so that another merge in the same place is another policy. What stands behind a server's address or in a plain
-    /// checkpoint's folder is not looked into.
+    /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged
+    /// checkpoint also what it was made of, so that another merge in the same place is another policy. What stands behind a server's
+    /// address or in a plain checkpoint's folder is not looked into.
     pub(super) fn of(&self) -> String {
         let mut of = match std::fs::canonicalize(&self.policy) {
             Ok(path) => path.display().to_string(),

@@ -317,13 +317,7 @@ impl Attempt {
 
 fn add(recorder: &mut Recorder, seen: Observation, action: &[f64]) -> Result<()> {
     let captured = Instant::now();
-    let frame = |image: skillweld_robot_sim::Image| Frame {
-        rgb: image.rgb.into(),
-        height: image.height,
-        width: image.width,
-        captured,
-    };
-    let images: Vec<Frame> = seen.images.into_iter().map(frame).collect();
+    let images: Vec<Frame> = seen.images.into_iter().map(|image| image.into_frame(captured)).collect();
     let state = seen.state.map(f64::from);
     let frame = NewFrame { state: &state, action, images: &images, extras: &[], timestamp: None };
     loop {
