@@ -38,10 +38,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             stage.name,
             stage.name
         );
+        let what = stage
+            .what
+            .with_context(|| format!("{} is a step on the way, which is not shipped", stage.name))?;
         announce(&stage.name);
         let folder = experts_dir().join(&stage.name);
         copy(&trained.join(&stage.name), &folder)?;
-        let card = card(stage, &folder, &arena)?;
+        let card = card(stage, what, &folder, &arena)?;
         fs::write(folder.join("README.md"), card)
             .with_context(|| format!("cannot write into {}", folder.display()))?;
     }
@@ -66,12 +69,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn card(stage: &'static Stage, folder: &Path, arena: &Arena) -> Result<String> {
-    let mut card = format!(
-        "# {}\n\n{}.\n\n## How it was made\n\n```sh\n",
-        stage.name,
-        stage.what.unwrap_or("A step on the way, which is not shipped")
-    );
+fn card(stage: &'static Stage, what: &str, folder: &Path, arena: &Arena) -> Result<String> {
+    let mut card = format!("# {}\n\n{}.\n\n## How it was made\n\n```sh\n", stage.name, what);
     for stage in train::before(stage)? {
         writeln!(card, "{}", stage.line())?;
     }

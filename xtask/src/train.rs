@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::build;
 use crate::process::{announce, command, run as run_command, target_dir};
 use crate::python::Environment;
-pub(crate) use stages::Stage;
+pub(crate) use stages::{CHAIN_ALPHA, SKILLS, Stage};
 use stages::{STAGES, Tool};
 
 const TRAIN: Environment = Environment {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -71,17 +72,46 @@ impl Arena {
 
     /// The checkpoint of a recipe.
     pub(super) fn merge(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
-        let folder = self.dir.join(MERGED);
-        let (out, file) = (self.merged(name), folder.join(format!("{name}.yaml")));
         let mut inputs = vec![self.expert("base")];
         inputs.extend(recipe.experts.iter().map(|name| self.expert(name)));
         let text = format!("# Of {}\n{}", hash(&inputs)?, recipe.text(&self.experts));
+        self.made(&format!("{name}.yaml"), &text, name, |merge, file| {
+            merge.arg("merge").arg(file).arg(self.merged(name)).arg("--quiet");
+        })
+    }
+
+    /// What lies between two policies; `words`: how far to go.
+    pub(super) fn retain(
+        &self,
+        name: &str,
+        (base, finetuned): (&Path, &Path),
+        words: &str,
+    ) -> Result<PathBuf> {
+        let text = format!("{} {words}", hash(&[base.to_owned(), finetuned.to_owned()])?);
+        self.made(&format!("{name}.of"), &text, name, |retain, _| {
+            retain.arg("retain").arg("--base").arg(base).arg("--finetuned").arg(finetuned);
+            retain.args(words.split(' ')).args(["--statistics", "finetuned"]).arg(self.merged(name));
+        })
+    }
+
+    /// A checkpoint that is made of what `text` says, which is kept beside it in `key`: made again where that has changed. `words` adds
+    /// those of the command.
+    fn made(
+        &self,
+        key: &str,
+        text: &str,
+        name: &str,
+        words: impl FnOnce(&mut Command, &Path),
+    ) -> Result<PathBuf> {
+        let folder = self.dir.join(MERGED);
+        let (out, file) = (self.merged(name), folder.join(key));
         if !out.exists() || fs::read_to_string(&file).map_or(true, |there| there != text) {
             remove(&out)?;
             fs::create_dir_all(&folder)?;
-            fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-            let mut merge = command(&self.skillweld);
-            run_command(merge.arg("merge").arg(&file).arg(&out).arg("--quiet"))?;
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            let mut make = command(&self.skillweld);
+            words(&mut make, &file);
+            run_command(&mut make)?;
         }
         Ok(out)
     }
@@ -103,27 +133,6 @@ impl Arena {
         println!("$ {}", line(&calibrate));
         output(&mut calibrate)?;
         Ok(())
-    }
-
-    /// What lies between two policies; `words`: how far to go.
-    pub(super) fn retain(
-        &self,
-        name: &str,
-        (base, finetuned): (&Path, &Path),
-        words: &str,
-    ) -> Result<PathBuf> {
-        let folder = self.dir.join(MERGED);
-        let (out, file) = (self.merged(name), folder.join(format!("{name}.of")));
-        let text = format!("{} {words}", hash(&[base.to_owned(), finetuned.to_owned()])?);
-        if !out.exists() || fs::read_to_string(&file).map_or(true, |there| there != text) {
-            remove(&out)?;
-            fs::create_dir_all(&folder)?;
-            fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-            let mut retain = command(&self.skillweld);
-            retain.arg("retain").arg("--base").arg(base).arg("--finetuned").arg(finetuned);
-            run_command(retain.args(words.split(' ')).args(["--statistics", "finetuned"]).arg(&out))?;
-        }
-        Ok(out)
     }
 
     /// Merges a recipe, calibrates its router, if it has one, and rolls it out.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::arena::Arena;
 use super::page::{Claim, Section, percent};
 use super::rate::Rate;
+use crate::train::{CHAIN_ALPHA, SKILLS};
 
 /// What the generalist was trained on.
 const KNOWN: &str = "--task spatial_left --task spatial_right --task spatial_box --task spatial_mat --task spatial_near \
@@ -17,11 +18,6 @@ const KNOWN: &str = "--task spatial_left --task spatial_right --task spatial_box
 /// Unlike demonstrations: what the pretrained policy may have learned to bear, and twenty of them cannot show.
 const UNLIKE: &str =
     "--perturb camera:medium --perturb background:strong --perturb light:strong --perturb layout:medium";
-/// Skills in the order in which they are learned: the finetuned policy and its task.
-const CHAIN: [(&str, &str); 3] = [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
-/// Of the chain, as its policies were trained on.
-const CHAIN_ALPHA: &str = "--alpha 0.5";
-
 /// What a policy can do: the new task, the same unlike training, and what was known before.
 struct Abilities {
     new: Rate,
@@ -111,13 +107,13 @@ fn alpha_claims(alone: bool, pretrained: &Abilities, chosen: &Abilities, whole: 
     [
         Claim {
             text: unlike,
-            paper: "about 40 % more than the best of others; an independent reproduction: 45 to 50",
+            paper: "an independent reproduction: 45 to 50",
             ours: format!("{}, {} and {}", chosen.unlike, whole.unlike, pretrained.unlike),
             holds: chosen.unlike.share > whole.unlike.share.max(pretrained.unlike.share),
         },
         Claim {
             text: known,
-            paper: "kept; an independent reproduction: 38 of 66.5",
+            paper: "an independent reproduction: 38 of 66.5",
             ours: format!("{} of {}", chosen.known, pretrained.known),
             holds: chosen.known.share >= pretrained.known.share - 0.1,
         },
@@ -155,7 +151,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
     let mut row = |title: &str, name: &str, policy: &Path| -> Result<Rate> {
         let mut cells = vec![title.to_owned()];
-        for (_, task) in CHAIN {
+        for (_, task) in SKILLS {
             cells.push(arena.evaluate(name, policy, &trials(&format!("--task {task}")))?.all.to_string());
         }
         let known = arena.evaluate(name, policy, &known)?.all;
@@ -166,7 +162,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     let mut from = arena.expert("generalist");
     let before = row("before", "generalist", &from)?;
     let mut after = before;
-    for (skill, _) in CHAIN {
+    for (skill, _) in SKILLS {
         let finetuned = arena.expert(skill);
         row(&format!("finetuned on `{skill}`"), skill, &finetuned)?;
         let name = format!("chain-{skill}");
@@ -176,7 +172,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     }
     let claims = vec![Claim {
         text: "After three skills, what was known is kept within ten points",
-        paper: "kept, where finetuning in sequence forgets",
+        paper: "",
         ours: format!("{} of {}", percent(after.share), percent(before.share)),
         holds: after.share >= before.share - 0.1,
     }];

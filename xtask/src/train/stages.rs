@@ -23,6 +23,13 @@ pub(crate) struct Stage {
     pub(super) words: String,
 }
 
+/// New skills for RETAIN in the order in which they are learned, and their tasks.
+pub(crate) const SKILLS: [(&str, &str); 3] =
+    [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
+
+/// How far the chain follows what it was finetuned to.
+pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
+
 /// All of them, each after those that it needs.
 pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
     let mut stages = vec![skillweld("scenes", "sim scenes @scenes --count 40960"), base()];
@@ -114,14 +121,13 @@ fn retain() -> Vec<Stage> {
     ];
     // Each skill is learned from what the one before it left.
     let mut from = "generalist".to_owned();
-    for (index, (skill, task)) in
-        [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")].into_iter().enumerate()
-    {
+    for (index, (skill, task)) in SKILLS.into_iter().enumerate() {
         let show = format!("sim demos @demos-{skill} --task {task} --episodes 20 --noise 0.2");
         let learn = format!("finetune @{from} @{skill} --demos @demos-{skill} --steps 400 --rate 3e-4");
         let chain = format!("chain-{}", index + 1);
-        let keep =
-            format!("retain --base @{from} --finetuned @{skill} --alpha 0.5 --statistics finetuned @{chain}");
+        let keep = format!(
+            "retain --base @{from} --finetuned @{skill} {CHAIN_ALPHA} --statistics finetuned @{chain}"
+        );
         stages.push(skillweld(format!("demos-{skill}"), show));
         stages.push(train(skill, learn).shipped(
             "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone",
