@@ -32,6 +32,8 @@ def main():
         command.add_argument("--seed", type=int, default=0)
 
     args = parser.parse_args()
+    if args.command == "finetune" and args.begin and not args.lora:
+        parser.error("--begin goes on from an adapter: say its rank with --lora")
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.command == "pretrain":

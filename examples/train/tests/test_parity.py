@@ -94,3 +94,8 @@ def test_an_adapter_runs_on_its_base(skillweld, tmp_path):
     found = run(skillweld, tmp_path, 0, images, state, TEXTS[0], tmp_path / "expert", "--base", base)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
     assert np.abs(found - run(skillweld, tmp_path, 1, images, state, TEXTS[0], base)).max() > 1e-2
+    # Training goes on from what it has left.
+    again, _ = checkpoint.load_whole(base)
+    again = adapted(again, rank=4)
+    checkpoint.load_expert(tmp_path / "expert", again)
+    np.testing.assert_array_equal(ask(again, tokenizer, table["tiny"], images, state, TEXTS[0]), expected)
