@@ -11,7 +11,7 @@ pub(crate) const TRAVEL_M: f64 = 0.055;
 /// Half the outer size of a cabinet along its drawer's way, across it, and its height.
 pub(crate) const CABINET_M: [f64; 3] = [0.036, 0.036, 0.052];
 /// From the middle of a closed drawer to the middle of its handle.
-pub(crate) const HANDLE_M: f64 = 0.053;
+pub(crate) const HANDLE_M: f64 = 0.057;
 
 fn part(shape: Shape, pose: Pose, color: [u8; 3]) -> Part {
     Part { shape, pose, color }
@@ -124,7 +124,7 @@ pub(crate) fn cabinet(
         slab([middle, 0.0015 - wide, 0.0], [long, 0.0015, low], front),
         slab([middle + 0.0015 - long, 0.0, 0.0], [0.0015, wide - 0.003, low], front),
         slab([x + 0.0025, 0.0, 0.0045], [0.002, y, 0.0215], front),
-        slab([HANDLE_M, 0.0, 0.008], [0.0125, 0.006, 0.008], handle),
+        slab([HANDLE_M, 0.0, 0.008], [0.0165, 0.006, 0.008], handle),
     ];
     let (sin, cos) = yaw_rad.sin_cos();
     let motion = Motion::Slides { axis: vec3(cos, sin, 0.0), travel_m: TRAVEL_M };

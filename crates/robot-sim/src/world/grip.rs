@@ -10,7 +10,7 @@ use crate::shape::{Solid, separation_m};
 const TOUCH_M: f64 = 2.5e-3;
 /// The same for a handle, which the moving finger cannot bring to the other one as it does loose things: the whole arm
 /// gives.
-const TOUCH_HANDLE_M: f64 = 8e-3;
+const TOUCH_HANDLE_M: f64 = 14e-3;
 /// A body may reach so far behind the plane of a finger's face: a jaw that slants touches with its tip, and what it holds
 /// goes on below that.
 const BEHIND_M: f64 = 5e-3;

@@ -9,8 +9,11 @@ use skillweld_robot_sim::{
 use crate::controller::{OPEN_M, pan_to};
 use crate::env::Env;
 
-/// Wider things are not gripped.
-const WIDEST_M: f64 = 0.046;
+/// Wider things are not gripped: open fingers would have little room on both sides.
+const WIDEST_M: f64 = 0.040;
+/// Fingers come down this much further from a thing than they need to, on both sides: a policy that learns from it may be off
+/// by as much. The moving finger leans inwards, so that higher up there is no more room than this.
+const ASIDE_M: f64 = 0.005;
 /// The tool is at least so high: the tips, a centimetre lower, then clear the table.
 pub(super) const LOWEST_M: f64 = 0.014;
 /// More room than this around the fingers is not better.
@@ -53,7 +56,7 @@ pub(super) fn grasp(world: &World, object: usize) -> Pose {
         }
     };
     let poses = ways.iter().filter(|(_, width_m)| *width_m <= WIDEST_M).map(|&(yaw_rad, width_m)| {
-        let target = world.arm().from_above(place, yaw_rad, width_m);
+        let target = world.arm().from_above(place, yaw_rad, width_m + 2.0 * ASIDE_M);
         let tool = downwards(world, target.position, target.roll_rad);
         (tool, room_m(world, tool, object) - TURN_M * (target.roll_rad - kept_rad(world, place)).abs())
     });

@@ -33,9 +33,9 @@ pub(super) struct Funnel {
 }
 
 /// So far off the way down is the target's whole neighbourhood.
-const SLACK_M: f64 = 0.005;
+const SLACK_M: f64 = 0.008;
 /// Metres up for each that it is further off.
-const SLOPE: f64 = 5.0;
+const SLOPE: f64 = 4.0;
 /// A turn that is missing counts as much as its arc at this radius.
 const TURN_RADIUS_M: f64 = 0.03;
 /// Sideways at full speed only where nothing is missing upwards; not at all from here on.
@@ -93,8 +93,8 @@ fn turn_to(env: &Env, target: Pose) -> Vec3 {
 }
 
 /// A tool so near to a pose is there: within the funnel's slack, with room for what is not seen exactly.
-const ARRIVED_M: f64 = 0.004;
-const ARRIVED_RAD: f64 = 0.08;
+const ARRIVED_M: f64 = 0.005;
+const ARRIVED_RAD: f64 = 0.10;
 
 /// Whether the tool is at a pose.
 pub(super) fn arrived(env: &Env, target: Pose) -> bool {

@@ -1,4 +1,4 @@
-use skillweld_robot_sim::{Motion, Pose, Shape, Vec3};
+use skillweld_robot_sim::{Body, Motion, Pose, Shape, Vec3, World};
 
 use super::grasp::at_place;
 use super::grip::{Leave, PATIENCE, Progress, Seize};
@@ -9,6 +9,8 @@ use crate::goal::{Goal, OPEN_SHARE};
 
 /// In a step: a handle that is pulled faster than the arm turns slips out of the fingers.
 const PULL_M: f64 = 0.010;
+/// Open fingers are as far from a handle as if it were wider by this: one that is too far off its middle misses it, on either side.
+const ASIDE_M: f64 = 0.010;
 /// So near its end a drawer is open.
 const END_M: f64 = 0.002;
 
@@ -48,16 +50,7 @@ impl Pull {
                 Phase::Begin if self.goal.holds(env) => return None,
                 // Out, but with fingers around it.
                 Phase::Begin if body.slide_m() >= OPEN_SHARE * travel_m => Phase::Leave(Leave::handle()),
-                Phase::Begin => {
-                    let handle = body.parts.last()?;
-                    let width_m = match handle.shape {
-                        Shape::Box { half_m } => 2.0 * half_m.y,
-                        Shape::Cylinder { radius_m, .. } => 2.0 * radius_m,
-                    };
-                    let place = (body.pose() * handle.pose).position;
-                    let across = Vec3::Z.cross(axis);
-                    Phase::Seize(Seize::new(at_place(world, place, across.y.atan2(across.x), width_m)))
-                }
+                Phase::Begin => Phase::Seize(Seize::new(around_handle(world, body, axis)?)),
                 Phase::Seize(seize) => match seize.act(env, drawer) {
                     Progress::Act(action) => return Some(action),
                     Progress::Failed => Phase::Leave(Leave::handle()),
@@ -84,4 +77,16 @@ impl Pull {
             (self.phase, self.steps) = (next, 0);
         }
     }
+}
+
+/// Where the fingers come down around a drawer's handle, across the way `axis` that it slides.
+pub(super) fn around_handle(world: &World, drawer: &Body, axis: Vec3) -> Option<Pose> {
+    let handle = drawer.parts.last()?;
+    let width_m = match handle.shape {
+        Shape::Box { half_m } => 2.0 * half_m.y,
+        Shape::Cylinder { radius_m, .. } => 2.0 * radius_m,
+    };
+    let place = (drawer.pose() * handle.pose).position;
+    let across = Vec3::Z.cross(axis);
+    Some(at_place(world, place, across.y.atan2(across.x), width_m + ASIDE_M))
 }

@@ -12,7 +12,7 @@ const STROKE_M: f64 = 0.008;
 /// Half of both closed fingers, along the push.
 const FINGERS_M: f64 = 0.009;
 /// The fingers come down so far behind the thing.
-const RUN_UP_M: f64 = 0.008;
+const RUN_UP_M: f64 = 0.014;
 /// Near enough to the zone's middle.
 const ARRIVED_M: f64 = 0.005;
 /// Further beside the line than this the fingers do not push.
