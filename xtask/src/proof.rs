@@ -1,6 +1,7 @@
 //! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
 
 pub(crate) mod arena;
+mod embodiments;
 mod mergevla;
 mod page;
 mod rate;
@@ -21,10 +22,12 @@ const SECTIONS: &[fn(&Arena) -> Result<Section>] = &[
     mergevla::merges,
     mergevla::lambdas,
     mergevla::heads,
+    mergevla::counts,
     mergevla::router,
     mergevla::confusion,
     mergevla::actions,
     mergevla::perturbations,
+    embodiments::embodiments,
     retain::alphas,
     retain::modalities,
     retain::chain,

@@ -5,7 +5,7 @@ mod scenes;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
-use skillweld_suites::{Suite, Task};
+use skillweld_suites::{Embodiment, Suite, Task};
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
@@ -56,6 +56,26 @@ impl SuiteName {
             Self::Object => Suite::Object,
             Self::Goal => Suite::Goal,
             Self::Long => Suite::Long,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EmbodimentName {
+    /// As it is.
+    So101,
+    /// Longer links, the camera on the other side.
+    Long,
+    /// Two fingers that slide.
+    Parallel,
+}
+
+impl EmbodimentName {
+    pub(crate) fn embodiment(self) -> Embodiment {
+        match self {
+            Self::So101 => Embodiment::So101,
+            Self::Long => Embodiment::Long,
+            Self::Parallel => Embodiment::Parallel,
         }
     }
 }

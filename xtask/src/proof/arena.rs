@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::rate::Rate;
-use super::recipe::{Recipe, SUITES};
+use super::recipe::{Member, Recipe, SUITES};
 use crate::process::{command, line, output, run as run_command};
 
 /// Below `target/proof`.
@@ -73,7 +73,7 @@ impl Arena {
     /// The checkpoint of a recipe.
     pub(super) fn merge(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
         let mut inputs = vec![self.expert("base")];
-        inputs.extend(recipe.experts.iter().map(|name| self.expert(name)));
+        inputs.extend(recipe.members.iter().map(|member| self.expert(&member.expert)));
         let text = format!("# Of {}\n{}", hash(&inputs)?, recipe.text(&self.experts));
         self.made(&format!("{name}.yaml"), &text, name, |merge, file| {
             merge.arg("merge").arg(file).arg(self.merged(name)).arg("--quiet");
@@ -116,19 +116,19 @@ impl Arena {
         Ok(out)
     }
 
-    /// Calibrates a router by demonstrations of each suite.
-    fn calibrate(&self, merged: &Path) -> Result<()> {
+    /// Calibrates a router by demonstrations of what each expert was trained on.
+    fn calibrate(&self, merged: &Path, members: &[Member]) -> Result<()> {
         if merged.join(CALIBRATION).exists() {
             return Ok(());
         }
         let mut calibrate = command(&self.skillweld);
         calibrate.arg("calibrate-router").arg(merged);
-        for suite in SUITES {
-            let demos = self.dir.join(DEMOS).join(suite);
+        for Member { name, own, .. } in members {
+            let demos = self.dir.join(DEMOS).join(folder_of(own));
             // Goes on where it was; has nothing to do where it ended.
             let mut show = command(&self.skillweld);
-            output(show.args(["sim", "demos"]).arg(&demos).args(["--suite", suite, "--episodes", "10"]))?;
-            calibrate.arg("--task").arg(format!("{suite}={}", demos.display()));
+            output(show.args(["sim", "demos"]).arg(&demos).args(own.split(' ')).args(["--episodes", "10"]))?;
+            calibrate.arg("--task").arg(format!("{name}={}", demos.display()));
         }
         println!("$ {}", line(&calibrate));
         output(&mut calibrate)?;
@@ -139,18 +139,18 @@ impl Arena {
     pub(crate) fn score(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
         let merged = self.merge(name, recipe)?;
         if recipe.routes {
-            self.calibrate(&merged)?;
+            self.calibrate(&merged, &recipe.members)?;
             return self.evaluate(name, &merged, words);
         }
         // Its tasks are one policy: experts of one base have one set of statistics.
-        let scores = self.evaluate(name, &merged, &format!("{words} --skill {}", SUITES[0]))?;
+        let any = recipe.members.first().context("a merge of nothing")?;
+        let scores = self.evaluate(name, &merged, &format!("{words} --skill {}", any.name))?;
         Ok(Scores { router: None, ..scores })
     }
 
     /// `name`: of the policy; `words`: options of `skillweld eval run` that say which trials.
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
-        let folder = words.replace("--", "").replace([' ', ':'], "-");
-        let results = self.dir.join(RESULTS).join(name).join(folder);
+        let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
         let wanted = hash(&[policy.to_owned(), self.expert("base")])?;
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
@@ -177,6 +177,11 @@ impl Arena {
 /// Whether a policy needs its base beside it.
 pub(crate) fn is_adapter(policy: &Path) -> bool {
     policy.join("lora_adapter").exists()
+}
+
+/// A folder's name for options.
+fn folder_of(words: &str) -> String {
+    words.replace("--", "").replace([' ', ':'], "-")
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -1,11 +1,11 @@
 //! MergeVLA's tables: experts, naive merges, masked merges with routing, and what each part of them is worth (arXiv
 //! 2511.18810).
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::arena::{Arena, Scores};
 use super::page::{Claim, Section, percent};
-use super::recipe::{Mask, Recipe, SUITES};
+use super::recipe::{Mask, Member, PAPERS_TIES, Recipe, SUITES};
 
 /// What is reported, once: twenty layouts of each of twenty tasks.
 const FINAL: &str = "--split final --episodes 20 --actions 4";
@@ -27,6 +27,12 @@ fn row(title: impl Into<String>, scores: &Scores) -> Vec<String> {
     [vec![title.into()], scores.cells()].concat()
 }
 
+/// The same with the paper's average in the last column.
+fn beside(paper: &str, mut cells: Vec<String>) -> Vec<String> {
+    cells.push(paper.to_owned());
+    cells
+}
+
 /// Experts, each on its own suite, and their average.
 fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)> {
     let mut row = vec![format!("experts{kind}, each on its own suite")];
@@ -46,26 +52,36 @@ fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)
 pub(super) fn merges(arena: &Arena) -> Result<Section> {
     let (own, average) = experts(arena, "", FINAL)?;
     let (with_self_attention, _) = experts(arena, "-self", FINAL)?;
-    let mut rows = vec![own, with_self_attention];
+    let mut rows = vec![beside("96.7", own), beside("", with_self_attention)];
     let naive = Recipe::naive("-self", "task_arithmetic", "");
     let naive = arena.score("naive-ta-self", &naive, FINAL)?;
-    rows.push(row("task arithmetic of those with self-attention, one head", &naive));
-    let naive_cross = Recipe::naive("", "task_arithmetic", "");
-    rows.push(row("task arithmetic, no masks, one head", &arena.score("naive-ta", &naive_cross, FINAL)?));
+    rows.push(beside("0", row("task arithmetic of those with self-attention, one head", &naive)));
+    let one_head = [
+        (
+            "naive-ties-self",
+            "TIES of those with self-attention, one head",
+            Recipe::naive("-self", "ties", PAPERS_TIES),
+        ),
+        ("naive-ta", "task arithmetic, no masks, one head", Recipe::naive("", "task_arithmetic", "")),
+        ("naive-ties", "TIES, no masks, one head", Recipe::naive("", "ties", PAPERS_TIES)),
+    ];
+    for (name, title, recipe) in &one_head {
+        rows.push(beside("", row(*title, &arena.score(name, recipe, FINAL)?)));
+    }
     let (plain, emr) = (Mask::default(), Mask::emr());
     let methods = [
-        ("ta", "MergeVLA, task arithmetic", Recipe::masked("task_arithmetic", "", &plain)),
-        ("ties", "MergeVLA, TIES", Recipe::ties(&plain)),
-        ("tsv", "MergeVLA, TSV", Recipe::masked("tsv", "", &plain)),
-        ("knots", "MergeVLA, KnOTS-TIES", Recipe::masked("knots", "", &plain)),
-        ("wudi", "MergeVLA, WUDI", Recipe::masked("wudi", "", &plain)),
-        ("emr", "MergeVLA, EMR", Recipe::masked("emr", "", &emr)),
+        ("ta", "MergeVLA, task arithmetic", "89.7", Recipe::masked("task_arithmetic", "", &plain)),
+        ("ties", "MergeVLA, TIES", "90.2", Recipe::ties(&plain)),
+        ("tsv", "MergeVLA, TSV", "81.6", Recipe::masked("tsv", "", &plain)),
+        ("knots", "MergeVLA, KnOTS-TIES", "88.0", Recipe::masked("knots", "", &plain)),
+        ("wudi", "MergeVLA, WUDI", "89.9", Recipe::masked("wudi", "", &plain)),
+        ("emr", "MergeVLA, EMR", "65.5", Recipe::masked("emr", "", &emr)),
     ];
     let mut best: Option<(f64, &str, Scores)> = None;
-    for (name, title, recipe) in &methods {
+    for (name, title, paper, recipe) in &methods {
         let chosen_by = arena.score(name, recipe, SELECTION)?.all.share;
         let scores = arena.score(name, recipe, FINAL)?;
-        rows.push(row(*title, &scores));
+        rows.push(beside(paper, row(*title, &scores)));
         if best.as_ref().is_none_or(|(share, ..)| *share < chosen_by) {
             best = Some((chosen_by, title, scores));
         }
@@ -96,9 +112,10 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         title: "Experts and merges",
         text: format!(
             "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
-             `skillweld eval run POLICY {FINAL}`; the best merge was chosen by `{SELECTION}`."
+             `skillweld eval run POLICY {FINAL}`; the best merge was chosen by `{SELECTION}`. *Paper*: MergeVLA's average over LIBERO's \
+             four suites."
         ),
-        headings: headings(""),
+        headings: beside("paper", headings("")),
         rows,
         claims,
     })
@@ -146,25 +163,52 @@ pub(super) fn heads(arena: &Arena) -> Result<Section> {
     })
 }
 
+/// How many experts one policy holds.
+pub(super) fn counts(arena: &Arena) -> Result<Section> {
+    let mut rows = Vec::new();
+    for count in 2..=SUITES.len() {
+        let suites = &SUITES[..count];
+        let members = suites.iter().map(|suite| Member::of_suite(suite, "")).collect();
+        let recipe = Recipe::ties(&Mask::default()).of(members);
+        let words: String = suites.iter().map(|suite| format!("--suite {suite} ")).collect();
+        let scores = arena.score(&format!("first-{count}"), &recipe, &(words + SELECTION))?;
+        rows.push(row(count.to_string(), &scores));
+    }
+    let text = format!(
+        "MergeVLA with TIES of the first two, three and four experts, on their suites: `{SELECTION}`."
+    );
+    Ok(Section { title: "Number of tasks", text, headings: headings("experts"), rows, claims: Vec::new() })
+}
+
 /// What the router compares.
 pub(super) fn router(arena: &Arena) -> Result<Section> {
     let variants = [
-        ("values, rank 1", "rank: 1"),
-        ("values, rank 4", "rank: 4"),
-        ("values, rank 8", "rank: 8"),
-        ("values, rank 16", "rank: 16"),
-        ("values of the merged expert, rank 8", "rank: 8, subspace: merged"),
-        ("keys, rank 8", "rank: 8, projections: k"),
-        ("keys and values, rank 8", "rank: 8, projections: kv"),
+        ("values, rank 1", "", "rank: 1"),
+        ("values, rank 4", "", "rank: 4"),
+        ("values, rank 8", "89.7", "rank: 8"),
+        ("values, rank 16", "", "rank: 16"),
+        ("values of the merged expert, rank 8", "", "rank: 8, subspace: merged"),
+        ("keys, rank 8", "53.6", "rank: 8, projections: k"),
+        ("keys and values, rank 8", "65.1", "rank: 8, projections: kv"),
     ];
-    let mut rows = Vec::new();
-    for (title, router) in variants {
+    let (mut rows, mut shares) = (Vec::new(), Vec::new());
+    for (title, paper, router) in variants {
         let mask = Mask { router: router.to_owned(), ..Mask::default() };
         let name = format!("router-{}", router.replace([' ', ',', ':'], ""));
         let recipe = Recipe::ties(&mask);
-        rows.push(row(title, &arena.score(&name, &recipe, &raw(SELECTION))?));
-        rows.push(row(format!("{title}, calibrated"), &arena.score(&name, &recipe, SELECTION)?));
+        let scores = arena.score(&name, &recipe, &raw(SELECTION))?;
+        rows.push(beside(paper, row(title, &scores)));
+        shares.push(scores.all.share);
+        let scores = arena.score(&name, &recipe, SELECTION)?;
+        rows.push(beside("", row(format!("{title}, calibrated"), &scores)));
     }
+    let [_, _, values, _, _, keys, both] = shares[..] else { bail!("a variant is missing") };
+    let claims = vec![Claim {
+        text: "Values alone route better than keys, alone or with values",
+        paper: "89.7, 53.6, 65.1 (success, V, K, K&V)",
+        ours: [values, keys, both].map(percent).join(", "),
+        holds: values > keys.max(both),
+    }];
     let text = format!(
         "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: instead of norms in the subspaces, how likely an observation \
          is among a task's own, by where the first observations of ten demonstrations of each of its tasks lie in the same subspaces \
@@ -174,9 +218,9 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
     Ok(Section {
         title: "What the router compares",
         text,
-        headings: headings("subspaces"),
+        headings: beside("paper", headings("subspaces")),
         rows,
-        claims: Vec::new(),
+        claims,
     })
 }
 
@@ -225,16 +269,26 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
     let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
     let mut rows = Vec::new();
+    let (mut experts_sum, mut merged_sum) = (0.0, 0.0);
     for kind in kinds {
         let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
-        let (own, _) = experts(arena, "", &trials)?;
+        let (own, average) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
         let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
         rows.push(row(format!("{kind}, merged"), &scores));
+        experts_sum += average;
+        merged_sum += scores.all.share;
     }
+    let [of_experts, of_merged] = [experts_sum, merged_sum].map(|sum| sum / kinds.len() as f64);
+    let claims = vec![Claim {
+        text: "Unlike training, too, the merge keeps four fifths of the experts' success",
+        paper: "62.5 of 72.4 (LIBERO-Plus)",
+        ours: format!("{} of {}", percent(of_merged), percent(of_experts)),
+        holds: of_merged >= 0.8 * of_experts,
+    }];
     let text =
         "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \
                 `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
             .to_owned();
-    Ok(Section { title: "Perturbations", text, headings: headings(""), rows, claims: Vec::new() })
+    Ok(Section { title: "Perturbations", text, headings: headings(""), rows, claims })
 }

@@ -6,9 +6,26 @@ use std::path::Path;
 /// Suites that have an expert each, in the papers' order.
 pub(crate) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
 
-/// A merge of shipped experts, one a suite and called by it.
+/// An expert of a merge.
+pub(crate) struct Member {
+    /// What the merged policy calls it: where all arms are alike, its suite.
+    pub(crate) name: String,
+    /// The shipped policy.
+    pub(crate) expert: String,
+    /// What it was trained on, in options that `skillweld sim demos` and `skillweld eval run` both have.
+    pub(crate) own: String,
+}
+
+impl Member {
+    /// `kind`: ending of the expert's name.
+    pub(crate) fn of_suite(suite: &str, kind: &str) -> Self {
+        Self { name: suite.into(), expert: format!("{suite}{kind}"), own: format!("--suite {suite}") }
+    }
+}
+
+/// A merge of shipped experts.
 pub(crate) struct Recipe {
-    pub(crate) experts: Vec<String>,
+    pub(crate) members: Vec<Member>,
     pub(crate) method: &'static str,
     /// Of the method, in YAML's flow form.
     pub(crate) parameters: String,
@@ -24,7 +41,7 @@ impl Recipe {
     /// `kind`: ending of the experts' names.
     pub(crate) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
         let rest = "action_expert: merge\n".to_owned();
-        Self { experts: experts(kind), method, parameters: parameters.to_owned(), rest, routes: false }
+        Self { members: members(kind), method, parameters: parameters.to_owned(), rest, routes: false }
     }
 
     /// MergeVLA's.
@@ -33,7 +50,7 @@ impl Recipe {
             "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
             mask.how, mask.head_blocks, mask.router
         );
-        Self { experts: experts(""), method, parameters: parameters.to_owned(), rest, routes: true }
+        Self { members: members(""), method, parameters: parameters.to_owned(), rest, routes: true }
     }
 
     /// MergeVLA's with TIES, its best.
@@ -41,11 +58,16 @@ impl Recipe {
         Self::masked("ties", PAPERS_TIES, mask)
     }
 
+    /// The same of other experts.
+    pub(crate) fn of(self, members: Vec<Member>) -> Self {
+        Self { members, ..self }
+    }
+
     /// In YAML, of policies below `folder`.
     pub(crate) fn text(&self, folder: &Path) -> String {
         let folder = folder.display();
         let mut text = format!("merge_method: {}\nbase_model: {folder}/base\nmodels:\n", self.method);
-        for (name, expert) in SUITES.iter().zip(&self.experts) {
+        for Member { name, expert, .. } in &self.members {
             writeln!(text, "  - {{ name: {name}, model: {folder}/{expert} }}").unwrap_or_default();
         }
         text + &format!("parameters: {{ {} }}\n{}", self.parameters, self.rest)
@@ -75,8 +97,8 @@ impl Mask {
 }
 
 /// Parameters of TIES in the paper's form: no trimming, the sum of what agrees, signs over the whole vector.
-const PAPERS_TIES: &str = "density: 1.0, normalize: false, scope: global";
+pub(crate) const PAPERS_TIES: &str = "density: 1.0, normalize: false, scope: global";
 
-fn experts(kind: &str) -> Vec<String> {
-    SUITES.iter().map(|suite| format!("{suite}{kind}")).collect()
+fn members(kind: &str) -> Vec<Member> {
+    SUITES.iter().map(|suite| Member::of_suite(suite, kind)).collect()
 }

@@ -27,6 +27,10 @@ pub(crate) struct Stage {
 pub(crate) const SKILLS: [(&str, &str); 3] =
     [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
 
+/// Experts for other arms: suite and arm. The proof merges them.
+const ARMS: [(&str, &str); 4] =
+    [("spatial", "long"), ("spatial", "parallel"), ("object", "long"), ("goal", "parallel")];
+
 /// How far the chain follows what it was finetuned to.
 pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
 
@@ -36,6 +40,7 @@ pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
     SUITES.iter().for_each(|suite| stages.extend(expert(suite)));
     stages.extend(SUITES.iter().map(|suite| with_self_attention(suite)));
     stages.extend(retain());
+    ARMS.iter().for_each(|(suite, arm)| stages.extend(on_another_arm(suite, arm)));
     stages
 });
 
@@ -99,12 +104,27 @@ fn expert(suite: &str) -> [Stage; 4] {
 /// Its action expert begins from random weights, the same in all suites.
 fn with_self_attention(suite: &str) -> Stage {
     let words = format!(
-        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 3000 --rate 1e-3 --expert self"
+        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 2000 --rate 1e-3 --expert self"
     );
     train(format!("{suite}-self"), words).shipped(
         "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention",
         format!("--suite {suite}"),
     )
+}
+
+/// From demonstrations on that arm, once.
+fn on_another_arm(suite: &str, arm: &str) -> [Stage; 2] {
+    let name = format!("{suite}-{arm}");
+    let on = format!("--suite {suite} --embodiment {arm}");
+    let show = format!("sim demos @demos-{name} {on} --episodes 100 --noise 0.2");
+    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 2000 --rate 1e-3");
+    [
+        skillweld(format!("demos-{name}"), show),
+        train(name, learn).shipped(
+            "An expert for an arm of another shape: a LoRA adapter on `base`, and an action expert",
+            on,
+        ),
+    ]
 }
 
 /// A policy of all suites, and new tasks that it is finetuned on.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use skillweld_eval::Trial;
-use skillweld_suites::{Embodiment, PerturbationKind, Split, Strength, Suite, Task};
+use skillweld_suites::{PerturbationKind, Split, Strength, Suite, Task};
 
 use crate::policy::{Opening, RuleArguments};
 
@@ -59,7 +59,7 @@ pub(super) struct Subject {
     perturb: Vec<Perturbed>,
     /// Another arm.
     #[arg(long, value_enum, default_value = "so101")]
-    embodiment: EmbodimentName,
+    embodiment: crate::sim::EmbodimentName,
     /// Actions of a chunk that are carried out before the policy is asked again [default: all].
     #[arg(long, value_name = "N")]
     pub(super) actions: Option<NonZeroUsize>,
@@ -97,16 +97,6 @@ enum SplitName {
     Final,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EmbodimentName {
-    /// As it is.
-    So101,
-    /// Longer links, the camera on the other side.
-    Long,
-    /// Two fingers that slide.
-    Parallel,
-}
-
 impl Subject {
     /// All trials, layout by layout, each once.
     pub(super) fn trials(&self) -> Result<Vec<Trial>> {
@@ -121,7 +111,7 @@ impl Subject {
                     split: self.split(),
                     index,
                     perturbation,
-                    embodiment: self.embodiment(),
+                    embodiment: self.embodiment.embodiment(),
                 });
             }
         }
@@ -142,14 +132,6 @@ impl Subject {
             SplitName::Training => Split::Training,
             SplitName::Selection => Split::Selection,
             SplitName::Final => Split::Final,
-        }
-    }
-
-    fn embodiment(&self) -> Embodiment {
-        match self.embodiment {
-            EmbodimentName::So101 => Embodiment::So101,
-            EmbodimentName::Long => Embodiment::Long,
-            EmbodimentName::Parallel => Embodiment::Parallel,
         }
     }
 
@@ -180,7 +162,7 @@ impl Subject {
         }
         let mut word = |flag: &str, value: &dyn std::fmt::Display| of += &format!(" --{flag} {value}");
         word("split", &self.split().name());
-        word("embodiment", &self.embodiment().name());
+        word("embodiment", &self.embodiment.embodiment().name());
         word("image-size", &self.image_size);
         word("images", &self.images);
         if let Some(actions) = self.actions {

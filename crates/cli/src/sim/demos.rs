@@ -17,7 +17,7 @@ use skillweld_robot::{CameraStream, ChunkSource, Frame};
 use skillweld_robot_sim::Random;
 use skillweld_suites::{CONTROL_HZ, Env, EnvOptions, Expert, Observation, Split, Task};
 
-use super::SuiteName;
+use super::{EmbodimentName, SuiteName};
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
 use crate::policy::{Job, Opening, routing};
 use crate::progress::Progress;
@@ -54,6 +54,9 @@ pub(super) struct DemosArgs {
     /// Only this task (`skillweld sim tasks`).
     #[arg(long, value_name = "ID", conflicts_with = "suite")]
     task: Option<String>,
+    /// Another arm.
+    #[arg(long, value_enum, default_value = "so101")]
+    embodiment: EmbodimentName,
     /// Demonstrations of each task.
     #[arg(long, value_name = "N", default_value = "10")]
     episodes: NonZeroU32,
@@ -261,7 +264,13 @@ fn open(dataset: &Path, spec: Spec) -> Result<Recorder> {
 }
 
 fn options(args: &DemosArgs, index: u32) -> EnvOptions {
-    EnvOptions { split: Split::Training, index, image_size: args.image_size, ..EnvOptions::default() }
+    EnvOptions {
+        split: Split::Training,
+        index,
+        image_size: args.image_size,
+        embodiment: args.embodiment.embodiment(),
+        ..EnvOptions::default()
+    }
 }
 
 impl Attempt {
