@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.list {
         for stage in STAGES.iter() {
             let state = if stage.is_done(&dir) { "done" } else { "" };
-            println!("{:19} {state:5} {}", stage.name, stage.words);
+            println!("{:22} {state:5} {}", stage.name, stage.words);
         }
         return Ok(());
     }
