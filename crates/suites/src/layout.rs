@@ -110,7 +110,7 @@ impl<'a> Places<'a> {
 }
 
 /// At most.
-const ASKEW_RAD: f64 = 0.3;
+const ASKEW_RAD: f64 = 0.1;
 
 impl Layout {
     /// The layout of a suite for a seed: the first attempt that finds room for everything.

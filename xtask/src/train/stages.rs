@@ -83,12 +83,12 @@ fn expert(suite: &str) -> [Stage; 4] {
     let (demos, first, corrections) =
         (format!("demos-{suite}"), format!("{suite}-first"), format!("corrections-{suite}"));
     let show = format!("sim demos @{demos} --suite {suite} --episodes 100 --noise 0.2");
-    let begin = format!("finetune @base @{first} --demos @{demos} --lora 16 --steps 2000 --rate 1e-3");
+    let begin = format!("finetune @base @{first} --demos @{demos} --lora 16 --steps 1800 --rate 1e-3");
     let correct = format!(
-        "sim demos @{corrections} --suite {suite} --policy @{first} --base @base --episodes 100 --noise 0.2"
+        "sim demos @{corrections} --suite {suite} --policy @{first} --base @base --episodes 200 --noise 0.2"
     );
     let go_on = format!(
-        "finetune @base @{suite} --demos @{demos} @{corrections} --lora 16 --begin @{first} --steps 1200 --rate 5e-4"
+        "finetune @base @{suite} --demos @{demos} @{corrections} --lora 16 --begin @{first} --steps 900 --rate 5e-4"
     );
     [
         skillweld(demos, show),
@@ -117,7 +117,7 @@ fn on_another_arm(suite: &str, arm: &str) -> [Stage; 2] {
     let name = format!("{suite}-{arm}");
     let on = format!("--suite {suite} --embodiment {arm}");
     let show = format!("sim demos @demos-{name} {on} --episodes 100 --noise 0.2");
-    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 2000 --rate 1e-3");
+    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 1800 --rate 1e-3");
     [
         skillweld(format!("demos-{name}"), show),
         train(name, learn).shipped(

@@ -20,7 +20,7 @@ pub(super) const LOWEST_M: f64 = 0.014;
 const ROOM_M: f64 = 0.005;
 /// Turning the tool in the world by a radian costs as much as this much less room: where nothing stands near, the shortest turn
 /// is best, which is also what a policy learns soonest.
-const TURN_M: f64 = 0.008;
+const TURN_M: f64 = 0.02;
 /// A thing is let go this far above what it is put on.
 const DROP_M: f64 = 0.003;
 /// While it is let go the tips are this far above walls around it.
