@@ -7,7 +7,7 @@ mod spatial;
 
 use skillweld_robot_sim::{Body, Random, Scene};
 
-use crate::layout::{Layout, Places, Sector, Support, polar};
+use crate::layout::{Layout, PAN_M, Places, Sector, Support};
 use crate::task::Task;
 use crate::things;
 
@@ -79,15 +79,13 @@ impl Suite {
     }
 }
 
-/// A cabinet to the left or to the right whose drawer opens towards the middle; takes room for it and for its open drawer.
-/// Colours of wood, front and handle.
+/// A cabinet to the left or to the right whose drawer opens towards the middle; takes room for it and for its open drawer. Fingers that
+/// have not turned close on its handle. Colours of wood, front and handle.
 fn cabinet_at_a_side(places: &mut Places<'_>, colors: [[u8; 3]; 3]) -> ([Body; 2], [Support; 2]) {
     let side = if places.random.uniform(0.0, 1.0) < 0.5 { -1.0 } else { 1.0 };
-    let angle_rad = places.random.uniform(0.92, 1.02) * side;
-    let radius_m = places.random.uniform(0.180, 0.195);
-    let place = polar(radius_m, angle_rad);
-    // Across the line to the pan axis, towards the middle.
-    let yaw_rad = angle_rad - side * std::f64::consts::FRAC_PI_2 + places.random.uniform(-0.08, 0.08);
+    let (out_m, aside_m) = (places.random.uniform(0.140, 0.165), places.random.uniform(0.160, 0.172));
+    let place = [PAN_M + out_m, side * aside_m];
+    let yaw_rad = places.askew_rad() - side * std::f64::consts::FRAC_PI_2;
     let (sin, cos) = yaw_rad.sin_cos();
     let along = |way_m: f64| [place[0] + way_m * cos, place[1] + way_m * sin];
     places.taken.extend([

@@ -94,8 +94,8 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let (free, inner) = (beside(0.96), beside(0.80));
     let tray = places.find(Sector { radius_m: [0.165, 0.215], ..inner }, 0.066)?;
     let tray_yaw_rad = tray[1].atan2(tray[0]) + places.random.uniform(-0.4, 0.4);
-    let can = places.find(free, GRASP_ROOM_M)?;
-    let cube = places.find(free, GRASP_ROOM_M)?;
+    let can = places.find(free, GRASP_ROOM_M + 0.002)?;
+    let cube = places.find(free, GRASP_ROOM_M + 0.002)?;
     let (tray, in_tray) = things::tray(
         "tray",
         tray,

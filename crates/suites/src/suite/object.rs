@@ -87,11 +87,11 @@ pub(super) const NAMES: &[(&str, &str)] = &[
 
 pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let mut places = Places::new(random);
-    let basket = places.find(Sector { radius_m: [0.160, 0.215], angle_rad: [-0.90, 0.90] }, 0.056)?;
+    let basket = places.find(Sector { radius_m: [0.160, 0.215], angle_rad: [-0.90, 0.90] }, 0.058)?;
     let basket_yaw_rad = places.random.uniform(-0.5, 0.5) + basket[1].atan2(basket[0]);
     let mut found = [[0.0; 2]; 5];
     for place in &mut found {
-        *place = places.find(Sector::between(-0.96, 0.96), GRASP_ROOM_M)?;
+        *place = places.find(Sector::between(-0.96, 0.96), GRASP_ROOM_M + 0.002)?;
     }
     let [can, milk, butter, bottle, tea] = found;
     let size_m = vec3(0.100, 0.084, 0.022);
@@ -99,7 +99,7 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let bodies = vec![
         things::can("can", can, [206, 36, 40], [214, 216, 220]),
         things::carton("milk", milk, places.askew_rad(), [[30, 31, 36], [246, 246, 246]]),
-        things::brick("butter", vec3(0.046, 0.034, 0.024), butter, places.askew_rad(), [250, 220, 60]),
+        things::brick("butter", vec3(0.034, 0.046, 0.024), butter, places.askew_rad(), [250, 220, 60]),
         things::bottle("bottle", bottle, [30, 158, 70], [244, 244, 240]),
         things::brick("tea", vec3(0.034, 0.034, 0.034), tea, places.askew_rad(), [226, 70, 150]),
         basket,
