@@ -83,7 +83,7 @@ impl Suite {
 /// have not turned close on its handle. Colours of wood, front and handle.
 fn cabinet_at_a_side(places: &mut Places<'_>, colors: [[u8; 3]; 3]) -> ([Body; 2], [Support; 2]) {
     let side = if places.random.uniform(0.0, 1.0) < 0.5 { -1.0 } else { 1.0 };
-    let (out_m, aside_m) = (places.random.uniform(0.140, 0.165), places.random.uniform(0.160, 0.172));
+    let (out_m, aside_m) = (places.random.uniform(0.140, 0.165), places.random.uniform(0.146, 0.158));
     let place = [PAN_M + out_m, side * aside_m];
     let yaw_rad = places.askew_rad() - side * std::f64::consts::FRAC_PI_2;
     let (sin, cos) = yaw_rad.sin_cos();
