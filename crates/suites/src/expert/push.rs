@@ -57,10 +57,10 @@ impl Push {
         let radius_m = body.parts[0].shape.half_m().x;
         // Where the fingers' middle is when they touch the thing, seen from its middle.
         let direction = self.direction;
-        let yaw_rad = direction.y.atan2(direction.x);
         let behind = |gap_m: f64| {
             let middle = here - direction * (radius_m + FINGERS_M + gap_m);
-            at_place(world, vec3(middle.x, middle.y, LOWEST_M), yaw_rad, 0.0)
+            // Closed they are about as deep as wide: they stay turned as they are at the beginning, closing forward.
+            at_place(world, vec3(middle.x, middle.y, LOWEST_M), 0.0, 0.0)
         };
         let height_m = over_all_m(env, None, world.arm().gripper.tip_m);
         loop {

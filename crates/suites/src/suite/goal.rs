@@ -94,10 +94,10 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     // What is wide keeps further from the picture's edge.
     let (free, inner) = (beside(0.96), beside(0.80));
     let disc = places.find(free, GRASP_ROOM_M)?;
-    // The zone is a push of 8 to 12 cm away, about as far from the arm as the disc, and nothing stands in between.
+    // The zone is a push of 8 to 12 cm away, to a side, and nothing stands in between.
     let zone = places.find(inner, 0.030)?;
     let push_m = distance_m(disc, zone);
-    if !(0.080..0.120).contains(&push_m) || (disc[0] - zone[0]).abs() > 0.060 {
+    if !(0.080..0.120).contains(&push_m) || (disc[0] - zone[0]).abs() > 0.030 {
         return None;
     }
     let along = |share: f64| [disc[0] + share * (zone[0] - disc[0]), disc[1] + share * (zone[1] - disc[1])];
