@@ -1,4 +1,4 @@
-//! Merges and evaluates, each once: what is there and of the same inputs is taken.
+//! Merges and evaluates, each once: what is there, of the same inputs and the same program, is taken.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,7 +152,12 @@ impl Arena {
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
         let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
-        let wanted = hash(&[policy.to_owned(), self.expert("base")])?;
+        // Another program has other tasks, or another way to compute.
+        let program = blake3::hash(
+            &fs::read(&self.skillweld)
+                .with_context(|| format!("cannot read {}", self.skillweld.display()))?,
+        );
+        let wanted = format!("{} {}", program.to_hex(), hash(&[policy.to_owned(), self.expert("base")])?);
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
             remove(&results)?;
             fs::create_dir_all(&results)?;
