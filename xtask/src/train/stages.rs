@@ -104,7 +104,7 @@ fn expert(suite: &str) -> [Stage; 4] {
 /// Its action expert begins from random weights, the same in all suites.
 fn with_self_attention(suite: &str) -> Stage {
     let words = format!(
-        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 2000 --rate 1e-3 --expert self"
+        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 1500 --rate 1e-3 --expert self"
     );
     train(format!("{suite}-self"), words).shipped(
         "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention",
@@ -117,7 +117,7 @@ fn on_another_arm(suite: &str, arm: &str) -> [Stage; 2] {
     let name = format!("{suite}-{arm}");
     let on = format!("--suite {suite} --embodiment {arm}");
     let show = format!("sim demos @demos-{name} {on} --episodes 100 --noise 0.2");
-    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 1800 --rate 1e-3");
+    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 1500 --rate 1e-3");
     [
         skillweld(format!("demos-{name}"), show),
         train(name, learn).shipped(
@@ -134,7 +134,7 @@ fn retain() -> Vec<Stage> {
     let known = format!("--demos {known} --without tea disc");
     let everything = SUITES.map(|suite| format!("--suite {suite}")).join(" ");
     let mut stages = vec![
-        train("generalist", format!("finetune @base @generalist {known} --steps 4000 --rate 1e-3")).shipped(
+        train("generalist", format!("finetune @base @generalist {known} --steps 3000 --rate 1e-3")).shipped(
             "For RETAIN: one policy of all suites, but for three tasks that it has never seen",
             everything,
         ),
