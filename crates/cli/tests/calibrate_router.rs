@@ -18,7 +18,7 @@ fn bench() -> Bench {
     for task in ["goal_open", "object_milk"] {
         let out = bench.join(task);
         let sim = ["sim", "demos", out.to_str().unwrap(), "--task", task];
-        run(sim.iter().chain(&["--episodes", "3", "--image-size", "16"])).succeeded();
+        run(sim.iter().chain(&["--episodes", "10", "--image-size", "16"])).succeeded();
     }
     bench
 }
@@ -72,7 +72,7 @@ fn tasks_are_compared_by_what_is_usual_for_each() {
     let datasets = [("spatial", "goal_open"), ("object", "object_milk")];
     let told = calibrate(&bench, &datasets, &["--json"]).succeeded().json();
     let of = &told["tasks"][1];
-    assert_eq!(of["observations"], 3);
+    assert_eq!(of["observations"], 10);
     let numbers = |name: &str| of[name].as_array().unwrap().len();
     assert!(numbers("mean") == numbers("deviation") && numbers("mean") > 2, "{of}");
 
