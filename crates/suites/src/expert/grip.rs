@@ -11,8 +11,8 @@ use crate::env::Env;
 pub(super) const PATIENCE: u32 = 40;
 /// The same for closing and opening, which a few steps do.
 const CLOSING: u32 = 12;
-/// So long the fingers close at least: what is held is held firmly then.
-const FIRM: u32 = 3;
+/// So long the fingers go on closing on what they hold: a policy that learns from it and is a little early then holds it, too.
+const FIRM: u32 = 2;
 /// Up and away from things, in a step.
 const RETREAT_M: f64 = 0.02;
 /// Near enough to a height.
@@ -34,6 +34,8 @@ pub(super) struct Seize {
     tool: Pose,
     phase: Phase,
     steps: u32,
+    /// For which it has been held.
+    held_steps: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,7 +47,7 @@ enum Phase {
 impl Seize {
     /// The tool's pose when the fingers close.
     pub(super) fn new(tool: Pose) -> Self {
-        Self { tool, phase: Phase::Reach, steps: 0 }
+        Self { tool, phase: Phase::Reach, steps: 0, held_steps: 0 }
     }
 
     pub(super) fn act(&mut self, env: &Env, object: usize) -> Progress {
@@ -65,8 +67,10 @@ impl Seize {
             }
             (self.phase, self.steps) = (Phase::Close, 1);
         }
-        match world.held() == Some(object) {
-            true if self.steps > FIRM => Progress::Done,
+        let held = world.held() == Some(object);
+        self.held_steps += u32::from(held);
+        match held {
+            true if self.held_steps > FIRM => Progress::Done,
             false if self.steps > CLOSING => Progress::Failed,
             _ => Progress::Act(wait(true)),
         }
