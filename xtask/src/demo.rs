@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
-    let arena = Arena::new(skillweld.clone(), dir.clone(), experts.clone());
+    let arena = Arena::new(skillweld.clone(), dir.clone(), experts.clone())?;
 
     announce("four experts, each trained on one suite of tabletop tasks");
     run_command(command(&skillweld).args(["sim", "tasks"]))?;

@@ -1,7 +1,7 @@
 //! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
 
 pub(crate) mod arena;
-mod embodiments;
+pub(crate) mod embodiments;
 mod mergevla;
 mod page;
 mod rate;
@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result<()> {
         "{} has no policies: `cargo xtask train` trains them, `cargo xtask ship` puts them there",
         experts.display()
     );
-    let arena = Arena::new(build::release()?, target_dir().join("proof"), experts);
+    let arena = Arena::new(build::release()?, target_dir().join("proof"), experts)?;
     let mut page = String::from(
         "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command.\n",
     );

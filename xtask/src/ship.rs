@@ -25,7 +25,7 @@ pub(crate) fn experts_dir() -> PathBuf {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let arena = Arena::new(build::release()?, target_dir().join("ship"), experts_dir());
+    let arena = Arena::new(build::release()?, target_dir().join("ship"), experts_dir())?;
     let trained = target_dir().join("train");
     let asked: Vec<&'static Stage> = match args.policies.is_empty() {
         true => train::policies().filter(|stage| stage.is_done(&trained)).collect(),

@@ -9,6 +9,8 @@ use crate::suite::Suite;
 pub(crate) const PAN_M: f64 = 0.0388;
 /// Room that a thing to be gripped needs around its middle: half of it and half of the open fingers.
 pub(crate) const GRASP_ROOM_M: f64 = 0.038;
+/// The same where hands that do not turn would otherwise touch what stands beside.
+pub(crate) const UNTURNED_ROOM_M: f64 = 0.040;
 
 const ATTEMPTS: usize = 20_000;
 const TRIES: usize = 30;
@@ -109,7 +111,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// At most.
+/// At most: no policy has learned to see larger turns in small pictures, and fingers close on smaller ones all the same.
 const ASKEW_RAD: f64 = 0.1;
 
 impl Layout {

@@ -18,6 +18,8 @@ const RESULTS: &str = "results";
 /// Beside a merged checkpoint whose router is calibrated.
 const CALIBRATION: &str = "router_calibration.json";
 const DEMOS: &str = "demos";
+/// Hash of the program that made all of it.
+const PROGRAM: &str = "program";
 
 pub(crate) struct Arena {
     skillweld: PathBuf,
@@ -57,8 +59,18 @@ impl Scores {
 }
 
 impl Arena {
-    pub(crate) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Self {
-        Self { skillweld, dir, experts }
+    /// In `dir`, which is emptied of what another program made, with other tasks perhaps. Of plugins it knows nothing.
+    pub(crate) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Result<Self> {
+        let bytes = fs::read(&skillweld).with_context(|| format!("cannot read {}", skillweld.display()))?;
+        let (program, file) = (blake3::hash(&bytes).to_hex(), dir.join(PROGRAM));
+        if fs::read_to_string(&file).map_or(true, |there| there != program.as_str()) {
+            for made in [MERGED, RESULTS, DEMOS] {
+                remove(&dir.join(made))?;
+            }
+            fs::create_dir_all(&dir)?;
+            fs::write(&file, program.as_str()).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(Self { skillweld, dir, experts })
     }
 
     pub(super) fn expert(&self, name: &str) -> PathBuf {
@@ -152,12 +164,7 @@ impl Arena {
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
         let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
-        // Another program has other tasks, or another way to compute.
-        let program = blake3::hash(
-            &fs::read(&self.skillweld)
-                .with_context(|| format!("cannot read {}", self.skillweld.display()))?,
-        );
-        let wanted = format!("{} {}", program.to_hex(), hash(&[policy.to_owned(), self.expert("base")])?);
+        let wanted = hash(&[policy.to_owned(), self.expert("base")])?;
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
             remove(&results)?;
             fs::create_dir_all(&results)?;

@@ -1,7 +1,7 @@
 //! One merged policy for arms of different shapes, each with an expert of its own: after RoboTwin's setting in MergeVLA (arXiv
 //! 2511.18810).
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::arena::Arena;
 use super::page::{Claim, Section, percent};
@@ -24,6 +24,11 @@ fn settings() -> [(&'static str, [Member; 3]); 2] {
         ("same", [member("spatial", "so101"), member("spatial", "long"), member("spatial", "parallel")]),
         ("different", [member("spatial", "so101"), member("object", "long"), member("goal", "parallel")]),
     ]
+}
+
+/// Experts that other arms have and the SO-101 has not: what is to be trained.
+pub(crate) fn on_other_arms() -> impl Iterator<Item = Member> {
+    settings().into_iter().flat_map(|(_, members)| members).filter(|member| member.name != "so101")
 }
 
 pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
@@ -99,6 +104,7 @@ fn merged(arena: &Arena, tasks: &str, head_blocks: u32) -> Result<(Vec<String>, 
             right += if routed.expert == arm { routed.trials } else { 0 };
         }
     }
+    ensure!(trials > 0, "{name} has not routed");
     let average = sum / f64::from(count);
     row.extend([percent(average), percent(right as f64 / trials as f64)]);
     Ok((row, average))

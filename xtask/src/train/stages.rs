@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use crate::proof::recipe::SUITES;
+use crate::proof::embodiments;
+use crate::proof::recipe::{Member, SUITES};
 
 /// What runs a stage.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,10 +28,6 @@ pub(crate) struct Stage {
 pub(crate) const SKILLS: [(&str, &str); 3] =
     [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
 
-/// Experts for other arms: suite and arm. The proof merges them.
-const ARMS: [(&str, &str); 4] =
-    [("spatial", "long"), ("spatial", "parallel"), ("object", "long"), ("goal", "parallel")];
-
 /// How far the chain follows what it was finetuned to.
 pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
 
@@ -40,7 +37,7 @@ pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
     SUITES.iter().for_each(|suite| stages.extend(expert(suite)));
     stages.extend(SUITES.iter().map(|suite| with_self_attention(suite)));
     stages.extend(retain());
-    ARMS.iter().for_each(|(suite, arm)| stages.extend(on_another_arm(suite, arm)));
+    stages.extend(embodiments::on_other_arms().flat_map(on_another_arm));
     stages
 });
 
@@ -113,16 +110,14 @@ fn with_self_attention(suite: &str) -> Stage {
 }
 
 /// From demonstrations on that arm, once.
-fn on_another_arm(suite: &str, arm: &str) -> [Stage; 2] {
-    let name = format!("{suite}-{arm}");
-    let on = format!("--suite {suite} --embodiment {arm}");
-    let show = format!("sim demos @demos-{name} {on} --episodes 100 --noise 0.2");
+fn on_another_arm(Member { expert: name, own, .. }: Member) -> [Stage; 2] {
+    let show = format!("sim demos @demos-{name} {own} --episodes 100 --noise 0.2");
     let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 1500 --rate 1e-3");
     [
         skillweld(format!("demos-{name}"), show),
         train(name, learn).shipped(
             "An expert for an arm of another shape: a LoRA adapter on `base`, and an action expert",
-            on,
+            own,
         ),
     ]
 }

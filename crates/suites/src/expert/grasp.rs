@@ -13,7 +13,7 @@ use crate::env::Env;
 const WIDEST_M: f64 = 0.040;
 /// Fingers come down this much further from a thing than they need to, on both sides: a policy that learns from it may be off
 /// by as much. The moving finger leans inwards, so that higher up there is no more room than this.
-const ASIDE_M: f64 = 0.005;
+pub(super) const ASIDE_M: f64 = 0.005;
 /// The tool is at least so high: the tips, a centimetre lower, then clear the table.
 pub(super) const LOWEST_M: f64 = 0.014;
 /// More room than this around the fingers is not better.

@@ -1,6 +1,6 @@
 use skillweld_robot_sim::{Body, Motion, Pose, Shape, Vec3, World};
 
-use super::grasp::at_place;
+use super::grasp::{ASIDE_M, at_place};
 use super::grip::{Leave, PATIENCE, Progress, Seize};
 use super::motion::{line, wait};
 use crate::controller::ACTIONS;
@@ -9,8 +9,6 @@ use crate::goal::{Goal, OPEN_SHARE};
 
 /// In a step: a handle that is pulled faster than the arm turns slips out of the fingers.
 const PULL_M: f64 = 0.010;
-/// Open fingers are as far from a handle as if it were wider by this: one that is too far off its middle misses it, on either side.
-const ASIDE_M: f64 = 0.010;
 /// So near its end a drawer is open.
 const END_M: f64 = 0.002;
 
@@ -88,5 +86,5 @@ pub(super) fn around_handle(world: &World, drawer: &Body, axis: Vec3) -> Option<
     };
     let place = (drawer.pose() * handle.pose).position;
     let across = Vec3::Z.cross(axis);
-    Some(at_place(world, place, across.y.atan2(across.x), width_m + ASIDE_M))
+    Some(at_place(world, place, across.y.atan2(across.x), width_m + 2.0 * ASIDE_M))
 }

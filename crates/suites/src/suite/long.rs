@@ -3,7 +3,7 @@
 use skillweld_robot_sim::{Background, Light, Random, Scene, Surface, vec3};
 
 use crate::goal::Goal;
-use crate::layout::{GRASP_ROOM_M, Layout, Places, Sector, Support};
+use crate::layout::{Layout, Places, Sector, Support, UNTURNED_ROOM_M};
 use crate::look;
 use crate::suite::Suite;
 use crate::task::Task;
@@ -94,8 +94,8 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let (free, inner) = (beside(0.96), beside(0.80));
     let tray = places.find(Sector { radius_m: [0.165, 0.215], ..inner }, 0.066)?;
     let tray_yaw_rad = tray[1].atan2(tray[0]) + places.random.uniform(-0.4, 0.4);
-    let can = places.find(free, GRASP_ROOM_M + 0.002)?;
-    let cube = places.find(free, GRASP_ROOM_M + 0.002)?;
+    let can = places.find(free, UNTURNED_ROOM_M)?;
+    let cube = places.find(free, UNTURNED_ROOM_M)?;
     let (tray, in_tray) = things::tray(
         "tray",
         tray,

@@ -3,7 +3,7 @@
 use skillweld_robot_sim::{Background, Light, Random, Scene, Surface, vec3};
 
 use crate::goal::Goal;
-use crate::layout::{GRASP_ROOM_M, Layout, Places, Sector};
+use crate::layout::{Layout, Places, Sector, UNTURNED_ROOM_M};
 use crate::look;
 use crate::suite::Suite;
 use crate::task::Task;
@@ -91,7 +91,7 @@ pub(super) fn layout(random: &mut Random) -> Option<Layout> {
     let basket_yaw_rad = places.random.uniform(-0.5, 0.5) + basket[1].atan2(basket[0]);
     let mut found = [[0.0; 2]; 5];
     for place in &mut found {
-        *place = places.find(Sector::between(-0.96, 0.96), GRASP_ROOM_M + 0.002)?;
+        *place = places.find(Sector::between(-0.96, 0.96), UNTURNED_ROOM_M)?;
     }
     let [can, milk, butter, bottle, tea] = found;
     let size_m = vec3(0.100, 0.084, 0.022);
