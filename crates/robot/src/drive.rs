@@ -123,7 +123,7 @@ pub fn drive(
     observer: &mut dyn Observer,
     switch: &StopSwitch,
 ) -> Result<Summary, DriveError> {
-    run(robot, source, options, observer, switch, &MonotonicClock::new(), Punctual::begin)
+    run(robot, source, options, observer, switch, None)
 }
 
 /// [`drive`] by another clock, which a test moves.
@@ -138,19 +138,17 @@ pub fn drive_by_clock(
     switch: &StopSwitch,
     clock: &dyn Clock,
 ) -> Result<Summary, DriveError> {
-    // Another clock wakes the loop itself.
-    run(robot, source, options, observer, switch, clock, Punctual::ordinary)
+    run(robot, source, options, observer, switch, Some(clock))
 }
 
-/// `wake` gives what lets the loop wake in time for as long as it is there.
+/// By `clock`, or else by the machine's.
 fn run(
     robot: &mut dyn Robot,
     source: &mut dyn ActionSource,
     options: &DriveOptions,
     observer: &mut dyn Observer,
     switch: &StopSwitch,
-    clock: &dyn Clock,
-    wake: fn() -> Punctual,
+    clock: Option<&dyn Clock>,
 ) -> Result<Summary, DriveError> {
     options.check()?;
     let description = robot.describe().clone();
@@ -169,7 +167,9 @@ fn run(
     }
 
     // Not before: connecting and loading may take long, and are in no hurry.
-    let punctual = wake();
+    let punctual = if clock.is_none() { Punctual::begin() } else { Punctual::ordinary() };
+    let machine = MonotonicClock::new(punctual.scheduling());
+    let clock = clock.unwrap_or(&machine);
     let mut control =
         Control::new(guard.robot(), source, options, observer, switch, clock, &description, limiter);
     let end = control.run();

@@ -63,6 +63,10 @@ impl Clock for Alarm {
         self.clock.now()
     }
 
+    fn nap(&self, time: Duration) {
+        self.sleep_until(self.now() + time);
+    }
+
     fn sleep_until(&self, deadline: Instant) {
         self.clock.sleep_until(deadline);
         if self.clock.passed() >= self.at {
