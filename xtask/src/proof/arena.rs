@@ -1,11 +1,12 @@
 //! Merges and evaluates, each once: what is there, of the same inputs and the same program, is taken.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::rate::Rate;
@@ -20,6 +21,22 @@ const CALIBRATION: &str = "router_calibration.json";
 const DEMOS: &str = "demos";
 /// Hash of the program that made all of it.
 const PROGRAM: &str = "program";
+
+/// A policy that is not there.
+#[derive(Debug)]
+pub(crate) struct Missing(String);
+
+impl std::error::Error for Missing {}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "`{name}` is not there: `cargo xtask train {name}` trains it, `cargo xtask ship {name}` puts it there"
+        )
+    }
+}
 
 pub(crate) struct Arena {
     skillweld: PathBuf,
@@ -73,8 +90,14 @@ impl Arena {
         Ok(Self { skillweld, dir, experts })
     }
 
-    pub(super) fn expert(&self, name: &str) -> PathBuf {
-        self.experts.join(name)
+    /// A shipped policy.
+    ///
+    /// # Errors
+    /// [`Missing`] where it has not been shipped.
+    pub(super) fn expert(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.experts.join(name);
+        ensure!(folder.exists(), Missing(name.to_owned()));
+        Ok(folder)
     }
 
     /// Where a merged checkpoint lies.
@@ -84,8 +107,9 @@ impl Arena {
 
     /// The checkpoint of a recipe.
     pub(super) fn merge(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
-        let mut inputs = vec![self.expert("base")];
-        inputs.extend(recipe.members.iter().map(|member| self.expert(&member.expert)));
+        let names = recipe.members.iter().map(|member| member.expert.as_str());
+        let inputs = std::iter::once("base").chain(names).map(|name| self.expert(name));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let text = format!("# Of {}\n{}", hash(&inputs)?, recipe.text(&self.experts));
         self.made(&format!("{name}.yaml"), &text, name, |merge, file| {
             merge.arg("merge").arg(file).arg(self.merged(name)).arg("--quiet");
@@ -164,7 +188,7 @@ impl Arena {
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
         let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
-        let wanted = hash(&[policy.to_owned(), self.expert("base")])?;
+        let wanted = hash(&[policy.to_owned(), self.expert("base")?])?;
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
             remove(&results)?;
             fs::create_dir_all(&results)?;
@@ -174,7 +198,7 @@ impl Arena {
             let mut eval = command(&self.skillweld);
             eval.args(["eval", "run"]).arg(policy);
             if is_adapter(policy) {
-                eval.arg("--base").arg(self.expert("base"));
+                eval.arg("--base").arg(self.expert("base")?);
             }
             eval.args(words.split(' ')).arg("--json").arg("--out").arg(results.join("trials"));
             println!("$ {}", line(&eval));

@@ -39,7 +39,7 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
         let mut row = vec![format!("experts, {tasks} tasks")];
         let mut sum = 0.0;
         for Member { expert, own, .. } in &members {
-            let found = arena.evaluate(expert, &arena.expert(expert), &format!("{own} {TRIALS}"))?.all;
+            let found = arena.evaluate(expert, &arena.expert(expert)?, &format!("{own} {TRIALS}"))?.all;
             row.push(found.to_string());
             sum += found.share;
         }
@@ -77,13 +77,7 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
          calibrated routers: `{TRIALS}`."
     );
     let headings = ["", "so101", "long", "parallel", "average", "router"];
-    Ok(Section {
-        title: "Arms of different shapes",
-        text,
-        headings: headings.map(str::to_owned).to_vec(),
-        rows,
-        claims,
-    })
+    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims })
 }
 
 /// The row of a merge, each arm on its own suite, and the average.

@@ -39,7 +39,7 @@ fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)
     let mut sum = 0.0;
     for suite in SUITES {
         let name = format!("{suite}{kind}");
-        let scores = arena.evaluate(&name, &arena.expert(&name), &format!("--suite {suite} {trials}"))?;
+        let scores = arena.evaluate(&name, &arena.expert(&name)?, &format!("--suite {suite} {trials}"))?;
         row.push(scores.all.to_string());
         sum += scores.all.share;
     }
@@ -48,26 +48,42 @@ fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)
     Ok((row, average))
 }
 
-/// Experts, and all of them in one policy by different methods. The best method is chosen on the selection split.
-pub(super) fn merges(arena: &Arena) -> Result<Section> {
-    let (own, average) = experts(arena, "", FINAL)?;
-    let (with_self_attention, _) = experts(arena, "-self", FINAL)?;
-    let mut rows = vec![beside("96.7", own), beside("", with_self_attention)];
+/// All experts in one policy without masks, as merging was before MergeVLA.
+pub(super) fn naive(arena: &Arena) -> Result<Section> {
+    let (own, _) = experts(arena, "-self", FINAL)?;
     let naive = Recipe::naive("-self", "task_arithmetic", "");
     let naive = arena.score("naive-ta-self", &naive, FINAL)?;
-    rows.push(beside("0", row("task arithmetic of those with self-attention, one head", &naive)));
-    let one_head = [
+    let title = "task arithmetic of those with self-attention, one head";
+    let mut rows = vec![beside("", own), beside("0", row(title, &naive))];
+    let others = [
         (
             "naive-ties-self",
             "TIES of those with self-attention, one head",
             Recipe::naive("-self", "ties", PAPERS_TIES),
         ),
-        ("naive-ta", "task arithmetic, no masks, one head", Recipe::naive("", "task_arithmetic", "")),
-        ("naive-ties", "TIES, no masks, one head", Recipe::naive("", "ties", PAPERS_TIES)),
+        ("naive-ta", "task arithmetic of those without, one head", Recipe::naive("", "task_arithmetic", "")),
+        ("naive-ties", "TIES of those without, one head", Recipe::naive("", "ties", PAPERS_TIES)),
     ];
-    for (name, title, recipe) in &one_head {
+    for (name, title, recipe) in &others {
         rows.push(beside("", row(*title, &arena.score(name, recipe, FINAL)?)));
     }
+    let claims = vec![Claim {
+        text: "Without masks, experts with self-attention merge into a policy that can do nothing: at most 10",
+        paper: "0 (VLA-Adapter by task arithmetic, LIBERO)",
+        ours: naive.all.to_string(),
+        holds: naive.all.share <= 0.1,
+    }];
+    let text = format!(
+        "Success in percent with Wilson's interval of 95 %: experts whose action expert attends to its own tokens, too, as VLA-Adapter's \
+         does, and what merging makes of them and of the others without masks: `skillweld eval run POLICY {FINAL}`."
+    );
+    Ok(Section { text, headings: beside("paper", headings("")), rows, claims })
+}
+
+/// Experts, and all of them in one policy by different methods. The best method is chosen on the selection split.
+pub(super) fn merges(arena: &Arena) -> Result<Section> {
+    let (own, average) = experts(arena, "", FINAL)?;
+    let mut rows = vec![beside("96.7", own)];
     let (plain, emr) = (Mask::default(), Mask::emr());
     let methods = [
         ("ta", "MergeVLA, task arithmetic", "89.7", Recipe::masked("task_arithmetic", "", &plain)),
@@ -90,12 +106,6 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
     let router = best.router.context("no router")?;
     let claims = vec![
         Claim {
-            text: "Without masks, experts with self-attention merge into a policy that can do nothing: at most 10",
-            paper: "0 (VLA-Adapter by task arithmetic, LIBERO)",
-            ours: naive.all.to_string(),
-            holds: naive.all.share <= 0.1,
-        },
-        Claim {
             text: "The best merge with masks and routing keeps nine tenths of the experts' success",
             paper: "90.2 of 96.7 (TIES, LIBERO)",
             ours: format!("{} of {} ({title})", percent(best.all.share), percent(average)),
@@ -109,7 +119,6 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         },
     ];
     Ok(Section {
-        title: "Experts and merges",
         text: format!(
             "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
              `skillweld eval run POLICY {FINAL}`; the best merge was chosen by `{SELECTION}`. *Paper*: MergeVLA's average over LIBERO's \
@@ -140,7 +149,7 @@ pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     }];
     let text =
         format!("MergeVLA with TIES; TALL masks of different λ, on the selection split: `{SELECTION}`.");
-    Ok(Section { title: "What masks keep: λ", text, headings: headings("λ"), rows, claims })
+    Ok(Section { text, headings: headings("λ"), rows, claims })
 }
 
 /// Blocks of the action expert that stay one copy a task.
@@ -154,13 +163,7 @@ pub(super) fn heads(arena: &Arena) -> Result<Section> {
     let text = format!(
         "MergeVLA with TIES; how many of the action expert's four blocks each task keeps: `{SELECTION}`."
     );
-    Ok(Section {
-        title: "Depth of the expert head",
-        text,
-        headings: headings("blocks"),
-        rows,
-        claims: Vec::new(),
-    })
+    Ok(Section { text, headings: headings("blocks"), rows, claims: Vec::new() })
 }
 
 /// How many experts one policy holds.
@@ -177,7 +180,7 @@ pub(super) fn counts(arena: &Arena) -> Result<Section> {
     let text = format!(
         "MergeVLA with TIES of the first two, three and four experts, on their suites: `{SELECTION}`."
     );
-    Ok(Section { title: "Number of tasks", text, headings: headings("experts"), rows, claims: Vec::new() })
+    Ok(Section { text, headings: headings("experts"), rows, claims: Vec::new() })
 }
 
 /// What the router compares.
@@ -215,13 +218,7 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
          (`skillweld calibrate-router`), without labels; the others compare norms, as the paper does. All other tables are of calibrated \
          routers."
     );
-    Ok(Section {
-        title: "What the router compares",
-        text,
-        headings: beside("paper", headings("subspaces")),
-        rows,
-        claims,
-    })
+    Ok(Section { text, headings: beside("paper", headings("subspaces")), rows, claims })
 }
 
 /// Which expert ran where.
@@ -241,7 +238,6 @@ pub(super) fn confusion(arena: &Arena) -> Result<Section> {
     }
     let experts = SUITES.map(|suite| format!("{suite}'s expert")).to_vec();
     Ok(Section {
-        title: "Which expert the router runs",
         text: format!("MergeVLA with TIES: trials of a suite, by the expert that ran; `{FINAL}`."),
         headings: [vec!["suite".to_owned()], experts].concat(),
         rows,
@@ -262,7 +258,7 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
     let text = "Actions of a chunk of eight that are carried out before the policy is asked again; all other tables \
                 carry out four: `--split selection --episodes 5 --actions N`."
         .to_owned();
-    Ok(Section { title: "Actions of a chunk", text, headings: headings("actions"), rows, claims: Vec::new() })
+    Ok(Section { text, headings: headings("actions"), rows, claims: Vec::new() })
 }
 
 /// Unlike training.
@@ -290,5 +286,5 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
         "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \
                 `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
             .to_owned();
-    Ok(Section { title: "Perturbations", text, headings: headings(""), rows, claims })
+    Ok(Section { text, headings: headings(""), rows, claims })
 }

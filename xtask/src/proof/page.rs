@@ -11,9 +11,8 @@ pub(super) struct Claim {
     pub(super) holds: bool,
 }
 
-/// A heading, words, a table, claims.
+/// Words, a table, claims.
 pub(super) struct Section {
-    pub(super) title: &'static str,
     /// What was done, and on which trials.
     pub(super) text: String,
     pub(super) headings: Vec<String>,
@@ -23,7 +22,7 @@ pub(super) struct Section {
 
 impl Section {
     pub(super) fn markdown(&self) -> String {
-        let mut page = format!("## {}\n\n{}\n\n", self.title, self.text);
+        let mut page = format!("{}\n\n", self.text);
         table(&mut page, &self.headings, &self.rows);
         if !self.claims.is_empty() {
             let headings = ["claim", "paper", "here", "reproduced"].map(str::to_owned);

@@ -42,7 +42,7 @@ impl Abilities {
 
 /// α = 0 is the generalist itself, 1 the finetuned policy.
 fn between(arena: &Arena, finetuned: &str, alpha: &str) -> Result<(String, PathBuf)> {
-    let (from, to) = (arena.expert("generalist"), arena.expert(finetuned));
+    let (from, to) = (arena.expert("generalist")?, arena.expert(finetuned)?);
     match alpha {
         "0" => Ok(("generalist".to_owned(), from)),
         "1" => Ok((finetuned.to_owned(), to)),
@@ -84,13 +84,7 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
          generalist was trained on."
     );
     let headings = ["demonstrations, α, split", "new task", "unlike training", "known tasks"];
-    Ok(Section {
-        title: "RETAIN: how far to go",
-        text,
-        headings: headings.map(str::to_owned).to_vec(),
-        rows,
-        claims,
-    })
+    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims })
 }
 
 fn alpha_claims(alone: bool, pretrained: &Abilities, chosen: &Abilities, whole: &Abilities) -> [Claim; 2] {
@@ -123,7 +117,7 @@ fn alpha_claims(alone: bool, pretrained: &Abilities, chosen: &Abilities, whole: 
 /// Each part of the model on its own.
 pub(super) fn modalities(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
-    let (from, to) = (arena.expert("generalist"), arena.expert("stack"));
+    let (from, to) = (arena.expert("generalist")?, arena.expert("stack")?);
     for (title, words) in [
         ("all parts", "--alpha 0.5"),
         ("vision alone", "--alpha 1 --alpha-vision 0.5"),
@@ -136,7 +130,6 @@ pub(super) fn modalities(arena: &Arena) -> Result<Section> {
         rows.push([vec![format!("{title}: `{words}`")], found.cells().to_vec()].concat());
     }
     Ok(Section {
-        title: "RETAIN: part by part",
         text: "As above, on the selection split: α = 0.5 in one part, 1 in the others.".to_owned(),
         headings: ["α", "new task", "unlike training", "known tasks"].map(str::to_owned).to_vec(),
         rows,
@@ -159,11 +152,11 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
         rows.push(cells);
         Ok(known)
     };
-    let mut from = arena.expert("generalist");
+    let mut from = arena.expert("generalist")?;
     let before = row("before", "generalist", &from)?;
     let mut after = before;
     for (skill, _) in SKILLS {
-        let finetuned = arena.expert(skill);
+        let finetuned = arena.expert(skill)?;
         row(&format!("finetuned on `{skill}`"), skill, &finetuned)?;
         let name = format!("chain-{skill}");
         let kept = arena.retain(&name, (&from, &finetuned), CHAIN_ALPHA)?;
@@ -177,7 +170,6 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
         holds: after.share >= before.share - 0.1,
     }];
     Ok(Section {
-        title: "RETAIN: skill after skill",
         text: format!(
             "Each policy is finetuned on twenty demonstrations, alone, from what was kept before (`{CHAIN_ALPHA}`); on the final split."
         ),
