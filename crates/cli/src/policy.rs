@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use skillweld_gpu::Device;
-use skillweld_linalg::Threads;
 use skillweld_policy::backend::Backend;
 use skillweld_policy::{
     Decision, Gpu, ModelOptions, Outcome as Verdict, Policy, PolicyOptions, Precision, RopePrecision,
@@ -103,18 +102,6 @@ impl Opening {
         active_tasks: NonZeroUsize,
         job: impl Job,
     ) -> Result<Outcome> {
-        self.run_for(NonZeroUsize::MIN, path, (images, active_tasks), job)
-    }
-
-    /// As [`run`](Self::run), for so many that ask the policy at the same time: they share the cores, unless `--threads` says how many
-    /// each has.
-    pub(crate) fn run_for(
-        &self,
-        askers: NonZeroUsize,
-        path: &Path,
-        (images, active_tasks): (NonZeroUsize, NonZeroUsize),
-        job: impl Job,
-    ) -> Result<Outcome> {
         let precision = match self.precision {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,
@@ -125,11 +112,7 @@ impl Opening {
             RopeName::F32 => RopePrecision::F32,
             RopeName::Bf16 => RopePrecision::Bf16,
         });
-        let share = NonZeroUsize::new(Threads::available().count() / askers);
-        let threads = match self.threads.asked() {
-            Some(_) => self.threads.get(),
-            None => Threads::new(share.unwrap_or(NonZeroUsize::MIN)),
-        };
+        let threads = self.threads.get();
         let model = ModelOptions { base: self.base.clone(), precision, rope, threads };
         let dataset = self.dataset.clone();
         let options = PolicyOptions { model, dataset, images, active_tasks };

@@ -1,14 +1,15 @@
 //! The whole model: images, prompt and robot state in, a chunk of normalised actions out.
 
+mod stages;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use ndarray::{Array2, Array3, ArrayView3, Axis, s};
 use skillweld_linalg::Threads;
 use skillweld_store::ExpertFiles;
 
-use crate::backend::{Backend, Matrix, Repeated, Result, Rows, WeightKind};
+use crate::backend::{Backend, Matrix, Result, WeightKind};
 use crate::config::Config;
 use crate::cpu::{Cpu, Precision};
 use crate::expert::{ActionExpert, ExpertOptions, HiddenState};
@@ -74,22 +75,6 @@ pub struct Perception<M> {
     pub hidden: Vec<HiddenState<M>>,
     /// How long it took.
     pub latency: Latency,
-}
-
-/// What the stages before the language model make of images.
-#[derive(Debug)]
-pub(crate) struct Seen<M> {
-    vision_features: Arc<M>,
-    projected: Arc<M>,
-    /// Of these stages alone.
-    latency: Latency,
-}
-
-impl<M> Clone for Seen<M> {
-    fn clone(&self) -> Self {
-        let [vision_features, projected] = [&self.vision_features, &self.projected].map(Arc::clone);
-        Self { vision_features, projected, latency: self.latency }
-    }
 }
 
 /// One forward's result and what led to it.
@@ -229,11 +214,32 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`PolicyError::Observation`] for inputs of the wrong size or not finite, and whatever the backend refuses.
     pub fn forward(&self, inputs: Inputs<'_>, expert: usize) -> Result<Forward<B::Matrix>> {
-        self.check_proprio(inputs.proprio)?;
-        let perception = self.perceive(&inputs.pixel_values, inputs.input_ids)?;
-        let (normalized_actions, expert_ms) = self.act(&perception.hidden, inputs.proprio, expert)?;
-        let latency = Latency { expert_ms, ..perception.latency };
-        Ok(Forward { perception, normalized_actions, latency })
+        let [forward] = array(self.forward_all(&[inputs], expert)?);
+        Ok(forward)
+    }
+
+    /// [`Model::forward`] of several observations: the same values, sooner than one after the other, for a product of many
+    /// rows keeps threads and caches busier than many of few. All have as many images.
+    ///
+    /// # Errors
+    /// As [`Model::forward`], of any of them.
+    pub fn forward_all(&self, inputs: &[Inputs<'_>], expert: usize) -> Result<Vec<Forward<B::Matrix>>> {
+        for inputs in inputs {
+            self.check_proprio(inputs.proprio)?;
+            self.check(&inputs.pixel_values, inputs.input_ids)?;
+        }
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pixel_values: Vec<_> = inputs.iter().map(|inputs| inputs.pixel_values).collect();
+        let prompts: Vec<_> = inputs.iter().map(|inputs| inputs.input_ids).collect();
+        let perceptions = self.understand(self.see(&pixel_values)?, &prompts)?;
+        let forwards = perceptions.into_iter().zip(inputs).map(|(perception, inputs)| {
+            let (normalized_actions, expert_ms) = self.act(&perception.hidden, inputs.proprio, expert)?;
+            let latency = Latency { expert_ms, ..perception.latency };
+            Ok(Forward { perception, normalized_actions, latency })
+        });
+        forwards.collect()
     }
 
     /// Images and prompt to hidden states.
@@ -246,7 +252,8 @@ impl<B: Backend> Model<B> {
         input_ids: &[u32],
     ) -> Result<Perception<B::Matrix>> {
         self.check(pixel_values, input_ids)?;
-        self.understand(self.see(pixel_values)?, input_ids)
+        let [perception] = array(self.understand(self.see(&[*pixel_values])?, &[input_ids])?);
+        Ok(perception)
     }
 
     /// Refuses images and prompts that the stages below cannot take.
@@ -254,116 +261,6 @@ impl<B: Backend> Model<B> {
         let images = self.check_images(pixel_values)?;
         let patches = images * self.towers[0].patches();
         self.check_prompt(input_ids, Slices::new(patches, input_ids.len(), self.queries).sequence_len())
-    }
-
-    /// Images through towers and projector; checked before.
-    pub(crate) fn see(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<Seen<B::Matrix>> {
-        let mut clock = Instant::now();
-        let vision_features = Arc::new(self.look(pixel_values)?);
-        let vision_ms = self.lap(&mut clock)?;
-        self.project(vision_features, vision_ms)
-    }
-
-    /// As [`Model::see`], with another model's towers where both have the same weights in them.
-    pub(crate) fn see_again(&self, seen: &Seen<B::Matrix>) -> Result<Seen<B::Matrix>> {
-        self.project(Arc::clone(&seen.vision_features), seen.latency.vision_ms)
-    }
-
-    fn project(&self, vision_features: Arc<B::Matrix>, vision_ms: f64) -> Result<Seen<B::Matrix>> {
-        let mut clock = Instant::now();
-        let [projected] = array(self.backend.repeated(Repeated::Projector, &[&vision_features], &|| {
-            Ok(vec![self.projector.forward(self.device(), &vision_features)?])
-        })?);
-        let projected = Arc::new(projected);
-        let latency = Latency { vision_ms, projector_ms: self.lap(&mut clock)?, ..Latency::default() };
-        Ok(Seen { vision_features, projected, latency })
-    }
-
-    /// What was seen, and a prompt, through the language model; checked before.
-    pub(crate) fn understand(
-        &self,
-        seen: Seen<B::Matrix>,
-        input_ids: &[u32],
-    ) -> Result<Perception<B::Matrix>> {
-        let Seen { vision_features, projected, mut latency } = seen;
-        let mut clock = Instant::now();
-        let slices = Slices::new(projected.rows(), input_ids.len(), self.queries);
-        let prompt = self.language.embed(self.device(), input_ids)?;
-        let table = self.language.table(&self.backend, slices.sequence_len())?;
-        let inputs = [&*projected, &prompt, &table.cos, &table.sin];
-        let states = self.backend.repeated(Repeated::Language, &inputs, &|| {
-            let sequence = self.assemble(&projected, &prompt)?;
-            let mut states = Vec::with_capacity(2 * self.language.depth() + 2);
-            self.language.forward(self.device(), sequence, &table, |state| {
-                for rows in [slices.task.clone(), slices.action.clone()] {
-                    states.push(self.backend.concat_rows(&[Rows { matrix: state, rows }])?);
-                }
-                Ok(())
-            })?;
-            Ok(states)
-        })?;
-        let mut states = states.into_iter();
-        let hidden =
-            std::iter::from_fn(|| Some(HiddenState { task: states.next()?, action: states.next()? }));
-        let hidden = hidden.collect();
-        latency.language_ms = self.lap(&mut clock)?;
-        Ok(Perception { vision_features, projected, hidden, latency })
-    }
-
-    /// Hidden states and the robot's state to normalised actions of one expert, and the time it took in milliseconds.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    pub fn act(
-        &self,
-        hidden: &[HiddenState<B::Matrix>],
-        proprio: &[f32],
-        expert: usize,
-    ) -> Result<(Array2<f32>, f64)> {
-        self.check_proprio(proprio)?;
-        let mut clock = Instant::now();
-        let proprio = self.backend.upload(1, proprio.len(), proprio)?;
-        let actions = self.expert.forward(self.device(), hidden, &proprio, expert)?.to_host()?;
-        Ok((actions, self.lap(&mut clock)?))
-    }
-
-    /// Milliseconds since `clock`, which starts again.
-    fn lap(&self, clock: &mut Instant) -> Result<f64> {
-        self.backend.synchronize()?;
-        let now = Instant::now();
-        let elapsed = now.duration_since(std::mem::replace(clock, now));
-        Ok(elapsed.as_secs_f64() * 1e3)
-    }
-
-    /// Features of all towers side by side.
-    fn look(&self, pixel_values: &ArrayView3<'_, f32>) -> Result<B::Matrix> {
-        let (channels, height, width) = pixel_values.dim();
-        let pixel_values = pixel_values.as_standard_layout();
-        let pixels =
-            self.backend.upload(channels, height * width, pixel_values.as_slice().unwrap_or_default())?;
-        let per_image = CHANNELS * self.towers.len();
-        let [features] = array(self.backend.repeated(Repeated::Vision, &[&pixels], &|| {
-            let features = self
-                .towers
-                .iter()
-                .enumerate()
-                .map(|(index, tower)| tower.forward(self.device(), &pixels, per_image, CHANNELS * index));
-            let features = features.collect::<Result<Vec<_>>>()?;
-            Ok(vec![self.backend.concat_columns(&features.iter().collect::<Vec<_>>())?])
-        })?);
-        Ok(features)
-    }
-
-    /// The first token, the patches, the rest of the prompt, the action queries; up to what is read (see [`Slices`]).
-    fn assemble(&self, projected: &B::Matrix, prompt: &B::Matrix) -> Result<B::Matrix> {
-        let all: Vec<u32> = (0..self.queries as u32 - 1).collect();
-        let queries = self.backend.gather(&self.weights[self.action_queries], &all)?;
-        self.backend.concat_rows(&[
-            Rows { matrix: prompt, rows: 0..1 },
-            Rows { matrix: projected, rows: 0..projected.rows() },
-            Rows { matrix: prompt, rows: 1..prompt.rows() },
-            Rows { matrix: &queries, rows: 0..queries.rows() },
-        ])
     }
 
     /// Number of images.
@@ -407,7 +304,7 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    fn check_proprio(&self, proprio: &[f32]) -> Result<()> {
+    pub(crate) fn check_proprio(&self, proprio: &[f32]) -> Result<()> {
         let expected = self.expert.proprio_dim();
         if proprio.len() != expected {
             let problem = format!("proprio: {} values, expected {expected}", proprio.len());

@@ -115,8 +115,8 @@ impl<M: Matrix> LanguageModel<M> {
         self.rope.table(backend, positions)
     }
 
-    /// Runs a sequence and hands every hidden state to `keep` in order: the embeddings, the output of every layer but the
-    /// last, and the last one's after the final norm.
+    /// Runs sequences of one length, one below the other as the rows of the table, and hands every hidden state to `keep` in
+    /// order: the embeddings, the output of every layer but the last, and the last one's after the final norm.
     ///
     /// # Errors
     /// Whatever the backend or `keep` refuse.
@@ -124,11 +124,12 @@ impl<M: Matrix> LanguageModel<M> {
         &self,
         device: Device<'_, B>,
         mut x: M,
+        sequences: usize,
         table: &RopeTable<M>,
         mut keep: impl FnMut(&M) -> Result<()>,
     ) -> Result<()> {
         let shape = AttentionShape {
-            sequences: 1,
+            sequences,
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,

@@ -15,6 +15,7 @@
 mod action_space;
 mod active;
 pub mod backend;
+mod batch;
 mod calibration;
 mod config;
 mod cpu;

@@ -10,6 +10,7 @@ use skillweld_router::{Calibration, Rule};
 
 use crate::active::{ActiveTasks, MakeBackend};
 use crate::backend::{Backend, Result};
+use crate::batch::{Answer, Queue, Request};
 use crate::config::Config;
 use crate::cpu::Cpu;
 use crate::forward::{Model, ModelOptions};
@@ -19,7 +20,7 @@ use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
 use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
 use crate::vision::CHANNELS;
-use crate::{ActionSpace, PolicyError, calibration, routing};
+use crate::{ActionSpace, PolicyError, batch, calibration, routing};
 
 /// How to open a policy.
 #[derive(Debug, Clone)]
@@ -76,6 +77,8 @@ pub struct Policy<B: Backend = Cpu> {
     action_space: Option<ActionSpace>,
     channels_per_image: usize,
     active: Mutex<ActiveTasks<B>>,
+    /// Sessions that wait for a forward.
+    queue: Queue<B::Matrix>,
 }
 
 /// Sizes of what a policy takes and gives.
@@ -215,6 +218,7 @@ impl<B: Backend> Policy<B> {
             action_space,
             channels_per_image,
             active,
+            queue: Queue::default(),
         })
     }
 
@@ -302,6 +306,11 @@ impl<B: Backend> Policy<B> {
     pub(crate) fn active(&self) -> MutexGuard<'_, ActiveTasks<B>> {
         // A panic in the middle of a forward leaves weights as they were; switching marks its slot before it writes.
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A forward, perhaps together with other sessions'.
+    pub(crate) fn answer(&self, request: Request) -> Result<Answer<B::Matrix>> {
+        self.queue.answer(request, |requests| batch::answer_all(&mut self.active(), requests))
     }
 
     pub(crate) fn statistics(&self, task: usize) -> &Statistics {

@@ -10,7 +10,7 @@ use skillweld_router::{Calibration, Decision, Rule, projections, score};
 use crate::PolicyError;
 use crate::active::{ActiveTasks, CommonStages};
 use crate::backend::{Backend, Matrix, Result};
-use crate::forward::Perception;
+use crate::forward::{Perception, array};
 use crate::policy::Prepared;
 use crate::session::Forwards;
 
@@ -63,12 +63,13 @@ pub(crate) fn route<B: Backend>(
             (Some(seen), CommonStages::Vision) => model.see_again(&seen)?,
             _ => {
                 forwards.vision += 1;
-                model.see(&pixel_values)?
+                let [seen] = array(model.see(&[pixel_values])?);
+                seen
             }
         };
         seen = Some(now.clone());
         forwards.language += 1;
-        let perception = model.understand(now, &prepared.input_ids)?;
+        let [perception] = array(model.understand(vec![now], &[&prepared.input_ids])?);
         let score = match calibrations {
             Some(all) => {
                 all[task].log_likelihood(&compared(active, &perception, (task, tasks), projections)?)

@@ -10,6 +10,7 @@ use skillweld_router::{Decision, Outcome, Rule};
 
 use crate::PolicyError;
 use crate::backend::{Backend, Result};
+use crate::batch::{Answer, Request};
 use crate::cpu::{Cpu, CpuMatrix};
 use crate::forward::{Latency, Perception};
 use crate::observation::Observation;
@@ -192,16 +193,16 @@ impl<P: Deref<Target = Policy<B>>, B: Backend> Session<P, B> {
         let prepared = self.policy.prepare(observation)?;
         let mut clock = started;
         latency.preprocess_ms = lap_ms(&mut clock);
-        let mut active = self.policy.active();
-        latency.wait_ms = lap_ms(&mut clock);
-
         let mut decision = None;
-        let mut perceived = None;
+        // What a forward of the router's gave, where the task that it chose is among those that it tried.
+        let mut forward = None;
         let mut forwards = Forwards::default();
         let (task, reason) = match self.plan() {
             Plan::Run(task, reason) => (task, reason),
             Plan::Route(rule) => {
                 let running = self.chosen.as_ref().map(|chosen| chosen.task);
+                let mut active = self.policy.active();
+                latency.wait_ms = lap_ms(&mut clock);
                 let mut routed = self.policy.route(&mut active, &prepared, rule, running)?;
                 let (task, reason) = match (routed.decision.outcome, running) {
                     (Outcome::Routed(task), _) => (task, Reason::Routed),
@@ -211,37 +212,42 @@ impl<P: Deref<Target = Policy<B>>, B: Backend> Session<P, B> {
                         return Err(abstained(self.policy.tasks(), &routed.decision));
                     }
                 };
-                perceived = routed.perception_of(task);
                 forwards = routed.forwards;
                 latency.switch_ms = routed.switch_ms;
-                latency.model = perceived.as_ref().map(|perception| perception.latency).unwrap_or_default();
+                let perception = routed.perception_of(task);
+                latency.model = perception.as_ref().map(|perception| perception.latency).unwrap_or_default();
                 latency.routing_ms = lap_ms(&mut clock) - routed.switch_ms - latency.model.total_ms();
                 decision = Some(routed.decision);
+                if let Some(perception) = perception {
+                    let proprio = self.policy.proprio(observation, task)?;
+                    // Expert heads of all tasks are in memory, whichever task's weights the rest of the model has.
+                    let expert = active.expert_of(task);
+                    let (actions, _) = active.current().act(&perception.hidden, &proprio, expert)?;
+                    forward = Some((perception, actions));
+                }
                 (task, reason)
             }
         };
-        let proprio = self.policy.proprio(observation, task)?;
-        let perception = match perceived {
-            Some(perception) => perception,
+        let (perception, normalized_actions) = match forward {
+            Some(forward) => forward,
             None => {
-                let (model, switch_ms) = active.switch_to(task)?;
-                latency.switch_ms += switch_ms;
+                let proprio = self.policy.proprio(observation, task)?;
+                let (pixel_values, input_ids) =
+                    (prepared.pixel_values.as_ref().clone(), prepared.input_ids.to_vec());
+                let request = Request { task, pixel_values, input_ids, proprio };
+                let Answer { forward, switch_ms } = self.policy.answer(request)?;
                 forwards.vision += 1;
                 forwards.language += 1;
-                let perception = model.perceive(&prepared.pixel_values.view(), &prepared.input_ids)?;
-                latency.model = perception.latency;
-                // What was looked over before the towers ran counts as theirs.
-                latency.model.vision_ms += lap_ms(&mut clock) - switch_ms - perception.latency.total_ms();
-                perception
+                latency.switch_ms += switch_ms;
+                latency.model = forward.latency;
+                // Other sessions' forwards, but for the one that was shared.
+                latency.wait_ms += lap_ms(&mut clock) - switch_ms - forward.latency.total_ms();
+                (forward.perception, forward.normalized_actions)
             }
         };
-        // Expert heads of all tasks are in memory, whichever task's weights the rest of the model has.
-        let expert = active.expert_of(task);
-        let (normalized_actions, _) = active.current().act(&perception.hidden, &proprio, expert)?;
         let actions = self.policy.statistics(task).unnormalize_actions(&normalized_actions)?;
-        drop(active);
         self.given(task, reason, decision.as_ref());
-        latency.model.expert_ms = lap_ms(&mut clock);
+        latency.model.expert_ms += lap_ms(&mut clock);
         latency.total_ms = clock.duration_since(started).as_secs_f64() * 1e3;
         let pixel_values = prepared.pixel_values.into_owned();
         Ok(Step {

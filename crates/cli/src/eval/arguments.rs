@@ -63,7 +63,8 @@ pub(super) struct Subject {
     /// Actions of a chunk that are carried out before the policy is asked again [default: all].
     #[arg(long, value_name = "N")]
     pub(super) actions: Option<NonZeroUsize>,
-    /// Trials that run side by side [default: one a core; of a server one]. Results do not depend on it.
+    /// Trials that run side by side, those that wait for actions at the same time sharing a forward [default: four a core; of a
+    /// server one]. Results do not depend on it.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Rows and columns of both pictures.
@@ -124,7 +125,9 @@ impl Subject {
     /// Trials that run side by side.
     pub(super) fn jobs(&self) -> NonZeroUsize {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        self.jobs.unwrap_or(if self.policy.contains("://") { NonZeroUsize::MIN } else { cores })
+        // So many that one batch is computed while others are simulated.
+        let local = cores.saturating_mul(const { NonZeroUsize::new(4).unwrap() });
+        self.jobs.unwrap_or(if self.policy.contains("://") { NonZeroUsize::MIN } else { local })
     }
 
     fn split(&self) -> Split {

@@ -44,7 +44,7 @@ pub(super) fn open(
     console.note(&format!("opening {}", subject.policy));
     // Side by side, trials of different tasks are under way.
     let (path, in_memory) = (Path::new(&subject.policy), jobs);
-    subject.opening.run_for(jobs, path, (subject.images, in_memory), Local { subject, work })
+    subject.opening.run(path, subject.images, in_memory, Local { subject, work })
 }
 
 fn remote(subject: &Subject) -> Result<RemoteOptions> {
