@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use half::bf16;
 use ndarray::Array2;
+use skillweld_linalg::Threads;
 
 use crate::PolicyError;
 
@@ -240,6 +241,11 @@ pub trait Backend: Send + Sync + Sized {
     ) -> Result<Vec<Self::Matrix>> {
         let _ = (what, inputs);
         work()
+    }
+
+    /// How many forwards are best under way side by side: a batch of observations is cut into so many.
+    fn side_by_side(&self) -> Threads {
+        Threads::ONE
     }
 
     /// x · Wᵀ + bias, then what `then` says.

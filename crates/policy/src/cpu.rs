@@ -120,6 +120,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    /// Threads that have an observation each need not wait for one another after every product.
+    fn side_by_side(&self) -> Threads {
+        self.threads
+    }
+
     fn linear(
         &self,
         x: &CpuMatrix,

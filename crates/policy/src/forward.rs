@@ -3,7 +3,7 @@
 mod stages;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{Array2, Array3, ArrayView3, Axis, s};
 use skillweld_linalg::Threads;
@@ -218,8 +218,7 @@ impl<B: Backend> Model<B> {
         Ok(forward)
     }
 
-    /// [`Model::forward`] of several observations: the same values, sooner than one after the other, for a product of many
-    /// rows keeps threads and caches busier than many of few. All have as many images.
+    /// [`Model::forward`] of several observations: the same values, sooner than one after the other. All have as many images.
     ///
     /// # Errors
     /// As [`Model::forward`], of any of them.
@@ -228,12 +227,34 @@ impl<B: Backend> Model<B> {
             self.check_proprio(inputs.proprio)?;
             self.check(&inputs.pixel_values, inputs.input_ids)?;
         }
-        if inputs.is_empty() {
-            return Ok(Vec::new());
+        if let [first, others @ ..] = inputs
+            && others.iter().any(|other| other.pixel_values.dim() != first.pixel_values.dim())
+        {
+            let problem = "pixel_values: observations of one batch have different numbers of images";
+            return Err(PolicyError::Observation(problem.to_owned()));
         }
+        let threads = self.backend.side_by_side();
+        let each = inputs.len().div_ceil(threads.count()).max(1);
+        let shares: Vec<_> = inputs.chunks(each).map(|inputs| (inputs, Mutex::new(Vec::new()))).collect();
+        threads.for_each(
+            shares.len(),
+            || (),
+            |(), index| {
+                let (inputs, forwards) = &shares[index];
+                *forwards.lock().unwrap_or_else(PoisonError::into_inner) =
+                    self.forward_share(inputs, expert)?;
+                Ok::<_, PolicyError>(())
+            },
+        )?;
+        let forwards = shares.into_iter().map(|(_, forwards)| forwards.into_inner());
+        Ok(forwards.flat_map(|forwards| forwards.unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    /// In products of the rows of all; checked before.
+    fn forward_share(&self, inputs: &[Inputs<'_>], expert: usize) -> Result<Vec<Forward<B::Matrix>>> {
         let pixel_values: Vec<_> = inputs.iter().map(|inputs| inputs.pixel_values).collect();
         let prompts: Vec<_> = inputs.iter().map(|inputs| inputs.input_ids).collect();
-        let perceptions = self.understand(self.see(&pixel_values)?, &prompts)?;
+        let perceptions = self.understand(&self.see(&pixel_values)?, &prompts)?;
         let forwards = perceptions.into_iter().zip(inputs).map(|(perception, inputs)| {
             let (normalized_actions, expert_ms) = self.act(&perception.hidden, inputs.proprio, expert)?;
             let latency = Latency { expert_ms, ..perception.latency };
@@ -252,7 +273,7 @@ impl<B: Backend> Model<B> {
         input_ids: &[u32],
     ) -> Result<Perception<B::Matrix>> {
         self.check(pixel_values, input_ids)?;
-        let [perception] = array(self.understand(self.see(&[*pixel_values])?, &[input_ids])?);
+        let [perception] = array(self.understand(&self.see(&[*pixel_values])?, &[input_ids])?);
         Ok(perception)
     }
 

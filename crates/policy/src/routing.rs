@@ -69,7 +69,7 @@ pub(crate) fn route<B: Backend>(
         };
         seen = Some(now.clone());
         forwards.language += 1;
-        let [perception] = array(model.understand(vec![now], &[&prepared.input_ids])?);
+        let [perception] = array(model.understand(&[now], &[&prepared.input_ids])?);
         let score = match calibrations {
             Some(all) => {
                 all[task].log_likelihood(&compared(active, &perception, (task, tasks), projections)?)

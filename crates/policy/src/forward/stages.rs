@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use ndarray::{Array2, ArrayView3};
 
-use crate::PolicyError;
 use crate::backend::{Backend, Matrix, Repeated, Result, RopeTable, Rows};
 use crate::expert::HiddenState;
 use crate::language::Slices;
@@ -36,9 +35,6 @@ impl<M> Clone for Seen<M> {
 impl<B: Backend> Model<B> {
     /// Images through towers and projector; checked before, and as many of each observation.
     pub(crate) fn see(&self, pixel_values: &[ArrayView3<'_, f32>]) -> Result<Vec<Seen<B::Matrix>>> {
-        if pixel_values.iter().any(|one| one.dim() != pixel_values[0].dim()) {
-            return Err(PolicyError::Observation("the images are not as many in all".to_owned()));
-        }
         let mut clock = Instant::now();
         let vision_features = Arc::new(self.look(pixel_values)?);
         let vision_ms = self.lap(&mut clock)?;
@@ -92,7 +88,7 @@ impl<B: Backend> Model<B> {
     /// What was seen, and prompts, through the language model; checked before.
     pub(crate) fn understand(
         &self,
-        seen: Vec<Seen<B::Matrix>>,
+        seen: &[Seen<B::Matrix>],
         prompts: &[&[u32]],
     ) -> Result<Vec<Perception<B::Matrix>>> {
         let mut lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len()).collect();
