@@ -63,7 +63,7 @@ pub(crate) struct Scores {
 pub(crate) struct Routed {
     pub(super) suite: String,
     pub(super) expert: String,
-    pub(super) trials: usize,
+    pub(super) trials: u64,
 }
 
 impl Scores {

@@ -1,10 +1,11 @@
 //! One merged policy for arms of different shapes, each with an expert of its own: after RoboTwin's setting in MergeVLA (arXiv
 //! 2511.18810).
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::arena::Arena;
-use super::page::{Claim, Section, percent};
+use super::page::{Claim, Section};
+use super::rate::Rate;
 use super::recipe::{Mask, Member, Recipe};
 
 const TRIALS: &str = "--split final --episodes 20 --actions 4";
@@ -33,42 +34,38 @@ pub(crate) fn on_other_arms() -> impl Iterator<Item = Member> {
 
 pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
-    // Averages of the experts, then of merges with one and two blocks a task.
-    let mut averages = Vec::new();
+    // Of the experts, then of merges with one and two blocks a task.
+    let mut all = Vec::new();
     for (tasks, members) in settings() {
         let mut row = vec![format!("experts, {tasks} tasks")];
-        let mut sum = 0.0;
+        let mut rates = Vec::new();
         for Member { expert, own, .. } in &members {
             let found = arena.evaluate(expert, &arena.expert(expert)?, &format!("{own} {TRIALS}"))?.all;
             row.push(found.to_string());
-            sum += found.share;
+            rates.push(found);
         }
-        averages.push(sum / members.len() as f64);
-        row.extend([percent(sum / members.len() as f64), String::new()]);
+        all.push(Rate::of(&rates));
+        row.extend([Rate::of(&rates).to_string(), String::new()]);
         rows.push(row);
         for head_blocks in 1..=2 {
-            let (row, average) = merged(arena, tasks, head_blocks)?;
+            let (row, rate) = merged(arena, tasks, head_blocks)?;
             rows.push(row);
-            averages.push(average);
+            all.push(rate);
         }
     }
+    let [same, _, same_2, different, different_1, different_2] = all[..] else { bail!("a row is missing") };
     let claims = vec![
         Claim {
             text: "One task on three arms: the merge keeps nine tenths of the experts' success",
             paper: "88.7 of 88.0 (RoboTwin)",
-            ours: format!("{} of {}", percent(averages[2]), percent(averages[0])),
-            holds: averages[2] >= 0.9 * averages[0],
+            ours: format!("{same_2} of {same}"),
+            holds: same_2.share() >= 0.9 * same.share(),
         },
         Claim {
             text: "Another task on each arm: two own blocks beat one",
             paper: "70.7 and 59.3, experts 76 (RoboTwin)",
-            ours: format!(
-                "{} and {}, experts {}",
-                percent(averages[5]),
-                percent(averages[4]),
-                percent(averages[3])
-            ),
-            holds: averages[5] > averages[4],
+            ours: format!("{different_2} and {different_1}, experts {different}"),
+            holds: different_2.share() > different_1.share(),
         },
     ];
     let text = format!(
@@ -76,30 +73,30 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
          SO-101 has the spatial suite, the long arm the object suite, the one with sliding fingers the goal suite. MergeVLA with TIES, \
          calibrated routers: `{TRIALS}`."
     );
-    let headings = ["", "so101", "long", "parallel", "average", "router"];
+    let headings = ["", "so101", "long", "parallel", "all", "router"];
     Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims })
 }
 
-/// The row of a merge, each arm on its own suite, and the average.
-fn merged(arena: &Arena, tasks: &str, head_blocks: u32) -> Result<(Vec<String>, f64)> {
+/// The row of a merge, each arm on its own suite, and the rate of all.
+fn merged(arena: &Arena, tasks: &str, head_blocks: u32) -> Result<(Vec<String>, Rate)> {
     let members =
         || settings().into_iter().filter(|(name, _)| *name == tasks).flat_map(|(_, members)| members);
     let recipe = Recipe::ties(&Mask { head_blocks, ..Mask::default() }).of(members().collect());
     let name = format!("arms-{tasks}-{head_blocks}");
     let mut row = vec![format!("MergeVLA, {tasks} tasks, own blocks: {head_blocks}")];
-    let (mut sum, mut right, mut trials, mut count) = (0.0, 0, 0, 0);
+    let mut rates = Vec::new();
+    let mut router = Rate { successes: 0, trials: 0 };
     for Member { name: arm, own, .. } in members() {
         let scores = arena.score(&name, &recipe, &format!("{own} {TRIALS}"))?;
         row.push(scores.all.to_string());
-        sum += scores.all.share;
-        count += 1;
+        rates.push(scores.all);
         for routed in &scores.routed {
-            trials += routed.trials;
-            right += if routed.expert == arm { routed.trials } else { 0 };
+            router.trials += routed.trials;
+            router.successes += if routed.expert == arm { routed.trials } else { 0 };
         }
     }
-    ensure!(trials > 0, "{name} has not routed");
-    let average = sum / f64::from(count);
-    row.extend([percent(average), percent(right as f64 / trials as f64)]);
-    Ok((row, average))
+    ensure!(router.trials > 0, "{name} has not routed");
+    let all = Rate::of(&rates);
+    row.extend([all.to_string(), router.to_string()]);
+    Ok((row, all))
 }

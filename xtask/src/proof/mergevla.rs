@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 
 use super::arena::{Arena, Scores};
 use super::page::{Claim, Section, percent};
+use super::rate::Rate;
 use super::recipe::{Mask, Member, PAPERS_TIES, Recipe, SUITES};
 
 /// What is reported, once: twenty layouts of each of twenty tasks.
@@ -33,19 +34,19 @@ fn beside(paper: &str, mut cells: Vec<String>) -> Vec<String> {
     cells
 }
 
-/// Experts, each on its own suite, and their average.
-fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, f64)> {
+/// Experts, each on its own suite, and all of them.
+fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, Rate)> {
     let mut row = vec![format!("experts{kind}, each on its own suite")];
-    let mut sum = 0.0;
+    let mut rates = Vec::new();
     for suite in SUITES {
         let name = format!("{suite}{kind}");
         let scores = arena.evaluate(&name, &arena.expert(&name)?, &format!("--suite {suite} {trials}"))?;
         row.push(scores.all.to_string());
-        sum += scores.all.share;
+        rates.push(scores.all);
     }
-    let average = sum / SUITES.len() as f64;
-    row.extend([percent(average), String::new()]);
-    Ok((row, average))
+    let all = Rate::of(&rates);
+    row.extend([all.to_string(), String::new()]);
+    Ok((row, all))
 }
 
 /// All experts in one policy without masks, as merging was before MergeVLA.
@@ -71,7 +72,7 @@ pub(super) fn naive(arena: &Arena) -> Result<Section> {
         text: "Without masks, experts with self-attention merge into a policy that can do nothing: at most 10",
         paper: "0 (VLA-Adapter by task arithmetic, LIBERO)",
         ours: naive.all.to_string(),
-        holds: naive.all.share <= 0.1,
+        holds: naive.all.share() <= 0.1,
     }];
     let text = format!(
         "Success in percent with Wilson's interval of 95 %: experts whose action expert attends to its own tokens, too, as VLA-Adapter's \
@@ -95,7 +96,7 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
     ];
     let mut best: Option<(f64, &str, Scores)> = None;
     for (name, title, paper, recipe) in &methods {
-        let chosen_by = arena.score(name, recipe, SELECTION)?.all.share;
+        let chosen_by = arena.score(name, recipe, SELECTION)?.all.share();
         let scores = arena.score(name, recipe, FINAL)?;
         rows.push(beside(paper, row(*title, &scores)));
         if best.as_ref().is_none_or(|(share, ..)| *share < chosen_by) {
@@ -108,14 +109,14 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         Claim {
             text: "The best merge with masks and routing keeps nine tenths of the experts' success",
             paper: "90.2 of 96.7 (TIES, LIBERO)",
-            ours: format!("{} of {} ({title})", percent(best.all.share), percent(average)),
-            holds: best.all.share >= 0.9 * average,
+            ours: format!("{} of {average} ({title})", best.all),
+            holds: best.all.share() >= 0.9 * average.share(),
         },
         Claim {
             text: "Its router finds the task from the first observation: at least 95",
             paper: "",
             ours: router.to_string(),
-            holds: router.share >= 0.95,
+            holds: router.share() >= 0.95,
         },
     ];
     Ok(Section {
@@ -138,7 +139,7 @@ pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
         let mask = Mask { how: format!("method: tall, lambda: {lambda}"), ..Mask::default() };
         let scores = arena.score(&format!("lambda-{lambda}"), &Recipe::ties(&mask), SELECTION)?;
         rows.push(row(lambda, &scores));
-        shares.push(scores.all.share);
+        shares.push(scores.all.share());
     }
     let best = shares[1..].iter().copied().fold(0.0, f64::max);
     let claims = vec![Claim {
@@ -201,7 +202,7 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
         let recipe = Recipe::ties(&mask);
         let scores = arena.score(&name, &recipe, &raw(SELECTION))?;
         rows.push(beside(paper, row(title, &scores)));
-        shares.push(scores.all.share);
+        shares.push(scores.all.share());
         let scores = arena.score(&name, &recipe, SELECTION)?;
         rows.push(beside("", row(format!("{title}, calibrated"), &scores)));
     }
@@ -265,22 +266,22 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
     let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
     let mut rows = Vec::new();
-    let (mut experts_sum, mut merged_sum) = (0.0, 0.0);
+    let (mut of_experts, mut of_merged) = (Vec::new(), Vec::new());
     for kind in kinds {
         let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
-        let (own, average) = experts(arena, "", &trials)?;
+        let (own, all) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
         let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
         rows.push(row(format!("{kind}, merged"), &scores));
-        experts_sum += average;
-        merged_sum += scores.all.share;
+        of_experts.push(all);
+        of_merged.push(scores.all);
     }
-    let [of_experts, of_merged] = [experts_sum, merged_sum].map(|sum| sum / kinds.len() as f64);
+    let [of_experts, of_merged] = [of_experts, of_merged].map(|rates| Rate::of(&rates));
     let claims = vec![Claim {
         text: "Unlike training, too, the merge keeps four fifths of the experts' success",
         paper: "62.5 of 72.4 (LIBERO-Plus)",
-        ours: format!("{} of {}", percent(of_merged), percent(of_experts)),
-        holds: of_merged >= 0.8 * of_experts,
+        ours: format!("{of_merged} of {of_experts}"),
+        holds: of_merged.share() >= 0.8 * of_experts.share(),
     }];
     let text =
         "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \

@@ -63,8 +63,8 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
             let (name, policy) = between(arena, finetuned, alpha)?;
             let found = Abilities::of(arena, &name, &policy, "selection")?;
             rows.push([vec![format!("{title}, {alpha}, selection")], found.cells().to_vec()].concat());
-            if best.is_none_or(|(share, _)| share < found.unlike.share) {
-                best = Some((found.unlike.share, alpha));
+            if best.is_none_or(|(share, _)| share < found.unlike.share()) {
+                best = Some((found.unlike.share(), alpha));
             }
         }
         let (_, alpha) = best.context("no α")?;
@@ -103,13 +103,13 @@ fn alpha_claims(alone: bool, pretrained: &Abilities, chosen: &Abilities, whole: 
             text: unlike,
             paper: "an independent reproduction: 45 to 50",
             ours: format!("{}, {} and {}", chosen.unlike, whole.unlike, pretrained.unlike),
-            holds: chosen.unlike.share > whole.unlike.share.max(pretrained.unlike.share),
+            holds: chosen.unlike.share() > whole.unlike.share().max(pretrained.unlike.share()),
         },
         Claim {
             text: known,
             paper: "an independent reproduction: 38 of 66.5",
             ours: format!("{} of {}", chosen.known, pretrained.known),
-            holds: chosen.known.share >= pretrained.known.share - 0.1,
+            holds: chosen.known.share() >= pretrained.known.share() - 0.1,
         },
     ]
 }
@@ -166,8 +166,8 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     let claims = vec![Claim {
         text: "After three skills, what was known is kept within ten points",
         paper: "",
-        ours: format!("{} of {}", percent(after.share), percent(before.share)),
-        holds: after.share >= before.share - 0.1,
+        ours: format!("{} of {}", percent(after.share()), percent(before.share())),
+        holds: after.share() >= before.share() - 0.1,
     }];
     Ok(Section {
         text: format!(
