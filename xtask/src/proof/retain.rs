@@ -178,3 +178,21 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
         claims,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use skillweld_suites::Suite;
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_and_what_is_new_are_all_tasks() {
+        let known: Vec<&str> = KNOWN.split_whitespace().filter(|word| *word != "--task").collect();
+        let new = SKILLS.map(|(_, task)| task);
+        let all: BTreeSet<&str> = Suite::ALL.into_iter().flat_map(Suite::tasks).map(|task| task.id).collect();
+        assert_eq!(known.len() + new.len(), all.len());
+        assert_eq!(known.into_iter().chain(new).collect::<BTreeSet<_>>(), all);
+    }
+}
