@@ -85,6 +85,10 @@ fn tasks_are_compared_by_what_is_usual_for_each() {
     assert_ne!(route(&bench, &inputs, &[]).succeeded().json(), raw);
     assert_eq!(route(&bench, &inputs, &["--raw-scores"]).succeeded().json(), raw);
 
+    // Another calibration makes another policy: its trials are not added to these.
+    calibrate(&bench, &datasets, &["--episodes", "3"]).succeeded();
+    run(eval.iter().chain(&["--image-size", "16", "--out", &out])).failed_with(&["another folder"]);
+
     // One task's checkpoint routes nothing, and takes nothing of the router with it.
     let single = bench.join("single");
     run([

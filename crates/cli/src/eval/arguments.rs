@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use skillweld_eval::Trial;
+use skillweld_merged::layout::{PROVENANCE_FILES, ROUTER_CALIBRATION};
 use skillweld_suites::{PerturbationKind, Split, Strength, Suite, Task};
 
 use crate::policy::{Opening, RuleArguments};
@@ -152,16 +153,17 @@ impl Subject {
     }
 
     /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged
-    /// checkpoint also what it was made of, so that another merge in the same place is another policy. What stands behind a server's
+    /// checkpoint also what it was made of and how its router is calibrated, so that another merge in the same place is another policy. What stands behind a server's
     /// address or in a plain checkpoint's folder is not looked into.
     pub(super) fn of(&self) -> String {
         let mut of = match std::fs::canonicalize(&self.policy) {
             Ok(path) => path.display().to_string(),
             Err(_) => self.policy.clone(),
         };
-        let provenance = std::path::Path::new(&self.policy).join("skillweld.json");
-        if let Ok(text) = std::fs::read(&provenance) {
-            of += &format!(" ({})", &blake3::hash(&text).to_hex()[..16]);
+        for decides in PROVENANCE_FILES.into_iter().chain([ROUTER_CALIBRATION]) {
+            if let Ok(text) = std::fs::read(Path::new(&self.policy).join(decides)) {
+                of += &format!(" ({})", &blake3::hash(&text).to_hex()[..16]);
+            }
         }
         let mut word = |flag: &str, value: &dyn std::fmt::Display| of += &format!(" --{flag} {value}");
         word("split", &self.split().name());
