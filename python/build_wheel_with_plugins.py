@@ -1,7 +1,7 @@
 """maturin, after `cargo xtask plugins` has put the merge methods beside the module.
 
 The plugins come from this repository, so wheels are built in a checkout (`pip install ./python`), not from an sdist.
-`--config-settings=profile=dev` builds without optimisation, as the tests do.
+`--config-settings=profile=dev` is the tests': without optimisation, with the plugins that `cargo xtask test` has built.
 """
 
 import subprocess
@@ -26,8 +26,7 @@ def _prepare(config_settings):
     if profile not in ("release", "dev"):
         raise SystemExit(f"profile={profile}: it is `release` or `dev`")
     command = ["cargo", "xtask", "plugins", "--into", str(PLUGINS)]
-    if profile == "release":
-        command.append("--release")
+    command.append("--release" if profile == "release" else "--built")
     try:
         # pip shows what stands on standard error when a build fails.
         subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)

@@ -16,10 +16,15 @@ pub(crate) struct Args {
     /// Copy the libraries into this folder, in the place of all that lies there.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
+    /// Compile nothing: copy what `cargo xtask test` has built with everything else, which cargo alone would compile once more.
+    #[arg(long, requires = "into")]
+    built: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    build(args.release, &[])?;
+    if !args.built {
+        build(args.release, &[])?;
+    }
     if let Some(folder) = &args.into {
         place_all(&profile_dir(args.release), folder)?;
     }
