@@ -81,35 +81,93 @@ pub(super) fn naive(arena: &Arena) -> Result<Section> {
     Ok(Section { text, headings: beside("paper", headings("")), rows, claims })
 }
 
-/// Experts, and all of them in one policy by different methods. The best method is chosen on the selection split.
+/// A method as MergeVLA's table has it: its name, its parameters, a title, the paper's average.
+type Method = (&'static str, &'static str, &'static str, &'static str);
+
+const TIES: Method = ("ties", PAPERS_TIES, "TIES", "90.2");
+
+const METHODS: [Method; 6] = [
+    ("task_arithmetic", "", "task arithmetic", "89.7"),
+    TIES,
+    ("tsv", "", "TSV", "81.6"),
+    ("knots", "", "KnOTS-TIES", "88.0"),
+    ("wudi", "", "WUDI", "89.9"),
+    ("emr", "", "EMR", "65.5"),
+];
+
+/// Keep-ratios of TALL masks.
+const LAMBDAS: [&str; 5] = ["0.2", "0.4", "0.6", "0.8", "1.0"];
+
+/// A merge with a name and a title.
+struct Merge {
+    name: String,
+    title: String,
+    recipe: Recipe,
+}
+
+impl Merge {
+    fn new((method, parameters, title, _): Method, mask: &Mask) -> Self {
+        let name = format!("{method}-{}-{}", mask.how.replace([' ', ',', ':'], ""), mask.head_blocks);
+        let title = format!("MergeVLA, {title}");
+        Self { name, title, recipe: Recipe::masked(method, parameters, mask) }
+    }
+
+    /// With the paper's settings.
+    fn papers(method: Method) -> Self {
+        let mask = if method.0 == "emr" { Mask::emr() } else { Mask::default() };
+        Self::new(method, &mask)
+    }
+
+    fn score(&self, arena: &Arena, trials: &str) -> Result<Scores> {
+        arena.score(&self.name, &self.recipe, trials)
+    }
+
+    /// Of several, by the selection split; the first of equals.
+    fn best(arena: &Arena, merges: impl IntoIterator<Item = Self>) -> Result<Self> {
+        let mut best: Option<(f64, Self)> = None;
+        for merge in merges {
+            let share = merge.score(arena, SELECTION)?.all.share();
+            if best.as_ref().is_none_or(|(most, _)| *most < share) {
+                best = Some((share, merge));
+            }
+        }
+        Ok(best.context("no merge")?.1)
+    }
+
+    /// What a user would take: the method that is best with the paper's settings, and then its best keep-ratio and depth.
+    fn chosen(arena: &Arena) -> Result<Self> {
+        let best = Self::best(arena, METHODS.map(Self::papers))?;
+        let method = METHODS.into_iter().find(|method| method.0 == best.recipe.method);
+        let method = method.filter(|method| method.0 != "emr");
+        let settings = LAMBDAS.into_iter().flat_map(|lambda| (1..=3).map(move |depth| (lambda, depth)));
+        let tuned = method.into_iter().flat_map(|method| {
+            settings.clone().map(move |(lambda, head_blocks)| {
+                let mask = Mask { head_blocks, ..Mask::tall(lambda) };
+                let Self { name, title, recipe } = Self::new(method, &mask);
+                Self { name, title: format!("{title}, λ = {lambda}, own blocks: {head_blocks}"), recipe }
+            })
+        });
+        Self::best(arena, [best].into_iter().chain(tuned))
+    }
+}
+
+/// Experts, and all of them in one policy by different methods.
 pub(super) fn merges(arena: &Arena) -> Result<Section> {
     let (own, average) = experts(arena, "", FINAL)?;
     let mut rows = vec![beside("96.7", own)];
-    let (plain, emr) = (Mask::default(), Mask::emr());
-    let methods = [
-        ("ta", "MergeVLA, task arithmetic", "89.7", Recipe::masked("task_arithmetic", "", &plain)),
-        ("ties", "MergeVLA, TIES", "90.2", Recipe::ties(&plain)),
-        ("tsv", "MergeVLA, TSV", "81.6", Recipe::masked("tsv", "", &plain)),
-        ("knots", "MergeVLA, KnOTS-TIES", "88.0", Recipe::masked("knots", "", &plain)),
-        ("wudi", "MergeVLA, WUDI", "89.9", Recipe::masked("wudi", "", &plain)),
-        ("emr", "MergeVLA, EMR", "65.5", Recipe::masked("emr", "", &emr)),
-    ];
-    let mut best: Option<(f64, &str, Scores)> = None;
-    for (name, title, paper, recipe) in &methods {
-        let chosen_by = arena.score(name, recipe, SELECTION)?.all.share();
-        let scores = arena.score(name, recipe, FINAL)?;
-        rows.push(beside(paper, row(*title, &scores)));
-        if best.as_ref().is_none_or(|(share, ..)| *share < chosen_by) {
-            best = Some((chosen_by, title, scores));
-        }
+    for method in METHODS {
+        let merge = Merge::papers(method);
+        rows.push(beside(method.3, row(&merge.title, &merge.score(arena, FINAL)?)));
     }
-    let (_, title, best) = best.context("no method")?;
+    let chosen = Merge::chosen(arena)?;
+    let best = chosen.score(arena, FINAL)?;
+    rows.push(beside("", row(format!("chosen: {}", chosen.title), &best)));
     let router = best.router.context("no router")?;
     let claims = vec![
         Claim {
             text: "The best merge with masks and routing keeps nine tenths of the experts' success",
             paper: "90.2 of 96.7 (TIES, LIBERO)",
-            ours: format!("{} of {average} ({title})", best.all),
+            ours: format!("{} of {average} ({})", best.all, chosen.title),
             holds: best.all.share() >= 0.9 * average.share(),
         },
         Claim {
@@ -122,8 +180,9 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
     Ok(Section {
         text: format!(
             "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
-             `skillweld eval run POLICY {FINAL}`; the best merge was chosen by `{SELECTION}`. *Paper*: MergeVLA's average over LIBERO's \
-             four suites."
+             `skillweld eval run POLICY {FINAL}`. *Paper*: MergeVLA's average over LIBERO's four suites. Methods have the paper's settings \
+             (λ = 0.6), but two own blocks of four instead of one of twenty-four; *chosen*: the method that is best with these, with the λ and \
+             the depth that are best of all by `{SELECTION}`."
         ),
         headings: beside("paper", headings("")),
         rows,
@@ -135,9 +194,9 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
 pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
     let mut shares = Vec::new();
-    for lambda in ["0.2", "0.4", "0.6", "0.8", "1.0"] {
-        let mask = Mask { how: format!("method: tall, lambda: {lambda}"), ..Mask::default() };
-        let scores = arena.score(&format!("lambda-{lambda}"), &Recipe::ties(&mask), SELECTION)?;
+    for lambda in LAMBDAS {
+        let mask = Mask::tall(lambda);
+        let scores = Merge::new(TIES, &mask).score(arena, SELECTION)?;
         rows.push(row(lambda, &scores));
         shares.push(scores.all.share());
     }
@@ -153,12 +212,12 @@ pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     Ok(Section { text, headings: headings("λ"), rows, claims })
 }
 
-/// Blocks of the action expert that stay one copy a task.
+/// Blocks of the action expert that stay one copy a task: with none there is nothing to route to, with all nothing to route by.
 pub(super) fn heads(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
-    for head_blocks in 0..4 {
+    for head_blocks in 1..=3 {
         let mask = Mask { head_blocks, ..Mask::default() };
-        let scores = arena.score(&format!("heads-{head_blocks}"), &Recipe::ties(&mask), SELECTION)?;
+        let scores = Merge::new(TIES, &mask).score(arena, SELECTION)?;
         rows.push(row(head_blocks.to_string(), &scores));
     }
     let text = format!(
@@ -224,10 +283,10 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
 
 /// Which expert ran where.
 pub(super) fn confusion(arena: &Arena) -> Result<Section> {
-    let recipe = Recipe::ties(&Mask::default());
+    let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     for (kind, words) in [("raw", raw(FINAL)), ("calibrated", FINAL.to_owned())] {
-        let scores = arena.score("ties", &recipe, &words)?;
+        let scores = chosen.score(arena, &words)?;
         for suite in SUITES {
             let of = |expert: &str| {
                 let routed =
@@ -239,7 +298,7 @@ pub(super) fn confusion(arena: &Arena) -> Result<Section> {
     }
     let experts = SUITES.map(|suite| format!("{suite}'s expert")).to_vec();
     Ok(Section {
-        text: format!("MergeVLA with TIES: trials of a suite, by the expert that ran; `{FINAL}`."),
+        text: format!("{}: trials of a suite, by the expert that ran; `{FINAL}`.", chosen.title),
         headings: [vec!["suite".to_owned()], experts].concat(),
         rows,
         claims: Vec::new(),
@@ -248,15 +307,16 @@ pub(super) fn confusion(arena: &Arena) -> Result<Section> {
 
 /// How much of a chunk is carried out before the policy is asked again.
 pub(super) fn actions(arena: &Arena) -> Result<Section> {
+    let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     for actions in [8, 4, 2] {
         let trials = format!("--split selection --episodes 5 --actions {actions}");
         let (own, _) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{actions}, experts")], own[1..].to_vec()].concat());
-        let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
+        let scores = chosen.score(arena, &trials)?;
         rows.push(row(format!("{actions}, merged"), &scores));
     }
-    let text = "Actions of a chunk of eight that are carried out before the policy is asked again; all other tables \
+    let text = "Actions of a chunk of eight that experts, and the merge that was chosen above, carry out before they are asked again; all other tables \
                 carry out four: `--split selection --episodes 5 --actions N`."
         .to_owned();
     Ok(Section { text, headings: headings("actions"), rows, claims: Vec::new() })
@@ -265,13 +325,14 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
 /// Unlike training.
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
     let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
+    let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     let (mut of_experts, mut of_merged) = (Vec::new(), Vec::new());
     for kind in kinds {
         let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
         let (own, all) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
-        let scores = arena.score("ties", &Recipe::ties(&Mask::default()), &trials)?;
+        let scores = chosen.score(arena, &trials)?;
         rows.push(row(format!("{kind}, merged"), &scores));
         of_experts.push(all);
         of_merged.push(scores.all);
@@ -284,7 +345,7 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
         holds: of_merged.share() >= 0.8 * of_experts.share(),
     }];
     let text =
-        "Experts on their own suites, and MergeVLA with TIES, under perturbations of medium strength: \
+        "Experts on their own suites, and the merge that was chosen above, under perturbations of medium strength: \
                 `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
             .to_owned();
     Ok(Section { text, headings: headings(""), rows, claims })

@@ -90,6 +90,11 @@ impl Default for Mask {
 }
 
 impl Mask {
+    /// TALL's of a keep-ratio.
+    pub(crate) fn tall(lambda: &str) -> Self {
+        Self { how: format!("method: tall, lambda: {lambda}"), ..Self::default() }
+    }
+
     /// EMR's own.
     pub(crate) fn emr() -> Self {
         Self { how: "method: emr".into(), ..Self::default() }
