@@ -75,27 +75,41 @@ fn base() -> Stage {
         .shipped("The pretrained base of all experts: it points at what it is told, and lifts it", "")
 }
 
-/// Trained twice: on demonstrations, then also on what to do where the first training led it.
-fn expert(suite: &str) -> [Stage; 4] {
-    let (demos, first, corrections) =
-        (format!("demos-{suite}"), format!("{suite}-first"), format!("corrections-{suite}"));
+/// Suites whose five tasks are five different things to do: they are corrected once more.
+const TWICE: [&str; 2] = ["goal", "long"];
+
+/// Trained on demonstrations, then also on what to do where the training before led it.
+fn expert(suite: &str) -> Vec<Stage> {
+    let (demos, first) = (format!("demos-{suite}"), format!("{suite}-first"));
     let show = format!("sim demos @{demos} --suite {suite} --episodes 100 --noise 0.2");
     let begin = format!("finetune @base @{first} --demos @{demos} --lora 16 --steps 1800 --rate 1e-3");
-    let correct = format!(
-        "sim demos @{corrections} --suite {suite} --policy @{first} --base @base --episodes 200 --noise 0.2"
-    );
-    let go_on = format!(
-        "finetune @base @{suite} --demos @{demos} @{corrections} --lora 16 --begin @{first} --steps 900 --rate 5e-4"
-    );
-    [
-        skillweld(demos, show),
-        train(first, begin),
-        skillweld(corrections, correct),
-        train(suite, go_on).shipped(
+    let mut stages = vec![skillweld(&*demos, show), train(&*first, begin)];
+    let rounds: &[&str] = match TWICE.contains(&suite) {
+        true => &["--steps 900 --rate 5e-4", "--batch 32 --steps 3600 --rate 7e-4"],
+        false => &["--steps 900 --rate 5e-4"],
+    };
+    let (mut from, mut known) = (first, format!("@{demos}"));
+    for (index, how) in rounds.iter().enumerate() {
+        let round = index + 1;
+        let corrections =
+            if index == 0 { format!("corrections-{suite}") } else { format!("corrections-{suite}-{round}") };
+        let to = if round == rounds.len() { suite.to_owned() } else { format!("{suite}-round-{round}") };
+        let correct = format!(
+            "sim demos @{corrections} --suite {suite} --policy @{from} --base @base --episodes 200 --noise 0.2"
+        );
+        known = format!("{known} @{corrections}");
+        let go_on = format!("finetune @base @{to} --demos {known} --lora 16 --begin @{from} {how}");
+        stages.extend([skillweld(corrections, correct), train(&*to, go_on)]);
+        from = to;
+    }
+    let last = stages.pop().map(|last| {
+        last.shipped(
             "An expert: a LoRA adapter on `base`, and an action expert with cross-attention alone",
             format!("--suite {suite}"),
-        ),
-    ]
+        )
+    });
+    stages.extend(last);
+    stages
 }
 
 /// Its action expert begins from random weights, the same in all suites.
