@@ -1,15 +1,20 @@
 //! Trains small experts: data by `skillweld sim`, policies by `examples/train`. A stage that has ended leaves a receipt; one that was
 //! stopped goes on.
 
+mod schedule;
 mod stages;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::available_parallelism;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build;
-use crate::process::{announce, command, run as run_command, target_dir};
+use crate::process::{announce, command, line, target_dir};
 use crate::python::Environment;
 pub(crate) use stages::{CHAIN_ALPHA, SKILLS, Stage};
 use stages::{STAGES, Tool};
@@ -29,6 +34,9 @@ const RECEIPTS: &str = "done";
 pub(crate) struct Args {
     /// Stages to reach; those that they need come first [default: all].
     stages: Vec<String>,
+    /// Stages side by side, which share the cores. One takes up to 13 GB of memory.
+    #[arg(long, value_name = "N", default_value = "2")]
+    jobs: NonZeroUsize,
     /// Only say which stages there are and what has been done.
     #[arg(long)]
     list: bool,
@@ -54,7 +62,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let skillweld = build::release()?;
     TRAIN.install()?;
-    asked.into_iter().try_for_each(|stage| reach(stage, &dir, &skillweld))?;
+    let mut stages = Vec::new();
+    asked.into_iter().try_for_each(|stage| unmade(stage, &dir, &mut stages))?;
+    fs::create_dir_all(dir.join(RECEIPTS)).with_context(|| format!("cannot make {}", dir.display()))?;
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let jobs = args.jobs.get().min(cores);
+    schedule::run(stages, jobs, |stage| work(stage, &dir, &skillweld, cores / jobs))?;
     announce("done");
     println!("everything asked for is in {}", dir.display());
     Ok(())
@@ -82,18 +95,24 @@ pub(crate) fn before(stage: &'static Stage) -> Result<Vec<&'static Stage>> {
     Ok(all)
 }
 
-/// Does a stage after those that it needs.
-fn reach(stage: &Stage, dir: &Path, skillweld: &Path) -> Result<()> {
-    if stage.is_done(dir) {
+/// Adds a stage after those that it needs, each once, but for what is done and what only that needs.
+fn unmade(stage: &'static Stage, dir: &Path, stages: &mut Vec<&'static Stage>) -> Result<()> {
+    if stage.is_done(dir) || stages.iter().any(|known| known.name == stage.name) {
         return Ok(());
     }
-    stage.needs().try_for_each(|need| reach(named(need)?, dir, skillweld))?;
-    announce(&format!("stage {}", stage.name));
+    stage.needs().try_for_each(|need| unmade(named(need)?, dir, stages))?;
+    stages.push(stage);
+    Ok(())
+}
+
+/// Does a stage. What it says is shown with its name before it, and kept in a file beside its folder.
+fn work(stage: &Stage, dir: &Path, skillweld: &Path, threads: usize) -> Result<()> {
+    let threads = threads.to_string();
     let mut program = match stage.tool {
         Tool::Skillweld => command(skillweld),
         Tool::Train => {
             let mut python = command(TRAIN.python());
-            python.args(["-m", "skillweld_train"]);
+            python.env("OMP_NUM_THREADS", &threads).args(["-m", "skillweld_train", "--threads", &threads]);
             python
         }
     };
@@ -103,11 +122,22 @@ fn reach(stage: &Stage, dir: &Path, skillweld: &Path) -> Result<()> {
             None => program.arg(word),
         };
     }
-    run_command(&mut program)?;
+    let path = dir.join(format!("{}.log", stage.name));
+    let at = || format!("cannot write {}", path.display());
+    let mut log = File::create(&path).with_context(at)?;
+    let (name, line) = (&stage.name, line(&program));
+    println!("{name:18} $ {line}");
+    program.stdout(Stdio::piped()).stderr(log.try_clone().with_context(at)?);
+    let mut child = program.spawn().with_context(|| format!("cannot start `{line}`"))?;
+    for said in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let said = said.with_context(|| format!("`{line}` says something that is no text"))?;
+        println!("{name:18} {said}");
+        writeln!(log, "{said}").with_context(at)?;
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status}); {} says why", path.display());
     let receipt = stage.receipt(dir);
-    fs::create_dir_all(dir.join(RECEIPTS))
-        .and_then(|()| fs::write(&receipt, &stage.words))
-        .with_context(|| format!("cannot write {}", receipt.display()))
+    fs::write(&receipt, &stage.words).with_context(|| format!("cannot write {}", receipt.display()))
 }
 
 impl Stage {

@@ -75,8 +75,18 @@ fn base() -> Stage {
         .shipped("The pretrained base of all experts: it points at what it is told, and lifts it", "")
 }
 
-/// Suites whose five tasks are five different things to do: they are corrected once more.
-const TWICE: [&str; 2] = ["goal", "long"];
+/// How an expert's corrections are learned, round after round. The five tasks of goal and long are different things to do, and took more.
+fn rounds(suite: &str) -> &'static [&'static str] {
+    match suite {
+        "goal" => &[
+            "--steps 900 --rate 5e-4",
+            "--batch 32 --steps 3600 --rate 7e-4",
+            "--batch 32 --steps 3600 --rate 6e-4",
+        ],
+        "long" => &["--steps 900 --rate 5e-4", "--batch 32 --steps 3600 --rate 7e-4"],
+        _ => &["--steps 900 --rate 5e-4"],
+    }
+}
 
 /// Trained on demonstrations, then also on what to do where the training before led it.
 fn expert(suite: &str) -> Vec<Stage> {
@@ -84,10 +94,7 @@ fn expert(suite: &str) -> Vec<Stage> {
     let show = format!("sim demos @{demos} --suite {suite} --episodes 100 --noise 0.2");
     let begin = format!("finetune @base @{first} --demos @{demos} --lora 16 --steps 1800 --rate 1e-3");
     let mut stages = vec![skillweld(&*demos, show), train(&*first, begin)];
-    let rounds: &[&str] = match TWICE.contains(&suite) {
-        true => &["--steps 900 --rate 5e-4", "--batch 32 --steps 3600 --rate 7e-4"],
-        false => &["--steps 900 --rate 5e-4"],
-    };
+    let rounds = rounds(suite);
     let (mut from, mut known) = (first, format!("@{demos}"));
     for (index, how) in rounds.iter().enumerate() {
         let round = index + 1;
