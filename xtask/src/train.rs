@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let skillweld = build::release()?;
     TRAIN.install()?;
     let mut stages = Vec::new();
-    asked.into_iter().try_for_each(|stage| unmade(stage, &dir, &mut stages))?;
+    asked.into_iter().try_for_each(|stage| add(stage, &|stage| stage.is_done(&dir), &mut stages))?;
     fs::create_dir_all(dir.join(RECEIPTS)).with_context(|| format!("cannot make {}", dir.display()))?;
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let jobs = args.jobs.get().min(cores);
@@ -83,24 +83,21 @@ pub(crate) fn named(name: &str) -> Result<&'static Stage> {
 
 /// A stage after all that it needs, each once.
 pub(crate) fn before(stage: &'static Stage) -> Result<Vec<&'static Stage>> {
-    let mut all: Vec<&Stage> = Vec::new();
-    for need in stage.needs() {
-        for earlier in before(named(need)?)? {
-            if !all.iter().any(|known| known.name == earlier.name) {
-                all.push(earlier);
-            }
-        }
-    }
-    all.push(stage);
+    let mut all = Vec::new();
+    add(stage, &|_| false, &mut all)?;
     Ok(all)
 }
 
-/// Adds a stage after those that it needs, each once, but for what is done and what only that needs.
-fn unmade(stage: &'static Stage, dir: &Path, stages: &mut Vec<&'static Stage>) -> Result<()> {
-    if stage.is_done(dir) || stages.iter().any(|known| known.name == stage.name) {
+/// Adds a stage after those that it needs, each once, but for what may be left out and what only that needs.
+fn add(
+    stage: &'static Stage,
+    leave_out: &dyn Fn(&Stage) -> bool,
+    stages: &mut Vec<&'static Stage>,
+) -> Result<()> {
+    if leave_out(stage) || stages.iter().any(|known| known.name == stage.name) {
         return Ok(());
     }
-    stage.needs().try_for_each(|need| unmade(named(need)?, dir, stages))?;
+    stage.needs().try_for_each(|need| add(named(need)?, leave_out, stages))?;
     stages.push(stage);
     Ok(())
 }

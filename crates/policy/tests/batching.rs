@@ -62,7 +62,7 @@ proptest! {
 
     #[test]
     fn a_batch_gives_what_each_gives_alone(
-        seed: u64, prompts in prop::collection::vec(1..4usize, 1..6), threads in 1..3usize, narrow: bool,
+        seed in 0..u64::MAX / 2, prompts in prop::collection::vec(1..4usize, 1..6), threads in 1..3usize, narrow: bool,
     ) {
         let precision = if narrow { Precision::Bf16 } else { Precision::F32 };
         let model = open(threads, precision);

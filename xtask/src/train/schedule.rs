@@ -1,10 +1,11 @@
 //! Stages side by side, each as soon as those that it needs have ended.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::Stage;
 
@@ -50,7 +51,9 @@ pub(super) fn run<'a>(
                         continue;
                     };
                     drop(state);
-                    let result = work(stage);
+                    // Others would wait for ever for a stage that nobody does any more.
+                    let result = catch_unwind(AssertUnwindSafe(|| work(stage)))
+                        .unwrap_or_else(|_| Err(anyhow!("stage {} has panicked", stage.name)));
                     state = lock();
                     state.running.remove(stage.name.as_str());
                     if let Err(error) = result {
@@ -118,5 +121,12 @@ mod tests {
         assert_eq!(error.to_string(), "no base");
         // `scenes` comes before it.
         assert_eq!(begun.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_that_nobody_waits_for() {
+        let panics = |stage: &Stage| -> Result<()> { panic!("in {}", stage.name) };
+        let error = run(STAGES.iter().collect(), 3, panics).unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
     }
 }

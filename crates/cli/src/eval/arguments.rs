@@ -153,8 +153,8 @@ impl Subject {
     }
 
     /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged
-    /// checkpoint also what it was made of and how its router is calibrated, so that another merge in the same place is another policy. What stands behind a server's
-    /// address or in a plain checkpoint's folder is not looked into.
+    /// checkpoint also what it was made of and how its router is calibrated, so that another merge in the same place is another policy.
+    /// What stands behind a server's address or in a plain checkpoint's folder is not looked into.
     pub(super) fn of(&self) -> String {
         let mut of = match std::fs::canonicalize(&self.policy) {
             Ok(path) => path.display().to_string(),
