@@ -1,21 +1,22 @@
 //! The papers' claims, tried on the shipped experts: merges, evaluations, tables in `docs/proof.md`.
 
 pub(crate) mod arena;
+mod chart;
+mod conditions;
 pub(crate) mod embodiments;
 mod mergevla;
 mod page;
 mod rate;
 pub(crate) mod recipe;
 mod retain;
+mod routing;
 
-use std::fs;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::process::{announce, root, target_dir};
 use crate::{build, ship};
 use arena::{Arena, Missing};
-use page::Section;
+use page::{Page, Section};
 
 /// A heading and what makes the section below it.
 type Chapter = (&'static str, fn(&Arena) -> Result<Section>);
@@ -27,10 +28,10 @@ const CHAPTERS: &[Chapter] = &[
     ("What masks keep: λ", mergevla::lambdas),
     ("Depth of the expert head", mergevla::heads),
     ("Number of tasks", mergevla::counts),
-    ("What the router compares", mergevla::router),
-    ("Which expert the router runs", mergevla::confusion),
-    ("Actions of a chunk", mergevla::actions),
-    ("Perturbations", mergevla::perturbations),
+    ("What the router compares", routing::router),
+    ("Which expert the router runs", routing::confusion),
+    ("Actions of a chunk", conditions::actions),
+    ("Perturbations", conditions::perturbations),
     ("Arms of different shapes", embodiments::embodiments),
     ("RETAIN: how far to go", retain::alphas),
     ("RETAIN: part by part", retain::modalities),
@@ -45,20 +46,19 @@ pub(crate) fn run() -> Result<()> {
         experts.display()
     );
     let arena = Arena::new(build::release()?, target_dir().join("proof"), experts)?;
-    let mut page = String::from(
-        "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command.\n",
-    );
-    for (title, section) in CHAPTERS {
+    let mut page = Page::default();
+    for (title, chapter) in CHAPTERS {
         announce(title);
-        let text = match section(&arena) {
-            Ok(section) => section.markdown(),
+        let section = match chapter(&arena) {
+            Ok(section) => section,
             // Said on the page, for what can be tried is worth having.
-            Err(error) if error.is::<Missing>() => format!("Not tried yet: {error}.\n"),
+            Err(error) if error.is::<Missing>() => {
+                Section { text: format!("Not tried yet: {error}."), ..Section::default() }
+            }
             Err(error) => return Err(error),
         };
-        println!("{text}");
-        page = format!("{page}\n## {title}\n\n{text}");
+        println!("{}", section.markdown());
+        page.add(title, section);
     }
-    let path = root().join("docs/proof.md");
-    fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
+    page.write(&root().join("docs"))
 }

@@ -1,9 +1,11 @@
-"""Demonstrations from LeRobot datasets (version 3, pictures as images), in memory as training wants them."""
+"""Demonstrations from LeRobot datasets (version 3, pictures as images), as training wants them."""
 
 import dataclasses
 import io
 import json
+import mmap
 import pathlib
+import tempfile
 
 import numpy as np
 import torch
@@ -41,14 +43,20 @@ def counts(groups):
     }
 
 
+def pictures(*shape):
+    """Bytes of that shape in a file that vanishes with them: pages that are not needed at the moment may leave memory."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(int(np.prod(shape)))
+        return torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8).view(shape)
+
+
 def load(folders, without=()):
     """Reads datasets, but no frames whose instruction has one of some words."""
     folders = [pathlib.Path(folder) for folder in folders]
     infos = [json.loads((folder / "meta/info.json").read_text()) for folder in folders]
     views = [name for name in infos[0]["features"] if name.startswith("observation.images.")]
     shape = infos[0]["features"][views[0]]["shape"]
-    # Made once: there may be room for the pictures, but not twice.
-    pixels = torch.empty(sum(info["total_frames"] for info in infos), len(views), *shape, dtype=torch.uint8)
+    pixels = pictures(sum(info["total_frames"] for info in infos), len(views), *shape)
     states, actions, instructions, lengths = [], [], [], []
     for folder in folders:
         tasks = parquet.read_table(folder / "meta/tasks.parquet").to_pydict()

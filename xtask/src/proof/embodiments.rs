@@ -74,7 +74,7 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
          calibrated routers: `{TRIALS}`."
     );
     let headings = ["", "so101", "long", "parallel", "all", "router"];
-    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims })
+    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims, ..Section::default() })
 }
 
 /// The row of a merge, each arm on its own suite, and the rate of all.

@@ -1,41 +1,37 @@
 //! MergeVLA's tables: experts, naive merges, masked merges with routing, and what each part of them is worth (arXiv
 //! 2511.18810).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::arena::{Arena, Scores};
+use super::chart;
 use super::page::{Claim, Section, percent};
 use super::rate::Rate;
 use super::recipe::{Mask, Member, PAPERS_TIES, Recipe, SUITES};
 
 /// What is reported, once: twenty layouts of each of twenty tasks.
-const FINAL: &str = "--split final --episodes 20 --actions 4";
+pub(super) const FINAL: &str = "--split final --episodes 20 --actions 4";
 /// What settings are chosen by.
-const SELECTION: &str = "--split selection --episodes 5 --actions 4";
-
-/// The same, routed as the paper does.
-fn raw(trials: &str) -> String {
-    format!("{trials} --raw-scores")
-}
+pub(super) const SELECTION: &str = "--split selection --episodes 5 --actions 4";
 
 /// Of rows that are policies.
-fn headings(first: &str) -> Vec<String> {
+pub(super) fn headings(first: &str) -> Vec<String> {
     let columns = SUITES.iter().copied().chain(["all", "router"]);
     std::iter::once(first).chain(columns).map(str::to_owned).collect()
 }
 
-fn row(title: impl Into<String>, scores: &Scores) -> Vec<String> {
+pub(super) fn row(title: impl Into<String>, scores: &Scores) -> Vec<String> {
     [vec![title.into()], scores.cells()].concat()
 }
 
 /// The same with the paper's average in the last column.
-fn beside(paper: &str, mut cells: Vec<String>) -> Vec<String> {
+pub(super) fn beside(paper: &str, mut cells: Vec<String>) -> Vec<String> {
     cells.push(paper.to_owned());
     cells
 }
 
-/// Experts, each on its own suite, and all of them.
-fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, Rate)> {
+/// Experts: a row, and the rate of each on its own suite.
+pub(super) fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, Vec<Rate>)> {
     let mut row = vec![format!("experts{kind}, each on its own suite")];
     let mut rates = Vec::new();
     for suite in SUITES {
@@ -44,9 +40,8 @@ fn experts(arena: &Arena, kind: &str, trials: &str) -> Result<(Vec<String>, Rate
         row.push(scores.all.to_string());
         rates.push(scores.all);
     }
-    let all = Rate::of(&rates);
-    row.extend([all.to_string(), String::new()]);
-    Ok((row, all))
+    row.extend([Rate::of(&rates).to_string(), String::new()]);
+    Ok((row, rates))
 }
 
 /// All experts in one policy without masks, as merging was before MergeVLA.
@@ -78,7 +73,7 @@ pub(super) fn naive(arena: &Arena) -> Result<Section> {
         "Success in percent with Wilson's interval of 95 %: experts whose action expert attends to its own tokens, too, as VLA-Adapter's \
          does, and what merging makes of them and of the others without masks: `skillweld eval run POLICY {FINAL}`."
     );
-    Ok(Section { text, headings: beside("paper", headings("")), rows, claims })
+    Ok(Section { text, headings: beside("paper", headings("")), rows, claims, ..Section::default() })
 }
 
 /// A method as MergeVLA's table has it: its name, its parameters, a title, the paper's average.
@@ -99,9 +94,9 @@ const METHODS: [Method; 6] = [
 const LAMBDAS: [&str; 5] = ["0.2", "0.4", "0.6", "0.8", "1.0"];
 
 /// A merge with a name and a title.
-struct Merge {
+pub(super) struct Merge {
     name: String,
-    title: String,
+    pub(super) title: String,
     recipe: Recipe,
 }
 
@@ -118,7 +113,7 @@ impl Merge {
         Self::new(method, &mask)
     }
 
-    fn score(&self, arena: &Arena, trials: &str) -> Result<Scores> {
+    pub(super) fn score(&self, arena: &Arena, trials: &str) -> Result<Scores> {
         arena.score(&self.name, &self.recipe, trials)
     }
 
@@ -135,7 +130,7 @@ impl Merge {
     }
 
     /// What a user would take: the method that is best with the paper's settings, and then its best keep-ratio and depth.
-    fn chosen(arena: &Arena) -> Result<Self> {
+    pub(super) fn chosen(arena: &Arena) -> Result<Self> {
         let best = Self::best(arena, METHODS.map(Self::papers))?;
         let method = METHODS.into_iter().find(|method| method.0 == best.recipe.method);
         let method = method.filter(|method| method.0 != "emr");
@@ -153,17 +148,33 @@ impl Merge {
 
 /// Experts, and all of them in one policy by different methods.
 pub(super) fn merges(arena: &Arena) -> Result<Section> {
-    let (own, average) = experts(arena, "", FINAL)?;
+    let (own, each) = experts(arena, "", FINAL)?;
+    let average = Rate::of(&each);
     let mut rows = vec![beside("96.7", own)];
+    let (mut names, mut rates) = (vec!["experts"], vec![average]);
     for method in METHODS {
         let merge = Merge::papers(method);
-        rows.push(beside(method.3, row(&merge.title, &merge.score(arena, FINAL)?)));
+        let scores = merge.score(arena, FINAL)?;
+        rows.push(beside(method.3, row(&merge.title, &scores)));
+        names.push(method.2);
+        rates.push(scores.all);
     }
     let chosen = Merge::chosen(arena)?;
     let best = chosen.score(arena, FINAL)?;
     rows.push(beside("", row(format!("chosen: {}", chosen.title), &best)));
+    names.push("chosen");
+    rates.push(best.all);
+    let chart = chart::bars("Experts and merges, all suites", names, &[("success", rates)])?;
     let router = best.router.context("no router")?;
+    let worst = each.iter().copied().min_by(|a, b| a.share().total_cmp(&b.share()));
+    let worst = worst.context("no experts")?;
     let claims = vec![
+        Claim {
+            text: "Every expert succeeds in nine of ten trials of its own suite",
+            paper: "at least 95.0 (LIBERO)",
+            ours: format!("at least {worst}"),
+            holds: worst.share() >= 0.9,
+        },
         Claim {
             text: "The best merge with masks and routing keeps nine tenths of the experts' success",
             paper: "90.2 of 96.7 (TIES, LIBERO)",
@@ -186,6 +197,7 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         ),
         headings: beside("paper", headings("")),
         rows,
+        charts: vec![chart],
         claims,
     })
 }
@@ -193,14 +205,16 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
 /// How much masks keep.
 pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
-    let mut shares = Vec::new();
+    let mut points = Vec::new();
     for lambda in LAMBDAS {
         let mask = Mask::tall(lambda);
         let scores = Merge::new(TIES, &mask).score(arena, SELECTION)?;
         rows.push(row(lambda, &scores));
-        shares.push(scores.all.share());
+        points.push((lambda.parse()?, scores.all));
     }
+    let shares: Vec<f64> = points.iter().map(|(_, rate)| rate.share()).collect();
     let best = shares[1..].iter().copied().fold(0.0, f64::max);
+    let chart = chart::lines("What masks keep", "λ", &[("MergeVLA, TIES", points)])?;
     let claims = vec![Claim {
         text: "λ = 0.2 is much worse than larger ones",
         paper: "collapses",
@@ -209,7 +223,7 @@ pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     }];
     let text =
         format!("MergeVLA with TIES; TALL masks of different λ, on the selection split: `{SELECTION}`.");
-    Ok(Section { text, headings: headings("λ"), rows, claims })
+    Ok(Section { text, headings: headings("λ"), rows, charts: vec![chart], claims })
 }
 
 /// Blocks of the action expert that stay one copy a task: with none there is nothing to route to, with all nothing to route by.
@@ -223,7 +237,7 @@ pub(super) fn heads(arena: &Arena) -> Result<Section> {
     let text = format!(
         "MergeVLA with TIES; how many of the action expert's four blocks each task keeps: `{SELECTION}`."
     );
-    Ok(Section { text, headings: headings("blocks"), rows, claims: Vec::new() })
+    Ok(Section { text, headings: headings("blocks"), rows, ..Section::default() })
 }
 
 /// How many experts one policy holds.
@@ -240,113 +254,5 @@ pub(super) fn counts(arena: &Arena) -> Result<Section> {
     let text = format!(
         "MergeVLA with TIES of the first two, three and four experts, on their suites: `{SELECTION}`."
     );
-    Ok(Section { text, headings: headings("experts"), rows, claims: Vec::new() })
-}
-
-/// What the router compares.
-pub(super) fn router(arena: &Arena) -> Result<Section> {
-    let variants = [
-        ("values, rank 1", "", "rank: 1"),
-        ("values, rank 4", "", "rank: 4"),
-        ("values, rank 8", "89.7", "rank: 8"),
-        ("values, rank 16", "", "rank: 16"),
-        ("values of the merged expert, rank 8", "", "rank: 8, subspace: merged"),
-        ("keys, rank 8", "53.6", "rank: 8, projections: k"),
-        ("keys and values, rank 8", "65.1", "rank: 8, projections: kv"),
-    ];
-    let (mut rows, mut shares) = (Vec::new(), Vec::new());
-    for (title, paper, router) in variants {
-        let mask = Mask { router: router.to_owned(), ..Mask::default() };
-        let name = format!("router-{}", router.replace([' ', ',', ':'], ""));
-        let recipe = Recipe::ties(&mask);
-        let scores = arena.score(&name, &recipe, &raw(SELECTION))?;
-        rows.push(beside(paper, row(title, &scores)));
-        shares.push(scores.all.share());
-        let scores = arena.score(&name, &recipe, SELECTION)?;
-        rows.push(beside("", row(format!("{title}, calibrated"), &scores)));
-    }
-    let [_, _, values, _, _, keys, both] = shares[..] else { bail!("a variant is missing") };
-    let claims = vec![Claim {
-        text: "Values alone route better than keys, alone or with values",
-        paper: "89.7, 53.6, 65.1 (success, V, K, K&V)",
-        ours: [values, keys, both].map(percent).join(", "),
-        holds: values > keys.max(both),
-    }];
-    let text = format!(
-        "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: instead of norms in the subspaces, how likely an observation \
-         is among a task's own, by where the first observations of ten demonstrations of each of its tasks lie in the same subspaces \
-         (`skillweld calibrate-router`), without labels; the others compare norms, as the paper does. All other tables are of calibrated \
-         routers."
-    );
-    Ok(Section { text, headings: beside("paper", headings("subspaces")), rows, claims })
-}
-
-/// Which expert ran where.
-pub(super) fn confusion(arena: &Arena) -> Result<Section> {
-    let chosen = Merge::chosen(arena)?;
-    let mut rows = Vec::new();
-    for (kind, words) in [("raw", raw(FINAL)), ("calibrated", FINAL.to_owned())] {
-        let scores = chosen.score(arena, &words)?;
-        for suite in SUITES {
-            let of = |expert: &str| {
-                let routed =
-                    scores.routed.iter().find(|routed| routed.suite == suite && routed.expert == expert);
-                routed.map_or(0, |routed| routed.trials).to_string()
-            };
-            rows.push([vec![format!("{suite}, {kind} scores")], SUITES.map(of).to_vec()].concat());
-        }
-    }
-    let experts = SUITES.map(|suite| format!("{suite}'s expert")).to_vec();
-    Ok(Section {
-        text: format!("{}: trials of a suite, by the expert that ran; `{FINAL}`.", chosen.title),
-        headings: [vec!["suite".to_owned()], experts].concat(),
-        rows,
-        claims: Vec::new(),
-    })
-}
-
-/// How much of a chunk is carried out before the policy is asked again.
-pub(super) fn actions(arena: &Arena) -> Result<Section> {
-    let chosen = Merge::chosen(arena)?;
-    let mut rows = Vec::new();
-    for actions in [8, 4, 2] {
-        let trials = format!("--split selection --episodes 5 --actions {actions}");
-        let (own, _) = experts(arena, "", &trials)?;
-        rows.push([vec![format!("{actions}, experts")], own[1..].to_vec()].concat());
-        let scores = chosen.score(arena, &trials)?;
-        rows.push(row(format!("{actions}, merged"), &scores));
-    }
-    let text = "Actions of a chunk of eight that experts, and the merge that was chosen above, carry out before they are asked again; all other tables \
-                carry out four: `--split selection --episodes 5 --actions N`."
-        .to_owned();
-    Ok(Section { text, headings: headings("actions"), rows, claims: Vec::new() })
-}
-
-/// Unlike training.
-pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
-    let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
-    let chosen = Merge::chosen(arena)?;
-    let mut rows = Vec::new();
-    let (mut of_experts, mut of_merged) = (Vec::new(), Vec::new());
-    for kind in kinds {
-        let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
-        let (own, all) = experts(arena, "", &trials)?;
-        rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
-        let scores = chosen.score(arena, &trials)?;
-        rows.push(row(format!("{kind}, merged"), &scores));
-        of_experts.push(all);
-        of_merged.push(scores.all);
-    }
-    let [of_experts, of_merged] = [of_experts, of_merged].map(|rates| Rate::of(&rates));
-    let claims = vec![Claim {
-        text: "Unlike training, too, the merge keeps four fifths of the experts' success",
-        paper: "62.5 of 72.4 (LIBERO-Plus)",
-        ours: format!("{of_merged} of {of_experts}"),
-        holds: of_merged.share() >= 0.8 * of_experts.share(),
-    }];
-    let text =
-        "Experts on their own suites, and the merge that was chosen above, under perturbations of medium strength: \
-                `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
-            .to_owned();
-    Ok(Section { text, headings: headings(""), rows, claims })
+    Ok(Section { text, headings: headings("experts"), rows, ..Section::default() })
 }

@@ -25,7 +25,7 @@ impl Rate {
     }
 
     /// Wilson's, of 95 %.
-    fn interval(self) -> [f64; 2] {
+    pub(super) fn interval(self) -> [f64; 2] {
         let (n, p) = (self.trials.max(1) as f64, self.share());
         let middle = p + Z * Z / (2.0 * n);
         let half = Z * (p * (1.0 - p) / n + (Z / (2.0 * n)).powi(2)).sqrt();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::arena::Arena;
+use super::chart;
 use super::page::{Claim, Section, percent};
 use super::rate::Rate;
 use crate::train::{CHAIN_ALPHA, SKILLS};
@@ -56,9 +57,10 @@ fn between(arena: &Arena, finetuned: &str, alpha: &str) -> Result<(String, PathB
 
 /// How far to go. The best α is chosen on the selection split by what it does unlike training.
 pub(super) fn alphas(arena: &Arena) -> Result<Section> {
-    let (mut rows, mut claims) = (Vec::new(), Vec::new());
+    let (mut rows, mut charts, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     for (finetuned, title) in [("stack", "alone"), ("stack-cotrained", "co-trained")] {
         let mut best: Option<(f64, &str)> = None;
+        let mut points = Vec::new();
         for alpha in ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"] {
             let (name, policy) = between(arena, finetuned, alpha)?;
             let found = Abilities::of(arena, &name, &policy, "selection")?;
@@ -66,7 +68,9 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
             if best.is_none_or(|(share, _)| share < found.unlike.share()) {
                 best = Some((found.unlike.share(), alpha));
             }
+            points.push((alpha.parse()?, found));
         }
+        charts.push(curves(&format!("Finetuned on the new task {title}"), &points)?);
         let (_, alpha) = best.context("no α")?;
         let mut finals = Vec::new();
         for alpha in ["0", alpha, "1"] {
@@ -84,7 +88,19 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
          generalist was trained on."
     );
     let headings = ["demonstrations, α, split", "new task", "unlike training", "known tasks"];
-    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, claims })
+    Ok(Section { text, headings: headings.map(str::to_owned).to_vec(), rows, charts, claims })
+}
+
+/// Abilities by α.
+fn curves(title: &str, points: &[(f64, Abilities)]) -> Result<String> {
+    let of =
+        |rate: fn(&Abilities) -> Rate| points.iter().map(|(alpha, found)| (*alpha, rate(found))).collect();
+    let series = [
+        ("new task", of(|found| found.new)),
+        ("unlike training", of(|found| found.unlike)),
+        ("known tasks", of(|found| found.known)),
+    ];
+    chart::lines(title, "α", &series)
 }
 
 fn alpha_claims(alone: bool, pretrained: &Abilities, chosen: &Abilities, whole: &Abilities) -> [Claim; 2] {
@@ -133,7 +149,7 @@ pub(super) fn modalities(arena: &Arena) -> Result<Section> {
         text: "As above, on the selection split: α = 0.5 in one part, 1 in the others.".to_owned(),
         headings: ["α", "new task", "unlike training", "known tasks"].map(str::to_owned).to_vec(),
         rows,
-        claims: Vec::new(),
+        ..Section::default()
     })
 }
 
@@ -176,6 +192,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
         headings: ["", "goal_stack", "goal_push", "object_tea", "known tasks"].map(str::to_owned).to_vec(),
         rows,
         claims,
+        ..Section::default()
     })
 }
 

@@ -122,7 +122,7 @@ fn expert(suite: &str) -> Vec<Stage> {
 /// Its action expert begins from random weights, the same in all suites.
 fn with_self_attention(suite: &str) -> Stage {
     let words = format!(
-        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --steps 1500 --rate 1e-3 --expert self"
+        "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --batch 32 --steps 2000 --rate 1e-3 --expert self"
     );
     train(format!("{suite}-self"), words).shipped(
         "To compare: a LoRA adapter on `base`, and VLA-Adapter's action expert, which has self-attention",
@@ -133,7 +133,8 @@ fn with_self_attention(suite: &str) -> Stage {
 /// From demonstrations on that arm, once.
 fn on_another_arm(Member { expert: name, own, .. }: Member) -> [Stage; 2] {
     let show = format!("sim demos @demos-{name} {own} --episodes 100 --noise 0.2");
-    let learn = format!("finetune @base @{name} --demos @demos-{name} --lora 16 --steps 1500 --rate 1e-3");
+    let learn =
+        format!("finetune @base @{name} --demos @demos-{name} --lora 16 --batch 32 --steps 2000 --rate 1e-3");
     [
         skillweld(format!("demos-{name}"), show),
         train(name, learn).shipped(
