@@ -8,10 +8,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpriority_process};
 
@@ -27,6 +29,13 @@ const VARIABLE: &str = "SKILLWELD_FFMPEG";
 /// An arm may be moved while this works: it takes what others leave of the processor.
 const NICENESS: i32 = 10;
 
+/// One that takes longer hangs: to start and end, and for an image of any size on a busy machine.
+const SLOWEST: Duration = Duration::from_secs(30);
+const SLOWEST_IMAGE: Duration = Duration::from_secs(1);
+
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// How the system says that there is no room.
 const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "File too large"];
 
@@ -40,7 +49,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), RecorderError> {
         let mut child = start(spec.fps, Stdio::piped(), Stdio::null(), &["-f", "null", "-"])?;
         // Where the program does not take it all, it says why.
         let written = child.stdin.take().map(|mut input| input.write_all(&png));
-        let ended = wait(child)?;
+        let ended = wait(child, SLOWEST)?;
         if ended.is_ok() && written.is_some_and(|written| written.is_ok()) {
             continue;
         }
@@ -64,14 +73,15 @@ pub(crate) fn write(
     // By this name it can go back to the beginning of the file, as it has to; a pipe could not.
     let whole = ["-f", "mp4", "-y", "file:/dev/stdout"];
     let child = start(fps, Stdio::from(track.open()?), Stdio::from(output), &whole)?;
-    if let Err(said) = wait(child)? {
+    let images = track.images();
+    let limit = SLOWEST + SLOWEST_IMAGE * u32::try_from(images).unwrap_or(u32::MAX);
+    if let Err(said) = wait(child, limit)? {
         if NO_ROOM.iter().any(|reason| said.contains(reason)) {
             return Err(RecorderError::DiskFull { path: path.to_owned() });
         }
         return Err(unsaved(path, &said));
     }
-    check_file(&mut file, (height, width), track.images() as u64)
-        .map_err(|problem| unsaved(path, &problem))?;
+    check_file(&mut file, (height, width), images as u64).map_err(|problem| unsaved(path, &problem))?;
     file.sync_all().map_err(RecorderError::io("sync", path))?;
     Ok(pending)
 }
@@ -114,18 +124,43 @@ fn start(fps: u32, input: Stdio, output: Stdio, to: &[&str]) -> Result<Child, Re
     Ok(child)
 }
 
-/// Waits for the program's end: what it said last, if that was not a success.
-fn wait(child: Child) -> Result<Result<(), String>, RecorderError> {
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
+/// Waits for the program's end, or ends it at the limit: what it said last, if that was not a success.
+fn wait(mut child: Child, limit: Duration) -> Result<Result<(), String>, RecorderError> {
+    let errors = child.stderr.take();
+    // Read meanwhile: a full pipe would stop it.
+    let reader = thread::spawn(move || {
+        let mut said = Vec::new();
+        errors.map(|mut errors| errors.read_to_end(&mut said));
+        said
+    });
+    let Some(status) = end(&mut child, limit).map_err(|error| failed(error.to_string()))? else {
+        // What it has started may hold the pipe open: nobody waits for its words.
+        return Ok(Err(format!("it did not end within {limit:?}")));
+    };
+    if status.success() {
         return Ok(Ok(()));
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = reader.join().unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned);
     // The reason stands before a summary, if it is the disk.
     let room = said.lines().find(|line| NO_ROOM.iter().any(|reason| line.contains(reason)));
     let said = room.map(str::to_owned).or(last);
-    Ok(Err(said.unwrap_or_else(|| format!("it ended with {}", output.status))))
+    Ok(Err(said.unwrap_or_else(|| format!("it ended with {status}"))))
+}
+
+/// How it ended by itself; `None`, and it is killed, at the limit.
+fn end(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(LOOK);
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
 }
 
 fn failed(problem: String) -> RecorderError {
@@ -137,4 +172,24 @@ fn unsaved(path: &Path, problem: &str) -> RecorderError {
         "{}: {problem}; saved episodes are intact: try again, or discard the open one",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_hangs_is_ended() {
+        let started =
+            |script: &str| Command::new("sh").args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        let said = wait(started("exec sleep 60"), Duration::from_millis(100)).unwrap();
+        assert_eq!(said.unwrap_err(), "it did not end within 100ms");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert_eq!(wait(started("exit 0"), SLOWEST).unwrap(), Ok(()));
+        // More than a pipe holds.
+        let much = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789 >&2; i=$((i+1)); done; \
+                    echo last >&2; exit 1";
+        assert_eq!(wait(started(much), SLOWEST).unwrap(), Err("last".to_owned()));
+    }
 }
