@@ -6,7 +6,6 @@ mod conditions;
 pub(crate) mod embodiments;
 mod mergevla;
 mod page;
-mod rate;
 pub(crate) mod recipe;
 mod retain;
 mod routing;
@@ -46,7 +45,7 @@ pub(crate) fn run() -> Result<()> {
         experts.display()
     );
     let arena = Arena::new(build::release()?, target_dir().join("proof"), experts)?;
-    let mut page = Page::default();
+    let (mut page, docs) = (Page::default(), root().join("docs"));
     for (title, chapter) in CHAPTERS {
         announce(title);
         let section = match chapter(&arena) {
@@ -59,6 +58,8 @@ pub(crate) fn run() -> Result<()> {
         };
         println!("{}", section.markdown());
         page.add(title, section);
+        // Whatever happens to the next.
+        page.write(&docs)?;
     }
-    page.write(&root().join("docs"))
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Trains small experts: data by `skillweld sim`, policies by `examples/train`. A stage that has ended leaves a receipt; one that was
-//! stopped goes on.
+//! Trains small experts: data by `skillweld sim`, policies by `examples/train`. A stage that has ended leaves a receipt of its command
+//! and of what it was given; one that was stopped goes on. That the programs are others by now neither knows.
 
 mod schedule;
 mod stages;
@@ -7,7 +7,7 @@ mod stages;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::thread::available_parallelism;
 
@@ -27,8 +27,9 @@ const TRAIN: Environment = Environment {
     installs: &[&["--editable", "examples/train"]],
 };
 
-/// Below `target/train`.
+/// Below `target/train`: a file a stage that has ended, and one a stage that has begun.
 const RECEIPTS: &str = "done";
+const BEGUN: &str = "begun";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -64,7 +65,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     TRAIN.install()?;
     let mut stages = Vec::new();
     asked.into_iter().try_for_each(|stage| add(stage, &|stage| stage.is_done(&dir), &mut stages))?;
-    fs::create_dir_all(dir.join(RECEIPTS)).with_context(|| format!("cannot make {}", dir.display()))?;
+    for receipts in [RECEIPTS, BEGUN].map(|name| dir.join(name)) {
+        fs::create_dir_all(&receipts).with_context(|| format!("cannot make {}", receipts.display()))?;
+    }
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let jobs = args.jobs.get().min(cores);
     schedule::run(stages, jobs, |stage| work(stage, &dir, &skillweld, cores / jobs))?;
@@ -104,6 +107,7 @@ fn add(
 
 /// Does a stage. What it says is shown with its name before it, and kept in a file beside its folder.
 fn work(stage: &Stage, dir: &Path, skillweld: &Path, threads: usize) -> Result<()> {
+    stage.begin(dir)?;
     let threads = threads.to_string();
     let mut program = match stage.tool {
         Tool::Skillweld => command(skillweld),
@@ -133,17 +137,70 @@ fn work(stage: &Stage, dir: &Path, skillweld: &Path, threads: usize) -> Result<(
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
     ensure!(status.success(), "`{line}` failed ({status}); {} says why", path.display());
-    let receipt = stage.receipt(dir);
-    fs::write(&receipt, &stage.words).with_context(|| format!("cannot write {}", receipt.display()))
+    let receipt = dir.join(RECEIPTS).join(name);
+    fs::write(&receipt, stage.receipt(dir)).with_context(|| format!("cannot write {}", receipt.display()))
 }
 
 impl Stage {
-    /// Written once the stage has ended; holds the command's words.
-    fn receipt(&self, dir: &Path) -> PathBuf {
-        dir.join(RECEIPTS).join(&self.name)
+    /// What it does, and what was done before it: the command's words, and hashes of the receipts of the stages that it needs.
+    fn receipt(&self, dir: &Path) -> String {
+        let given = self.needs().map(|need| {
+            let receipt = fs::read(dir.join(RECEIPTS).join(need)).unwrap_or_default();
+            format!("\n{need} {}", &blake3::hash(&receipt).to_hex()[..16])
+        });
+        std::iter::once(self.words.clone()).chain(given).collect()
+    }
+
+    /// Clears its folder of what was begun with another command, or from something else.
+    fn begin(&self, dir: &Path) -> Result<()> {
+        let (folder, begun, receipt) =
+            (dir.join(&self.name), dir.join(BEGUN).join(&self.name), self.receipt(dir));
+        if folder.exists() && fs::read_to_string(&begun).map_or(true, |there| there != receipt) {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
+        }
+        fs::write(&begun, receipt).with_context(|| format!("cannot write {}", begun.display()))
     }
 
     pub(crate) fn is_done(&self, dir: &Path) -> bool {
-        fs::read_to_string(self.receipt(dir)).is_ok_and(|words| words == self.words)
+        let receipt = fs::read_to_string(dir.join(RECEIPTS).join(&self.name));
+        receipt.is_ok_and(|receipt| receipt == self.receipt(dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_done_until_it_or_what_it_needs_is_another() {
+        let dir = std::env::temp_dir().join(format!("stages-{}", std::process::id()));
+        [RECEIPTS, BEGUN].iter().for_each(|name| fs::create_dir_all(dir.join(name)).unwrap());
+        let stage = |name: &str, words: &str| Stage {
+            name: name.into(),
+            what: None,
+            trials: String::new(),
+            tool: Tool::Skillweld,
+            words: words.into(),
+        };
+        let (first, second) = (stage("data", "make @data"), stage("policy", "learn @policy --from @data"));
+        let done = |stage: &Stage| {
+            stage.begin(&dir).unwrap();
+            fs::create_dir_all(dir.join(&stage.name)).unwrap();
+            fs::write(dir.join(RECEIPTS).join(&stage.name), stage.receipt(&dir)).unwrap();
+        };
+        done(&first);
+        assert!(first.is_done(&dir) && !second.is_done(&dir));
+        done(&second);
+        assert!(second.is_done(&dir));
+        assert!(!stage("policy", "learn @policy --from @data --more").is_done(&dir));
+        // What was begun is gone on with; what was begun otherwise is not.
+        fs::write(dir.join("policy/half"), "").unwrap();
+        second.begin(&dir).unwrap();
+        assert!(dir.join("policy/half").exists());
+        done(&stage("data", "make @data --more"));
+        assert!(!second.is_done(&dir));
+        second.begin(&dir).unwrap();
+        assert!(!dir.join("policy").exists());
+        fs::remove_dir_all(dir).unwrap();
     }
 }

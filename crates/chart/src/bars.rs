@@ -13,8 +13,16 @@ pub struct Bars {
     frame: Frame,
     y_label: String,
     groups: Vec<String>,
-    series: Vec<(String, Vec<f64>)>,
+    series: Vec<Series>,
     y_range: Option<(f64, f64)>,
+}
+
+#[derive(Debug, Clone)]
+struct Series {
+    name: String,
+    values: Vec<f64>,
+    /// Lowest and highest, a pair a bar.
+    spread: Vec<(f64, f64)>,
 }
 
 framed!(Bars);
@@ -40,7 +48,18 @@ impl Bars {
     /// One bar in every group; none for what is not finite, or beyond ±10³⁰⁰.
     #[must_use]
     pub fn series(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Self {
-        self.series.push((name.to_owned(), values.into_iter().map(drawable).collect()));
+        let values = values.into_iter().map(drawable).collect();
+        self.series.push(Series { name: name.to_owned(), values, spread: Vec::new() });
+        self
+    }
+
+    /// The spread around the values of the series named last, as (lowest, highest): a thin line through each bar. None for what is
+    /// not finite.
+    #[must_use]
+    pub fn spread(mut self, bounds: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        if let Some(series) = self.series.last_mut() {
+            series.spread = bounds.into_iter().map(|(low, high)| (drawable(low), drawable(high))).collect();
+        }
         self
     }
 
@@ -52,25 +71,27 @@ impl Bars {
     }
 
     fn drawn(&self, standalone: bool) -> Result<String, ChartError> {
-        if let Some((_, values)) = self.series.iter().find(|(_, values)| values.len() != self.groups.len()) {
-            return Err(ChartError::Shape {
-                title: self.frame.title.clone(),
-                expected: self.groups.len(),
-                found: values.len(),
-            });
+        let expected = self.groups.len();
+        for Series { values, spread, .. } in &self.series {
+            let lengths = [Some(values.len()), (!spread.is_empty()).then_some(spread.len())];
+            if let Some(found) = lengths.into_iter().flatten().find(|found| *found != expected) {
+                return Err(ChartError::Shape { title: self.frame.title.clone(), expected, found });
+            }
         }
-        let values = self.series.iter().flat_map(|(_, values)| values);
+        let values = self.series.iter().flat_map(|series| &series.values);
         let mut values: Vec<f64> = values.copied().filter(|value| value.is_finite()).collect();
         if values.is_empty() {
             return Err(self.frame.empty());
         }
+        let ends = self.series.iter().flat_map(|series| &series.spread).flat_map(|&(low, high)| [low, high]);
+        values.extend(ends.filter(|end| end.is_finite()));
         // Lengths are compared: bars begin at zero.
         values.push(0.0);
         let (low, high) = extremes(&values);
         let (padded_low, padded_high) = spread((low, high), 0.06);
         let range = (if low == 0.0 { 0.0 } else { padded_low }, if high == 0.0 { 0.0 } else { padded_high });
         let range = self.y_range.map_or(range, |(a, b)| (a.min(low), b.max(high)));
-        let names: Vec<&str> = self.series.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self.series.iter().map(|series| series.name.as_str()).collect();
         let names = if names.len() > 1 { names } else { Vec::new() };
         self.frame.draw(&names, standalone, |area| self.draw(area, range))
     }
@@ -103,12 +124,18 @@ impl Bars {
         self.name_groups(area, &chart.backend_coord(&(0.0, range.0)), (right - left) / count.max(1) as i32)?;
         let width = 0.8 / self.series.len().max(1) as f64;
         let mut marks = Vec::new();
-        for (index, (name, values)) in self.series.iter().enumerate() {
+        for (index, Series { name, values, spread }) in self.series.iter().enumerate() {
             for (group, &value) in values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
                 let start = group as f64 + 0.1 + index as f64 * width;
                 let corners = [(start, 0.0), (start + width * 0.94, value)];
                 let bar = Rectangle::new(corners, Role::Series(index).colour().filled());
                 chart.draw_series(std::iter::once(bar))?;
+                if let Some(&(low, high)) = spread.get(group).filter(|(a, b)| a.is_finite() && b.is_finite())
+                {
+                    let middle = start + width * 0.47;
+                    let line = [(middle, low), (middle, high)];
+                    chart.draw_series(LineSeries::new(line, Role::Ink.colour().stroke_width(SCALE)))?;
+                }
                 let group = &self.groups[group];
                 marks.push(format!("{group}, {name}: {} {}", self.y_label, number(value)));
             }

@@ -10,6 +10,15 @@ fn count(svg: &str, what: &str) -> usize {
 }
 
 #[test]
+fn bars_have_a_line_for_their_spread() {
+    let bars = || Chart::bars("t", "y").groups(["one", "two"]).series("a", [1.0, 2.0]);
+    let lines = |svg: String| svg.matches("<polyline class=\"l-ink").count();
+    let plain = lines(bars().to_svg().unwrap());
+    let svg = bars().spread([(0.5, 1.5), (f64::NAN, 9.0)]).to_svg().unwrap();
+    assert_eq!(lines(svg), plain + 1);
+}
+
+#[test]
 fn lines_draw_every_finite_point_and_end_at_gaps() {
     let points = [(0.0, 0.1), (1.0, 0.4), (2.0, f64::NAN), (3.0, 0.2), (4.0, 0.3)];
     let svg = Chart::lines("a < b", "layer", "share").series("kept", points).to_inline_svg().unwrap();
@@ -93,6 +102,8 @@ fn bars_and_cells_say_their_values() {
 #[test]
 fn names_and_values_have_to_fit() {
     let shape = |expected, found| Err(ChartError::Shape { title: "t".into(), expected, found });
+    let spread = Chart::bars("t", "d").groups(["a", "b"]).series("s", [1.0, 2.0]).spread([(0.0, 1.0)]);
+    assert_eq!(spread.to_svg(), shape(2, 1));
     assert_eq!(Chart::bars("t", "d").groups(["a"]).series("s", [1.0, 2.0]).to_svg(), shape(1, 2));
     assert_eq!(Chart::heat_map("t").columns(["a", "b"]).row("r", [1.0]).to_svg(), shape(2, 1));
     let empty = Err(ChartError::Empty { title: "t".into() });

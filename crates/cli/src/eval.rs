@@ -2,6 +2,7 @@
 
 mod arguments;
 mod film;
+mod identity;
 mod policies;
 mod run;
 mod show;

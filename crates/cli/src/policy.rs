@@ -69,16 +69,18 @@ pub(crate) trait Job {
 }
 
 impl Opening {
-    /// The options that decide on actions and are not as without them, as on the command line.
+    /// The pretrained model, where it is named.
+    pub(crate) fn base(&self) -> Option<&Path> {
+        self.base.as_deref()
+    }
+
+    /// The options besides the base that decide on actions and are not as without them, as on the command line.
     pub(crate) fn describe(&self) -> String {
         let mut said = String::new();
         let mut word = |flag: &str, value: String| said += &format!(" --{flag} {value}");
         let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
             value().map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
-        if let Some(base) = &self.base {
-            word("base", base.display().to_string());
-        }
         if let Some(dataset) = &self.dataset {
             word("dataset", dataset.clone());
         }

@@ -1,10 +1,13 @@
-use serde::Serialize;
+use std::fmt;
+use std::iter::Sum;
+
+use serde::{Deserialize, Serialize};
 
 /// The 97.5 % point of the normal distribution: intervals are of 95 %.
 const Z: f64 = 1.959_963_984_540_054;
 
 /// Successes of so many trials.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// Trials that succeeded.
     pub successes: u64,
@@ -35,6 +38,31 @@ impl Rate {
         let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
         // Where none or all succeeded, rounding would leave the share outside.
         [(scale * (middle - half)).clamp(0.0, p), (scale * (middle + half)).clamp(p, 1.0)]
+    }
+
+    /// Newcombe's interval of 95 % (1998, method 10) of this share less another of different trials: from Wilson's of both.
+    pub fn difference(self, other: Self) -> [f64; 2] {
+        let (p, q) = (self.share(), other.share());
+        let ([a, b], [c, d]) = (self.interval(), other.interval());
+        [p - q - (p - a).hypot(d - q), p - q + (b - p).hypot(q - c)]
+    }
+}
+
+/// Of all trials together.
+impl Sum for Rate {
+    fn sum<I: Iterator<Item = Self>>(rates: I) -> Self {
+        rates.fold(Self::default(), |all, one| Self {
+            successes: all.successes + one.successes,
+            trials: all.trials + one.trials,
+        })
+    }
+}
+
+/// In percent, with the interval.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] = self.interval().map(|x| 100.0 * x);
+        write!(f, "{:.1} ({low:.0}–{high:.0})", 100.0 * self.share())
     }
 }
 
@@ -100,6 +128,26 @@ mod tests {
         near(Rate { successes: 0, trials: 10 }, 0.0, 0.2775);
         near(Rate { successes: 10, trials: 10 }, 0.7225, 1.0);
         assert_eq!(Rate::default().interval(), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn differences_have_newcombes_intervals() {
+        let near = |first: (u64, u64), second: (u64, u64), low: f64, high: f64| {
+            let rate = |(successes, trials)| Rate { successes, trials };
+            let [l, h] = rate(first).difference(rate(second));
+            assert!((l - low).abs() < 5e-5 && (h - high).abs() < 5e-5, "{first:?} {second:?}: {l} … {h}");
+        };
+        // Newcombe 1998, table II, method 10, examples a, b and g.
+        near((56, 70), (48, 80), 0.0524, 0.3339);
+        near((9, 10), (3, 10), 0.1705, 0.8090);
+        near((10, 10), (0, 20), 0.6791, 1.0);
+    }
+
+    #[test]
+    fn rates_are_summed_and_shown() {
+        let rates = [(3, 4), (5, 6)].map(|(successes, trials)| Rate { successes, trials });
+        let all: Rate = rates.into_iter().sum();
+        assert_eq!((all, all.to_string().as_str()), (Rate { successes: 8, trials: 10 }, "80.0 (49–94)"));
     }
 
     #[test]

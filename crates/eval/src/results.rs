@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct TrialResult {
     pub steps: u32,
     /// How often the policy was asked.
     pub inferences: u32,
-    /// The task of the merged policy that ran; none from a policy without tasks.
+    /// The task of the merged policy that its router chose; none where no router was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed: Option<String>,
 }
@@ -52,10 +52,15 @@ impl Results {
         let path = folder.join(FILE);
         if !path.exists() {
             let heading = line(&Heading { of: of.to_owned() });
-            let pending = folder.join(format!(".{FILE}"));
-            // Never without its heading.
+            let pending = folder.join(format!(".{FILE}.{}", std::process::id()));
+            // Never without its heading, and never in place of one that another process has made meanwhile.
             fs::write(&pending, heading).map_err(EvalError::io("write", &pending))?;
-            fs::rename(&pending, &path).map_err(EvalError::io("make", &path))?;
+            let made = fs::hard_link(&pending, &path);
+            fs::remove_file(&pending).map_err(EvalError::io("remove", &pending))?;
+            match made {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made.map_err(EvalError::io("make", &path))?,
+            }
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(EvalError::io("open", &path))?;
         match file.try_lock() {

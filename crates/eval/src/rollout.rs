@@ -113,8 +113,9 @@ impl Rollout {
             let request = request(env, source, &prompt).map_err(suite)?;
             let Chunk { actions, routing } = source.infer(&request).map_err(policy)?;
             ran.inferences += 1;
-            // The first decision is the router's; later ones repeat it, unless it is asked again.
-            ran.routed = ran.routed.or(routing.map(|routing| routing.task));
+            // The first decision counts; later ones repeat it, unless the router is asked again. Without a margin none was asked.
+            let decided = routing.filter(|routing| routing.margin.is_some());
+            ran.routed = ran.routed.or(decided.map(|routing| routing.task));
             if actions.is_empty() {
                 return Err(policy(ChunkError::Empty));
             }

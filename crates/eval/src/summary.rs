@@ -1,13 +1,13 @@
 use skillweld_chart::{Chart, ChartError};
 use skillweld_suites::Suite;
 
-use crate::trial::{NO_PERTURBATION, suite_of};
+use crate::trial::suite_of;
 use crate::{Rate, Trial, TrialResult};
 
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// A suite's name, a task's, or a perturbation's.
+    /// A suite's name, a task's, or a perturbation's; of trials under several perturbations `goal light:strong`.
     pub name: String,
     /// What its trials have in common.
     pub kind: GroupKind,
@@ -27,8 +27,30 @@ pub enum GroupKind {
 }
 
 /// Everything of a suite, then its tasks, in the order of the suites; then those of other benchmarks, in the order in which they
-/// were run; then everything under a perturbation, of which `none` is one where there are others. Only what was tried.
+/// were run. Where there are several perturbations, of which `none` may be one: everything under each of them, then its suites.
+/// Only what was tried.
 pub fn groups(all: &[TrialResult]) -> Vec<Group> {
+    let mut perturbations: Vec<String> = Vec::new();
+    for name in all.iter().map(|result| result.trial.perturbation_name()) {
+        if !perturbations.contains(&name) {
+            perturbations.push(name);
+        }
+    }
+    if let [] | [_] = perturbations[..] {
+        return suites_and_tasks(all);
+    }
+    let under = |name: &String| {
+        let those: Vec<_> =
+            all.iter().filter(|result| result.trial.perturbation_name() == *name).cloned().collect();
+        let whole = Group { name: name.clone(), kind: GroupKind::Perturbation, rate: Rate::of(&those) };
+        let suites = suites_and_tasks(&those).into_iter().filter(|group| group.kind == GroupKind::Suite);
+        let named = suites.map(|group| Group { name: format!("{} {name}", group.name), ..group });
+        [vec![whole], named.collect()].concat()
+    };
+    perturbations.iter().flat_map(under).collect()
+}
+
+fn suites_and_tasks(all: &[TrialResult]) -> Vec<Group> {
     let known = Suite::ALL.into_iter().flat_map(Suite::tasks).map(|task| task.id);
     let mut tasks: Vec<&str> = Vec::new();
     for task in known.chain(all.iter().map(|result| result.trial.task.as_str())) {
@@ -53,30 +75,14 @@ pub fn groups(all: &[TrialResult]) -> Vec<Group> {
             rate: of(&|id| id == task),
         }));
     }
-    groups.extend(perturbations(all));
     groups.retain(|group| group.rate.trials > 0);
     groups
-}
-
-fn perturbations(all: &[TrialResult]) -> impl Iterator<Item = Group> {
-    let mut rates: Vec<(String, Rate)> = Vec::new();
-    for result in all {
-        let name = result.trial.perturbation_name();
-        let index = rates.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            rates.push((name, Rate::default()));
-            rates.len() - 1
-        });
-        rates[index].1.count(result.success);
-    }
-    let only_none = rates.iter().all(|(name, _)| name == NO_PERTURBATION);
-    let shown = rates.into_iter().filter(move |_| !only_none);
-    shown.map(|(name, rate)| Group { name, kind: GroupKind::Perturbation, rate })
 }
 
 /// Tasks of a merged policy that ran in a suite, and how often, in the order in which they first did.
 pub fn routed(all: &[TrialResult]) -> Vec<(&str, &str, u64)> {
     let mut counts: Vec<(&str, &str, u64)> = Vec::new();
-    for group in groups(all).iter().filter(|group| group.kind == GroupKind::Suite) {
+    for group in suites_and_tasks(all).iter().filter(|group| group.kind == GroupKind::Suite) {
         for result in all.iter().filter(|result| result.trial.suite() == group.name) {
             let Some(ran) = result.routed.as_deref() else { continue };
             match counts.iter_mut().find(|(suite, task, _)| *suite == group.name && *task == ran) {
@@ -142,6 +148,7 @@ pub fn success_plot(of: &str, all: &[TrialResult]) -> Result<String, ChartError>
         .description(of)
         .groups(groups.iter().map(|group| group.name.as_str()))
         .series("success", groups.iter().map(percent))
+        .spread(groups.iter().map(|group| group.rate.interval().map(|end| 100.0 * end).into()))
         .y_range(0.0, 100.0)
         .size(220 + 60 * groups.len() as u32, 320)
         .to_svg()
@@ -211,6 +218,10 @@ mod tests {
             result.trial.perturbation = Some((PerturbationKind::Light, Strength::Strong));
         }
         assert_eq!(names(&all), [("none".to_owned(), 2, 2), ("light:strong".to_owned(), 1, 2)]);
+        let all: Vec<(String, u64)> =
+            groups(&all).into_iter().map(|group| (group.name, group.rate.successes)).collect();
+        let expected = [("none", 2), ("goal none", 2), ("light:strong", 1), ("goal light:strong", 1)];
+        assert_eq!(all, expected.map(|(name, successes)| (name.to_owned(), successes)));
     }
 
     #[test]

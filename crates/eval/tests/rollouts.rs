@@ -74,7 +74,7 @@ impl ChunkSource for Prophet {
         });
         // More than are carried out.
         let actions = actions.collect::<Vec<_>>().into_iter().chain([vec![1.0; 7]]).collect();
-        let routing = Routing { task: format!("task {}", self.asked), reason: "routed".into(), margin: None };
+        let routing = Routing { task: format!("task {}", self.asked), reason: "routed".into(), margin: (self.asked > 1).then_some(0.5) };
         Ok(Chunk { actions, routing: Some(routing) })
     }
 }

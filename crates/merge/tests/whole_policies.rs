@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+
 use skillweld_merge::recipe::{ActionExpertChoice, Recipe};
 use skillweld_merged::{ExpertPart, MergedCheckpoint};
 use skillweld_store::{Checkpoint, ExpertFiles};
@@ -72,6 +75,32 @@ fn one_expert_and_one_head_a_task_exclude_each_other() {
         let error = merge(dir.path(), &recipe, &dir.path().join("merged"), 1).unwrap_err().to_string();
         assert!(error.contains("action_expert: {head_blocks: 1}"), "{error}");
     }
+}
+
+#[test]
+fn a_base_whose_action_head_is_of_another_design_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = PrismaticSpec::tiny();
+    spec.write_all(dir.path(), &[ExpertForm::Full]).unwrap();
+    let mut deeper = PrismaticSpec::tiny();
+    deeper.language.layers += 1;
+    let other = dir.path().join("other");
+    deeper.write_expert(&other, 0, ExpertForm::Full).unwrap();
+    let head = |folder: &Path| {
+        let files = ExpertFiles::discover(folder).unwrap();
+        files.parts().find(|(own, _)| *own == "action_head").unwrap().1.to_owned()
+    };
+    let theirs = head(&other);
+    let recipe =
+        "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: spatial}]\naction_expert: merge\n";
+    fs::copy(&theirs, dir.path().join("base").join(theirs.file_name().unwrap())).unwrap();
+    let error = merge(dir.path(), recipe, &dir.path().join("merged"), 1).unwrap_err().to_string();
+    assert!(error.contains("only the base model has it: its action expert is of another design"), "{error}");
+    // Its own is welcome.
+    let own = head(&dir.path().join("spatial"));
+    fs::remove_file(dir.path().join("base").join(theirs.file_name().unwrap())).unwrap();
+    fs::copy(&own, dir.path().join("base").join(own.file_name().unwrap())).unwrap();
+    merge(dir.path(), recipe, &dir.path().join("merged"), 1).unwrap();
 }
 
 #[test]

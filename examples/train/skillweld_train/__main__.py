@@ -1,4 +1,4 @@
-"""Command line: `python -m skillweld_train pretrain | finetune`."""
+"""Command line: `python -m skillweld_train pretrain | begin | finetune`."""
 
 import argparse
 
@@ -15,6 +15,10 @@ def main():
     pretrain.add_argument("out")
     pretrain.add_argument("--vocabulary", type=int, default=512)
 
+    begin = commands.add_parser("begin", help="the policy that `finetune --expert self` begins from, which merges measure from")
+    begin.add_argument("base", help="folder of a whole policy")
+    begin.add_argument("out")
+
     finetune = commands.add_parser("finetune", help="a policy, from demonstrations")
     finetune.add_argument("base", help="folder of a whole policy to begin from")
     finetune.add_argument("out")
@@ -23,21 +27,27 @@ def main():
     finetune.add_argument("--skill", nargs="+", default=[], metavar="DEMOS", help="co-training: of these is half of every batch")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
     finetune.add_argument("--begin", metavar="EXPERT", help="with --lora: go on from this adapter and its action expert")
-    finetune.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
-
+    for command in (begin, finetune):
+        command.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
+    for command in (pretrain, begin, finetune):
+        command.add_argument("--seed", type=int, default=0)
     for command, steps, rate in ((pretrain, 2400, 1e-3), (finetune, 2000, 5e-4)):
         command.add_argument("--steps", type=int, default=steps)
         command.add_argument("--batch", type=int, default=64)
         command.add_argument("--rate", type=float, default=rate, help="peak learning rate")
-        command.add_argument("--seed", type=int, default=0)
 
     args = parser.parse_args()
     if args.command == "finetune" and args.begin and not args.lora:
         parser.error("--begin goes on from an adapter: say its rank with --lora")
+    if torch.cuda.is_available():
+        # What is made, and what trains, is there; data come as they are needed.
+        torch.set_default_device("cuda")
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.command == "pretrain":
         from .pretrain import run
+    elif args.command == "begin":
+        from .finetune import begin as run
     else:
         from .finetune import run
     run(args)

@@ -6,7 +6,7 @@ import torch
 
 from . import checkpoint, demonstrations, statistics
 from .adapter import adapted, narrowed
-from .loop import Run
+from .loop import Run, asked
 from .prompts import PromptBatch
 
 
@@ -23,10 +23,21 @@ class Examples:
         return self.pixels[rows], [self.texts[row] for row in rows], self.states[rows], self.chunks[rows]
 
 
-def run(args):
-    # Weights that begin at random; batches have a generator of their own.
+def beginning(args):
+    """(policy, tokenizer): the base's, but for an action expert of another kind, whose weights are random."""
+    # Batches have a generator of their own.
     torch.manual_seed(args.seed)
-    policy, tokenizer = checkpoint.load_whole(args.base, args.expert, parts=args.expert == "cross")
+    return checkpoint.load_whole(args.base, args.expert, parts=args.expert == "cross")
+
+
+def begin(args):
+    policy, tokenizer = beginning(args)
+    table = {f"skillweld_{pathlib.Path(args.out).name}": checkpoint.load_statistics(args.base)}
+    checkpoint.save_whole(args.out, policy, tokenizer, table, 0)
+
+
+def run(args):
+    policy, tokenizer = beginning(args)
     # The base's: its action expert reads and writes numbers of that scale, and experts of one base can be averaged.
     entry = checkpoint.load_statistics(args.base)
     groups = [demonstrations.load(args.demos, args.without)]
@@ -40,14 +51,15 @@ def run(args):
         if args.begin:
             checkpoint.load_expert(args.begin, policy)
         policy = narrowed(policy)
-    run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed)
+    run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed, of=asked(args))
+    device = torch.get_default_device()
 
     def losses(random):
         size = args.batch // len(prepared)
         drawn = [examples.draw(random, size) for examples in prepared]
         pixels, texts, states, chunks = zip(*drawn)
-        actions = policy(torch.cat(pixels), *prompts(sum(texts, [])), torch.cat(states))
-        off = (actions.float() - torch.cat(chunks)).abs()
+        pixels, states, chunks = (torch.cat(parts).to(device) for parts in (pixels, states, chunks))
+        off = (policy(pixels, *prompts(sum(texts, [])), states).float() - chunks).abs()
         return {"total": off.mean(), "arm": off[..., :6].mean(), "gripper": off[..., 6].mean()}
 
     run.go(losses)

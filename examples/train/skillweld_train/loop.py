@@ -1,6 +1,7 @@
 """One training run: schedule, curves, and going on where it was stopped."""
 
 import csv
+import math
 import pathlib
 import time
 
@@ -11,16 +12,22 @@ import torch
 ROW, SAVE = 50, 200
 
 
+def asked(args):
+    """What a command line asks for, but for where it goes and how fast."""
+    return {name: value for name, value in vars(args).items() if name not in ("out", "threads")}
+
+
 class Run:
     """Steps of AdamW under a warm-up and half a cosine, with everything that is needed to go on in `folder/training.state`."""
 
-    def __init__(self, folder, modules, steps, rate, *, seed, decay=0.01, warm_up=100):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, modules, steps, rate, *, seed, of, decay=0.01, warm_up=100):
+        """`of`: all that the run is of, in JSON's types; a folder whose run is of something else is not gone on with."""
+        self.folder, self.of = pathlib.Path(folder), of
         self.folder.mkdir(parents=True, exist_ok=True)
         self.modules, self.steps = modules, steps
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
-        ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + np.cos(np.pi * step / steps)) / 2)
+        ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, ramp)
         self.step, self.rows, self.random = 0, [], np.random.default_rng(seed)
         self.state_file = self.folder / "training.state"
@@ -35,7 +42,11 @@ class Run:
                     yield f"{index}.{name}", parameter
 
     def restore(self):
-        state = torch.load(self.state_file, weights_only=False)
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        if state.get("of") != self.of:
+            raise SystemExit(
+                f"{self.folder} has a run of {state.get('of')}, which is not one of {self.of}; name another folder, or remove that one"
+            )
         with torch.no_grad():
             for name, parameter in self.trained():
                 parameter.copy_(state["parameters"][name])
@@ -51,6 +62,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "step": self.step,
+            "of": self.of,
             "rows": self.rows,
             "random": self.random.bit_generator.state,
         }
@@ -62,8 +74,8 @@ class Run:
         """Trains to the end. `losses(random)` gives named losses, of which the first is the one to make small."""
         begun, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
-            # Master weights are f32, products bf16: AMX where the processor has it.
-            with torch.autocast("cpu", torch.bfloat16):
+            # Master weights are f32, products bf16: a processor with AMX multiplies those much faster.
+            with torch.autocast(torch.get_default_device().type, torch.bfloat16):
                 named = losses(self.random)
             total = next(iter(named.values()))
             self.optimizer.zero_grad(set_to_none=True)

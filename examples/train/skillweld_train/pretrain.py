@@ -26,7 +26,7 @@ from torch import nn
 from . import statistics
 from .checkpoint import save_whole
 from .config import small
-from .loop import Run
+from .loop import Run, asked
 from .policy import Policy
 from .preprocess import CROP_AREA, center_crop
 from .prompts import PromptBatch, train_tokenizer
@@ -72,10 +72,14 @@ class Scenes:
             cropped = [torch.from_numpy(center_crop(some.numpy())) for some in part["images"].split(64)]
             part["images"] = torch.cat(cropped)
             parts.append(part)
-        self.pixels, self.states, self.things, self.positions, pixels, self.lifted, self.actions = (
-            torch.cat([part[name] for part in parts])
-            for name in ("images", "state", "things", "positions", "pixels", "lifted", "actions")
+        self.pixels = torch.cat([part["images"] for part in parts])
+        # Small; pictures are not, and wait where there is room for them.
+        self.device = torch.get_default_device()
+        self.states, self.things, self.positions, pixels, self.lifted, self.actions = (
+            torch.cat([part[name] for part in parts]).to(self.device)
+            for name in ("state", "things", "positions", "pixels", "lifted", "actions")
         )
+        self.counts = (self.things >= 0).sum(1).cpu().numpy()
         # What the crop makes of places in the picture, as shares of its side.
         side = self.pixels.shape[2]
         margin = (1 - CROP_AREA**0.5) / 2
@@ -86,7 +90,7 @@ class Scenes:
     def batch(self, random, size):
         """Indices of scenes, and of two different things in each."""
         scene = random.integers(len(self.states), size=size)
-        count = (self.things[scene] >= 0).sum(1).numpy()
+        count = self.counts[scene]
         first = random.integers(count)
         second = (first + 1 + random.integers(count - 1)) % count
         return scene, first, second
@@ -118,13 +122,13 @@ def losses(policy, pointers, scenes, prompts, random, size, proprio_entry):
     scene, *pair = scenes.batch(random, size)
     form = random.choice(3, size=size, p=SHARES)
     forms = (ONE, TWO, LIFT)
-    pair[0] = np.where(form == 2, scenes.lifted[scene].numpy(), pair[0])
+    pair[0] = np.where(form == 2, scenes.lifted[scene].cpu().numpy(), pair[0])
     name = lambda slot: [reworded(scenes.names[i], random) for i in scenes.things[scene, slot].tolist()]
     texts = [forms[f][random.integers(len(forms[f]))].format(a=a, b=b) for f, a, b in zip(form, name(pair[0]), name(pair[1]))]
-    two = torch.from_numpy(form == 1)
+    two = torch.from_numpy(form == 1).to(scenes.device)
     state = scenes.states[scene]
-    proprio = torch.from_numpy(statistics.normalize(state.numpy(), proprio_entry, clip=True))
-    hidden = policy.backbone(scenes.pixels[scene], *prompts(texts))
+    proprio = torch.from_numpy(statistics.normalize(state.cpu().numpy(), proprio_entry, clip=True)).to(scenes.device)
+    hidden = policy.backbone(scenes.pixels[scene].to(scenes.device), *prompts(texts))
     (task, early), (_, action) = hidden[config.language.depth // 2], hidden[-1]
     side = config.image_side // config.patch_side
     per_image = side * side
@@ -154,7 +158,7 @@ def losses(policy, pointers, scenes, prompts, random, size, proprio_entry):
             if slot == 0 and image == 0:
                 found["hit"] = ((scores.argmax(1) == target) & there).sum() / there.sum().clamp(min=1)
     found["kind"], found["place"] = patch_losses(pointers, scenes, scene, task, config)
-    lift = torch.from_numpy(form == 2)
+    lift = torch.from_numpy(form == 2).to(scenes.device)
     meant = policy.action_head(hidden, policy.proprio_projector(proprio))
     off = (meant.float() - scenes.actions[scene]).abs().mean((1, 2))
     found["lift"] = (off * lift).sum() / lift.sum().clamp(min=1)
@@ -203,12 +207,12 @@ def run(args):
     policy, pointers = Policy(config), Pointers(config.language.width, len(scenes.names))
     # Actions of pretraining are as they are: −1 … 1.
     actions = np.concatenate([-np.ones((50, config.action)), np.ones((50, config.action))])
-    table = statistics.dataset("skillweld_scenes", actions, scenes.states.numpy(), len(scenes.states))
+    table = statistics.dataset("skillweld_scenes", actions, scenes.states.cpu().numpy(), len(scenes.states))
     proprio = table["skillweld_scenes"]["proprio"]
     # All that was seen, and fingers that are closed on nothing: what its experts will see beyond that is cut off.
     proprio["q01"] = [*proprio["min"][:FINGERS], 0.0, proprio["min"][-1]]
     proprio["q99"] = [*proprio["max"][:-1], 0.0]
-    run = Run(args.out, [policy, pointers], args.steps, args.rate, seed=args.seed)
+    run = Run(args.out, [policy, pointers], args.steps, args.rate, seed=args.seed, of=asked(args))
     prompts = PromptBatch(tokenizer)
     run.go(lambda random: losses(policy, pointers, scenes, prompts, random, args.batch, proprio))
     run.curves()

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use skillweld_eval::Rate;
 
-use super::rate::Rate;
 use super::recipe::{Member, Recipe, SUITES};
 use crate::process::{command, line, output, run as run_command};
 
@@ -76,16 +76,15 @@ impl Scores {
 }
 
 impl Arena {
-    /// In `dir`, which is emptied of what another program made, with other tasks perhaps. Of plugins it knows nothing.
+    /// In `dir`, which is emptied of what another program or other plugins made.
     pub(crate) fn new(skillweld: PathBuf, dir: PathBuf, experts: PathBuf) -> Result<Self> {
-        let bytes = fs::read(&skillweld).with_context(|| format!("cannot read {}", skillweld.display()))?;
-        let (program, file) = (blake3::hash(&bytes).to_hex(), dir.join(PROGRAM));
-        if fs::read_to_string(&file).map_or(true, |there| there != program.as_str()) {
+        let (program, file) = (hash_program(&skillweld)?, dir.join(PROGRAM));
+        if fs::read_to_string(&file).map_or(true, |there| there != program) {
             for made in [MERGED, RESULTS, DEMOS] {
                 remove(&dir.join(made))?;
             }
-            fs::create_dir_all(&dir)?;
-            fs::write(&file, program.as_str()).with_context(|| format!("cannot write {}", file.display()))?;
+            fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            fs::write(&file, program).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(Self { skillweld, dir, experts })
     }
@@ -108,7 +107,7 @@ impl Arena {
     /// The checkpoint of a recipe.
     pub(super) fn merge(&self, name: &str, recipe: &Recipe) -> Result<PathBuf> {
         let names = recipe.members.iter().map(|member| member.expert.as_str());
-        let inputs = std::iter::once("base").chain(names).map(|name| self.expert(name));
+        let inputs = std::iter::once(recipe.base).chain(names).map(|name| self.expert(name));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let text = format!("# Of {}\n{}", hash(&inputs)?, recipe.text(&self.experts));
         self.made(&format!("{name}.yaml"), &text, name, |merge, file| {
@@ -143,7 +142,7 @@ impl Arena {
         let (out, file) = (self.merged(name), folder.join(key));
         if !out.exists() || fs::read_to_string(&file).map_or(true, |there| there != text) {
             remove(&out)?;
-            fs::create_dir_all(&folder)?;
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
             let mut make = command(&self.skillweld);
             words(&mut make, &file);
@@ -180,18 +179,30 @@ impl Arena {
         }
         // Its tasks are one policy: experts of one base have one set of statistics.
         let any = recipe.members.first().context("a merge of nothing")?;
-        let scores = self.evaluate(name, &merged, &format!("{words} --skill {}", any.name))?;
-        Ok(Scores { router: None, ..scores })
+        self.evaluate(name, &merged, &format!("{words} --skill {}", any.name))
+    }
+
+    /// The same, each suite's own task given instead of routed: what merging alone loses.
+    pub(super) fn score_given(&self, name: &str, recipe: &Recipe, words: &str) -> Result<Scores> {
+        let merged = self.merge(name, recipe)?;
+        let mut scores =
+            Scores { all: Rate::default(), groups: BTreeMap::new(), router: None, routed: Vec::new() };
+        for Member { name: task, own, .. } in &recipe.members {
+            let found = self.evaluate(name, &merged, &format!("{own} {words} --skill {task}"))?;
+            scores.all = [scores.all, found.all].into_iter().sum();
+            scores.groups.extend(found.groups);
+        }
+        Ok(scores)
     }
 
     /// `name`: of the policy; `words`: options of `skillweld eval run` that say which trials.
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
         let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
-        let wanted = hash(&[policy.to_owned(), self.expert("base")?])?;
+        let wanted = format!("{words}\n{}", hash(&[policy.to_owned(), self.expert("base")?])?);
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
             remove(&results)?;
-            fs::create_dir_all(&results)?;
+            fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
             fs::write(&key, &wanted).with_context(|| format!("cannot write {}", key.display()))?;
         }
         if !found.exists() {
@@ -215,9 +226,28 @@ pub(crate) fn is_adapter(policy: &Path) -> bool {
     policy.join("lora_adapter").exists()
 }
 
-/// A folder's name for options.
+/// A folder's name for options, however many.
 fn folder_of(words: &str) -> String {
-    words.replace("--", "").replace([' ', ':'], "-")
+    blake3::hash(words.as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// Of the program and the plugins beside it.
+fn hash_program(skillweld: &Path) -> Result<String> {
+    let folder = skillweld.parent().context("a program without a folder")?;
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        file == skillweld
+            || (name.contains("skillweld_plugin") && name.ends_with(std::env::consts::DLL_SUFFIX))
+    });
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        hasher.update(file.to_string_lossy().as_bytes());
+        hasher.update(&fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Success rates as pictures.
 
 use anyhow::Result;
-use skillweld_chart::Chart;
+use skillweld_chart::{Bars, Chart, Plane};
 
-use super::rate::Rate;
+use skillweld_eval::Rate;
 
 /// Of every axis of rates.
 const SUCCESS: &str = "success in percent";
@@ -15,8 +15,9 @@ pub(super) fn bars<'a>(
     series: &[(&str, Vec<Rate>)],
 ) -> Result<String> {
     let chart = Chart::bars(title, SUCCESS).groups(names).y_range(0.0, 100.0);
-    let add = |chart: skillweld_chart::Bars, (name, rates): &(&str, Vec<Rate>)| {
-        chart.series(name, rates.iter().map(|rate| 100.0 * rate.share()))
+    let add = |chart: Bars, (name, rates): &(&str, Vec<Rate>)| {
+        let bounds = rates.iter().map(|rate| rate.interval().map(|end| 100.0 * end).into());
+        chart.series(name, rates.iter().map(|rate| 100.0 * rate.share())).spread(bounds)
     };
     Ok(series.iter().fold(chart, add).to_svg()?)
 }
@@ -24,7 +25,7 @@ pub(super) fn bars<'a>(
 /// A line a series over a number, with the intervals around it.
 pub(super) fn lines(title: &str, x_label: &str, series: &[(&str, Vec<(f64, Rate)>)]) -> Result<String> {
     let chart = Chart::lines(title, x_label, SUCCESS).y_range(0.0, 100.0);
-    let add = |chart: skillweld_chart::Plane, (name, points): &(&str, Vec<(f64, Rate)>)| {
+    let add = |chart: Plane, (name, points): &(&str, Vec<(f64, Rate)>)| {
         let bounds = points.iter().map(|(x, rate)| {
             let [low, high] = rate.interval();
             (*x, 100.0 * low, 100.0 * high)

@@ -1,33 +1,34 @@
 //! The same policies otherwise: chunks carried out in part, scenes unlike training.
 
 use anyhow::Result;
+use skillweld_eval::Rate;
+use skillweld_suites::PerturbationKind;
 
 use super::arena::Arena;
 use super::chart;
 use super::mergevla::{Merge, experts, headings, row};
-use super::page::{Claim, Section};
-use super::rate::Rate;
+use super::page::{Claim, Section, Verdict};
 
 /// How much of a chunk is carried out before the policy is asked again.
 pub(super) fn actions(arena: &Arena) -> Result<Section> {
     let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     for actions in [8, 4, 2] {
-        let trials = format!("--split selection --episodes 5 --actions {actions}");
+        let trials = format!("--split final --episodes 5 --actions {actions}");
         let (own, _) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{actions}, experts")], own[1..].to_vec()].concat());
         let scores = chosen.score(arena, &trials)?;
         rows.push(row(format!("{actions}, merged"), &scores));
     }
     let text = "Actions of a chunk of eight that experts, and the merge that was chosen above, carry out before they are asked again; all other tables \
-                carry out four: `--split selection --episodes 5 --actions N`."
+                carry out four: `--split final --episodes 5 --actions N`."
         .to_owned();
     Ok(Section { text, headings: headings("actions"), rows, ..Section::default() })
 }
 
 /// Unlike training.
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
-    let kinds = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
+    let kinds = PerturbationKind::ALL.map(PerturbationKind::name);
     let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     let (mut of_experts, mut of_merged) = (Vec::new(), Vec::new());
@@ -37,17 +38,17 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
         let scores = chosen.score(arena, &trials)?;
         rows.push(row(format!("{kind}, merged"), &scores));
-        of_experts.push(Rate::of(&each));
+        of_experts.push(each.into_iter().sum());
         of_merged.push(scores.all);
     }
     let series = [("experts", of_experts), ("merged", of_merged)];
     let chart = chart::bars("Under perturbations", kinds, &series)?;
-    let [of_experts, of_merged] = series.map(|(_, rates)| Rate::of(&rates));
+    let [of_experts, of_merged] = series.map(|(_, rates)| rates.into_iter().sum::<Rate>());
     let claims = vec![Claim {
         text: "Unlike training, too, the merge keeps four fifths of the experts' success",
         paper: "62.5 of 72.4 (LIBERO-Plus)",
         ours: format!("{of_merged} of {of_experts}"),
-        holds: of_merged.share() >= 0.8 * of_experts.share(),
+        verdict: Verdict::reached(of_merged.share() >= 0.8 * of_experts.share()),
     }];
     let text =
         "Experts on their own suites, and the merge that was chosen above, under perturbations of medium strength: \

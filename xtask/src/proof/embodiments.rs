@@ -2,10 +2,10 @@
 //! 2511.18810).
 
 use anyhow::{Result, bail, ensure};
+use skillweld_eval::Rate;
 
 use super::arena::Arena;
-use super::page::{Claim, Section};
-use super::rate::Rate;
+use super::page::{Claim, Section, Verdict};
 use super::recipe::{Mask, Member, Recipe};
 
 const TRIALS: &str = "--split final --episodes 20 --actions 4";
@@ -44,8 +44,9 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
             row.push(found.to_string());
             rates.push(found);
         }
-        all.push(Rate::of(&rates));
-        row.extend([Rate::of(&rates).to_string(), String::new()]);
+        let together: Rate = rates.into_iter().sum();
+        all.push(together);
+        row.extend([together.to_string(), String::new()]);
         rows.push(row);
         for head_blocks in 1..=2 {
             let (row, rate) = merged(arena, tasks, head_blocks)?;
@@ -59,13 +60,13 @@ pub(super) fn embodiments(arena: &Arena) -> Result<Section> {
             text: "One task on three arms: the merge keeps nine tenths of the experts' success",
             paper: "88.7 of 88.0 (RoboTwin)",
             ours: format!("{same_2} of {same}"),
-            holds: same_2.share() >= 0.9 * same.share(),
+            verdict: Verdict::reached(same_2.share() >= 0.9 * same.share()),
         },
         Claim {
             text: "Another task on each arm: two own blocks beat one",
             paper: "70.7 and 59.3, experts 76 (RoboTwin)",
             ours: format!("{different_2} and {different_1}, experts {different}"),
-            holds: different_2.share() > different_1.share(),
+            verdict: Verdict::larger(different_2, different_1),
         },
     ];
     let text = format!(
@@ -85,7 +86,7 @@ fn merged(arena: &Arena, tasks: &str, head_blocks: u32) -> Result<(Vec<String>, 
     let name = format!("arms-{tasks}-{head_blocks}");
     let mut row = vec![format!("MergeVLA, {tasks} tasks, own blocks: {head_blocks}")];
     let mut rates = Vec::new();
-    let mut router = Rate { successes: 0, trials: 0 };
+    let mut router = Rate::default();
     for Member { name: arm, own, .. } in members() {
         let scores = arena.score(&name, &recipe, &format!("{own} {TRIALS}"))?;
         row.push(scores.all.to_string());
@@ -96,7 +97,7 @@ fn merged(arena: &Arena, tasks: &str, head_blocks: u32) -> Result<(Vec<String>, 
         }
     }
     ensure!(router.trials > 0, "{name} has not routed");
-    let all = Rate::of(&rates);
+    let all: Rate = rates.into_iter().sum();
     row.extend([all.to_string(), router.to_string()]);
     Ok((row, all))
 }

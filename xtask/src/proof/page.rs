@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use skillweld_eval::Rate;
 
 const HEAD: &str = "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command. \
-                    Rates are in percent, with Wilson's interval of 95 %.\n\n";
+                    Rates are in percent, with Wilson's interval of 95 %. All is of one training of every policy. *Within chance*: as claimed, but \
+                    the interval of the difference (Newcombe's, of 95 %) has zero in it.\n\n";
 /// Beside the page.
 const PICTURES: &str = "proof";
 
@@ -17,7 +19,48 @@ pub(super) struct Claim {
     /// The paper's own numbers.
     pub(super) paper: &'static str,
     pub(super) ours: String,
-    pub(super) holds: bool,
+    pub(super) verdict: Verdict,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Yes,
+    /// As claimed, but by no more than chance may bring about.
+    Unclear,
+    No,
+}
+
+impl Verdict {
+    /// A number was to be reached, and was or was not.
+    pub(super) fn reached(is_so: bool) -> Self {
+        if is_so { Self::Yes } else { Self::No }
+    }
+
+    /// The first was to be larger. Beyond chance where Newcombe's interval of the difference has no zero in it.
+    pub(super) fn larger(first: Rate, second: Rate) -> Self {
+        match first.difference(second) {
+            [low, _] if low > 0.0 => Self::Yes,
+            _ if first.share() > second.share() => Self::Unclear,
+            _ => Self::No,
+        }
+    }
+
+    /// What holds only if both do.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Unclear, _) | (_, Self::Unclear) => Self::Unclear,
+            (Self::Yes, Self::Yes) => Self::Yes,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Unclear => "within chance",
+            Self::No => "**no**",
+        }
+    }
 }
 
 /// Words, a table, pictures, claims; without headings there is no table.
@@ -89,10 +132,9 @@ impl Page {
             .iter()
             .flat_map(|(title, section)| {
                 let chapter = format!("[{title}](#{})", anchor(title));
-                section
-                    .claims
-                    .iter()
-                    .map(move |claim| vec![claim.text.to_owned(), claim.verdict(), chapter.clone()])
+                section.claims.iter().map(move |claim| {
+                    vec![claim.text.to_owned(), claim.verdict.text().to_owned(), chapter.clone()]
+                })
             })
             .collect();
         let mut text = String::new();
@@ -109,11 +151,7 @@ fn anchor(title: &str) -> String {
 
 impl Claim {
     fn row(&self) -> Vec<String> {
-        vec![self.text.to_owned(), self.paper.to_owned(), self.ours.clone(), self.verdict()]
-    }
-
-    fn verdict(&self) -> String {
-        if self.holds { "yes" } else { "**no**" }.to_owned()
+        vec![self.text.to_owned(), self.paper.to_owned(), self.ours.clone(), self.verdict.text().to_owned()]
     }
 }
 
@@ -127,4 +165,45 @@ fn table(page: &mut String, headings: &[String], rows: &[Vec<String>]) {
     page.push_str(&line(headings));
     writeln!(page, "|{}", "---|".repeat(headings.len())).unwrap_or_default();
     rows.iter().for_each(|row| page.push_str(&line(row)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_larger_by_chance_is_said_to_be() {
+        let rate = |successes| Rate { successes, trials: 100 };
+        assert!(Verdict::larger(rate(80), rate(50)) == Verdict::Yes);
+        assert!(Verdict::larger(rate(55), rate(50)) == Verdict::Unclear);
+        assert!(Verdict::larger(rate(50), rate(50)) == Verdict::No);
+        assert!(Verdict::Yes.and(Verdict::Unclear) == Verdict::Unclear);
+        assert!(Verdict::Unclear.and(Verdict::No) == Verdict::No);
+    }
+
+    #[test]
+    fn pages_hold_together() {
+        let folder = std::env::temp_dir().join(format!("proof-{}", std::process::id()));
+        let claim = Claim { text: "it moves", paper: "1", ours: "2".into(), verdict: Verdict::No };
+        let section = Section {
+            text: "Words.".into(),
+            headings: vec!["a".into(), "b".into()],
+            rows: vec![vec!["1".into(), "2".into()]],
+            charts: vec!["<svg/>".into()],
+            claims: vec![claim],
+        };
+        let mut page = Page::default();
+        page.add("RETAIN: how far to go", section);
+        page.write(&folder).unwrap();
+        let text = fs::read_to_string(folder.join("proof.md")).unwrap();
+        assert!(
+            text.contains("| it moves | **no** | [RETAIN: how far to go](#retain-how-far-to-go) |"),
+            "{text}"
+        );
+        assert!(text.contains("| a | b |\n|---|---|\n| 1 | 2 |"), "{text}");
+        let picture = "proof/retain-how-far-to-go-1.svg";
+        assert!(text.contains(&format!("![RETAIN: how far to go]({picture})")), "{text}");
+        assert_eq!(fs::read_to_string(folder.join(picture)).unwrap(), "<svg/>");
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -6,6 +6,9 @@ use std::path::Path;
 /// Suites that have an expert each, in the papers' order.
 pub(crate) const SUITES: [&str; 4] = ["spatial", "object", "goal", "long"];
 
+/// Ending of the names of experts that have VLA-Adapter's action expert, with self-attention.
+pub(crate) const SELF: &str = "-self";
+
 /// An expert of a merge.
 pub(crate) struct Member {
     /// What the merged policy calls it: where all arms are alike, its suite.
@@ -25,6 +28,8 @@ impl Member {
 
 /// A merge of shipped experts.
 pub(crate) struct Recipe {
+    /// Shipped, too: from which its experts were finetuned.
+    pub(crate) base: &'static str,
     pub(crate) members: Vec<Member>,
     pub(crate) method: &'static str,
     /// Of the method, in YAML's flow form.
@@ -41,16 +46,35 @@ impl Recipe {
     /// `kind`: ending of the experts' names.
     pub(crate) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
         let rest = "action_expert: merge\n".to_owned();
-        Self { members: members(kind), method, parameters: parameters.to_owned(), rest, routes: false }
+        Self {
+            base: base(kind),
+            members: members(kind),
+            method,
+            parameters: parameters.to_owned(),
+            rest,
+            routes: false,
+        }
     }
 
     /// MergeVLA's.
     pub(crate) fn masked(method: &'static str, parameters: &str, mask: &Mask) -> Self {
+        Self::masked_of("", method, parameters, mask)
+    }
+
+    /// MergeVLA's of other experts. `kind`: ending of their names.
+    pub(crate) fn masked_of(kind: &str, method: &'static str, parameters: &str, mask: &Mask) -> Self {
         let rest = format!(
             "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
             mask.how, mask.head_blocks, mask.router
         );
-        Self { members: members(""), method, parameters: parameters.to_owned(), rest, routes: true }
+        Self {
+            base: base(kind),
+            members: members(kind),
+            method,
+            parameters: parameters.to_owned(),
+            rest,
+            routes: true,
+        }
     }
 
     /// MergeVLA's with TIES, its best.
@@ -66,7 +90,8 @@ impl Recipe {
     /// In YAML, of policies below `folder`.
     pub(crate) fn text(&self, folder: &Path) -> String {
         let folder = folder.display();
-        let mut text = format!("merge_method: {}\nbase_model: {folder}/base\nmodels:\n", self.method);
+        let mut text =
+            format!("merge_method: {}\nbase_model: {folder}/{}\nmodels:\n", self.method, self.base);
         for Member { name, expert, .. } in &self.members {
             writeln!(text, "  - {{ name: {name}, model: {folder}/{expert} }}").unwrap_or_default();
         }
@@ -103,6 +128,10 @@ impl Mask {
 
 /// Parameters of TIES in the paper's form: no trimming, the sum of what agrees, signs over the whole vector.
 pub(crate) const PAPERS_TIES: &str = "density: 1.0, normalize: false, scope: global";
+
+fn base(kind: &str) -> &'static str {
+    if kind == SELF { "base-self" } else { "base" }
+}
 
 fn members(kind: &str) -> Vec<Member> {
     SUITES.iter().map(|suite| Member::of_suite(suite, kind)).collect()

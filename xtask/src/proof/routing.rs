@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 
 use super::arena::Arena;
 use super::chart;
-use super::mergevla::{FINAL, Merge, SELECTION, beside, headings, row};
-use super::page::{Claim, Section, percent};
+use super::mergevla::{FINAL, HALF_FINAL, Merge, beside, headings, row};
+use super::page::{Claim, Section, Verdict};
 use super::recipe::{Mask, Recipe, SUITES};
 
 /// The same trials, routed as the paper does.
@@ -29,10 +29,10 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
         let mask = Mask { router: router.to_owned(), ..Mask::default() };
         let name = format!("router-{}", router.replace([' ', ',', ':'], ""));
         let recipe = Recipe::ties(&mask);
-        let scores = arena.score(&name, &recipe, &raw(SELECTION))?;
+        let scores = arena.score(&name, &recipe, &raw(HALF_FINAL))?;
         rows.push(beside(paper, row(title, &scores)));
         uncalibrated.push(scores.all);
-        let scores = arena.score(&name, &recipe, SELECTION)?;
+        let scores = arena.score(&name, &recipe, HALF_FINAL)?;
         rows.push(beside("", row(format!("{title}, calibrated"), &scores)));
         calibrated.push(scores.all);
     }
@@ -40,8 +40,8 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
     let claims = vec![Claim {
         text: "Values alone route better than keys, alone or with values",
         paper: "89.7, 53.6, 65.1 (success, V, K, K&V)",
-        ours: [values, keys, both].map(|rate| percent(rate.share())).join(", "),
-        holds: values.share() > keys.share().max(both.share()),
+        ours: format!("{values}, {keys}, {both}"),
+        verdict: Verdict::larger(values, keys).and(Verdict::larger(values, both)),
     }];
     let chart = chart::bars(
         "What the router compares",
@@ -49,7 +49,7 @@ pub(super) fn router(arena: &Arena) -> Result<Section> {
         &[("norms, as the paper", uncalibrated), ("calibrated", calibrated)],
     )?;
     let text = format!(
-        "MergeVLA with TIES and different routers: `{SELECTION}`. *Calibrated*: instead of norms in the subspaces, how likely an observation \
+        "MergeVLA with TIES and different routers: `{HALF_FINAL}`. *Calibrated*: instead of norms in the subspaces, how likely an observation \
          is among a task's own, by where the first observations of ten demonstrations of each of its tasks lie in the same subspaces \
          (`skillweld calibrate-router`), without labels; the others compare norms, as the paper does. All other tables are of calibrated \
          routers."

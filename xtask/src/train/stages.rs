@@ -35,6 +35,7 @@ pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
 pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
     let mut stages = vec![skillweld("scenes", "sim scenes @scenes --count 40960"), base()];
     SUITES.iter().for_each(|suite| stages.extend(expert(suite)));
+    stages.push(base_with_self_attention());
     stages.extend(SUITES.iter().map(|suite| with_self_attention(suite)));
     stages.extend(retain());
     stages.extend(embodiments::on_other_arms().flat_map(on_another_arm));
@@ -119,7 +120,15 @@ fn expert(suite: &str) -> Vec<Stage> {
     stages
 }
 
-/// Its action expert begins from random weights, the same in all suites.
+/// What experts with self-attention are before they have learned anything.
+fn base_with_self_attention() -> Stage {
+    train("base-self", "begin @base @base-self --expert self").shipped(
+        "To compare: `base` with the random action expert that all experts with self-attention begin from",
+        "",
+    )
+}
+
+/// Its action expert begins from random weights, the same in all suites: those of `base-self`.
 fn with_self_attention(suite: &str) -> Stage {
     let words = format!(
         "finetune @base @{suite}-self --demos @demos-{suite} @corrections-{suite} --lora 16 --batch 32 --steps 2000 --rate 1e-3 --expert self"

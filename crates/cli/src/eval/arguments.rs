@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use skillweld_eval::Trial;
-use skillweld_merged::layout::{PROVENANCE_FILES, ROUTER_CALIBRATION};
 use skillweld_suites::{PerturbationKind, Split, Strength, Suite, Task};
 
+use super::identity::identity;
 use crate::policy::{Opening, RuleArguments};
 
 const EXAMPLES: &str = "\
@@ -128,7 +128,7 @@ impl Subject {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         // So many that one batch is computed while others are simulated.
         let local = cores.saturating_mul(const { NonZeroUsize::new(4).unwrap() });
-        self.jobs.unwrap_or(if self.policy.contains("://") { NonZeroUsize::MIN } else { local })
+        self.jobs.unwrap_or(if self.is_remote() { NonZeroUsize::MIN } else { local })
     }
 
     fn split(&self) -> Split {
@@ -152,17 +152,24 @@ impl Subject {
         Ok(Suite::ALL.into_iter().filter(named).flat_map(Suite::tasks).collect())
     }
 
-    /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a merged
-    /// checkpoint also what it was made of and how its router is calibrated, so that another merge in the same place is another policy.
-    /// What stands behind a server's address or in a plain checkpoint's folder is not looked into.
-    pub(super) fn of(&self) -> String {
-        let mut of = match std::fs::canonicalize(&self.policy) {
-            Ok(path) => path.display().to_string(),
-            Err(_) => self.policy.clone(),
-        };
-        for decides in PROVENANCE_FILES.into_iter().chain([ROUTER_CALIBRATION]) {
-            if let Ok(text) = std::fs::read(Path::new(&self.policy).join(decides)) {
-                of += &format!(" ({})", &blake3::hash(&text).to_hex()[..16]);
+    /// Whether the policy is behind a server's address.
+    pub(super) fn is_remote(&self) -> bool {
+        self.policy.contains("://")
+    }
+
+    /// All that decides on results besides the trials' tasks, layouts and perturbations: a folder has results of one kind. Of a
+    /// checkpoint what is in it, and in its base, so that another one in the same place is another policy. What stands behind a server's
+    /// address is not known.
+    ///
+    /// # Errors
+    /// Where a checkpoint cannot be read.
+    pub(super) fn of(&self) -> Result<String> {
+        let mut of = self.policy.clone();
+        if !self.is_remote() {
+            let path = std::fs::canonicalize(&self.policy).with_context(|| format!("cannot find {of}"))?;
+            of = format!("{} ({})", path.display(), identity(&path)?);
+            if let Some(base) = self.opening.base() {
+                of += &format!(" on {} ({})", base.display(), identity(base)?);
             }
         }
         let mut word = |flag: &str, value: &dyn std::fmt::Display| of += &format!(" --{flag} {value}");
@@ -176,10 +183,10 @@ impl Subject {
         if let Some(skill) = &self.skill {
             word("skill", skill);
         }
-        if self.policy.contains("://") {
+        if self.is_remote() {
             word("server-keys", &self.server_keys);
         }
-        of + &self.rule.describe() + &self.opening.describe()
+        Ok(of + &self.rule.describe() + &self.opening.describe())
     }
 }
 

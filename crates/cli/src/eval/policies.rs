@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use skillweld_drive::{LocalPolicy, RemoteOptions, RemotePolicy};
 use skillweld_eval::{Rollout, agree};
 use skillweld_gpu::Device;
@@ -37,7 +37,13 @@ pub(super) fn open(
     work: impl FnOnce(Policies) -> Result<Outcome>,
 ) -> Result<Outcome> {
     let jobs = subject.jobs();
-    if subject.policy.contains("://") {
+    if subject.is_remote() {
+        let said = subject.rule.describe() + &subject.opening.describe();
+        ensure!(
+            said.is_empty() && subject.opening.base().is_none(),
+            "{} is for a policy in this process; a server decides by the options that it was started with",
+            if said.is_empty() { "--base" } else { said.trim() }
+        );
         let connect = |_| Ok(Box::new(RemotePolicy::connect(remote(subject)?)?) as Box<dyn ChunkSource>);
         return ready(subject, (0..jobs.get()).map(connect).collect::<Result<_>>()?, work);
     }

@@ -16,7 +16,7 @@ pub(super) fn run(args: &RunArgs, console: Console) -> Result<Outcome> {
     let trials = subject.trials()?;
     policies::open(subject, console, |policies::Policies { mut sources, rollout }| {
         // Not before: what cannot be evaluated leaves no folder behind.
-        let mut results = Results::open(&args.out, &subject.of())?;
+        let mut results = Results::open(&args.out, &subject.of()?)?;
         interrupt::install()?;
         let progress = Progress::new(args.json);
         let left: Vec<Trial> = trials.iter().filter(|trial| !results.has(trial)).cloned().collect();

@@ -26,7 +26,7 @@ use crate::{Outcome, interrupt};
 
 /// Front and wrist.
 const PICTURES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
-/// The first of the layouts in which policies lead: what they were trained on they know too well.
+/// Layouts of every round of corrections, behind those of demonstrations: what policies were trained on they know too well.
 const LED_LAYOUTS: u32 = 1_000_000;
 /// Of a chunk, where a policy leads.
 const LED_ACTIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
@@ -67,6 +67,9 @@ pub(super) struct DemosArgs {
     /// where that policy gets to (DAgger with interventions). A folder of a checkpoint.
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
+    /// How often that policy and those before it have been corrected, this time included: every round has layouts of its own.
+    #[arg(long, value_name = "N", default_value = "1", requires = "policy", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    round: u32,
     #[command(flatten)]
     opening: Opening,
     /// Rows and columns of both pictures.
@@ -92,7 +95,15 @@ struct Tally {
 }
 
 pub(super) fn run(args: &DemosArgs, console: Console) -> Result<Outcome> {
-    let Some(policy) = &args.policy else { return record(args, console, None) };
+    let Some(policy) = &args.policy else {
+        let said = args.opening.describe();
+        ensure!(
+            said.is_empty() && args.opening.base().is_none(),
+            "{} says how a policy runs, and none is named; name it by --policy, or leave that out",
+            if said.is_empty() { "--base" } else { said.trim() }
+        );
+        return record(args, console, None);
+    };
     console.note(&format!("opening {}", policy.display()));
     args.opening.run(policy, PICTURES, NonZeroUsize::MIN, Lead { args, console })
 }
@@ -137,7 +148,7 @@ fn record(args: &DemosArgs, console: Console, mut leader: Option<&mut dyn ChunkS
         for (task, tally) in tasks.iter().copied().zip(&mut tallies) {
             // Layouts that the expert failed at have shifted those after them.
             loop {
-                let first = if leader.is_some() { LED_LAYOUTS } else { 0 };
+                let first = if leader.is_some() { args.round * LED_LAYOUTS } else { 0 };
                 let attempt = Attempt { task, index: first + round + tally.failed };
                 // What was saved before is found again by simulating, which is fast without pictures.
                 let record = (done >= there).then_some(&mut recorder);
@@ -328,7 +339,7 @@ fn add(recorder: &mut Recorder, seen: Observation, action: &[f64]) -> Result<()>
     let captured = Instant::now();
     let images: Vec<Frame> = seen.images.into_iter().map(|image| image.into_frame(captured)).collect();
     let state = seen.state.map(f64::from);
-    let frame = NewFrame { state: &state, action, images: &images, extras: &[], timestamp: None };
+    let frame = NewFrame { state: &state, action, images: &images, extras: &[] };
     loop {
         match recorder.add_frame(&frame) {
             // A simulator is faster than an encoder, and can wait for it.

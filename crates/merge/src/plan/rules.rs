@@ -80,6 +80,16 @@ impl<'a> Context<'a> {
         // A masked merge keeps Θ₀ as it is; `out_dtype` is then τ's.
         let copy_dtype = if self.mask.is_some() { stored_dtype } else { dtype };
         if on_task_vectors && present.is_empty() {
+            // Copied, it would stand in an action expert of a design that is nobody's.
+            let has_parts =
+                |&i: &usize| self.models.all[slice.sources[i].model].files.keys().next().is_some();
+            if output.part == Part::ActionExpert && experts.iter().any(has_parts) {
+                return refuse(
+                    "only the base model has it: its action expert is of another design than the models'; \
+                     name a base model with theirs"
+                        .to_owned(),
+                );
+            }
             return Ok(planned(copy_dtype, shape, Action::Copy(stored)));
         }
         let base_named = slice.base.zip(base).map(|(i, source)| (name(i), source));
