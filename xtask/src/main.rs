@@ -48,13 +48,13 @@ enum Command {
     Kernels(kernels::Args),
     /// Run every test, plugins built first: the crates', with OpenBLAS there those of the LAPACK backend, the Python examples'.
     Test,
-    /// Merge four small experts the MergeVLA way, from files written on the spot, and look at the result.
+    /// Merge the four trained experts in experts/, route, roll out in simulation, and look at the result; then move an arm.
     Demo,
     /// Train small experts for the tabletop suites, stage by stage: hours on two cores.
     Train(train::Args),
     /// Put trained policies into experts/, each with a card that says how it was made and how it scores.
     Ship(ship::Args),
-    /// Merge, route and roll out the policies in experts/ and write docs/proof.md; hours on two cores, goes on where it was stopped.
+    /// Merge, route and roll out the policies in experts/ and write docs/proof.md; an hour on two cores, goes on where it was stopped.
     Proof,
     /// Check the rules of this workspace: direction of dependencies, layout, documents.
     Check(check::Args),

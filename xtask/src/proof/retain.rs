@@ -65,7 +65,7 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
     for (finetuned, title) in [("stack", "alone"), ("stack-cotrained", "co-trained")] {
         let mut best: Option<(f64, &str)> = None;
         let mut points = Vec::new();
-        for alpha in ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"] {
+        for alpha in ["0", "0.1", "0.3", "0.5", "0.7", "0.9", "1"] {
             let (name, policy) = between(arena, finetuned, alpha)?;
             let found = Abilities::of(arena, &name, &policy, "selection")?;
             rows.push([vec![format!("{title}, {alpha}, selection")], found.cells().to_vec()].concat());
