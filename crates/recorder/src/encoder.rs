@@ -8,14 +8,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 
 use crate::atomic::Pending;
 use crate::journal::Track;
@@ -33,6 +34,9 @@ const NICENESS: i32 = 10;
 const SLOWEST: Duration = Duration::from_secs(30);
 const SLOWEST_IMAGE: Duration = Duration::from_secs(1);
 
+/// How long its pipes may stay open once it has ended: something that it has started may hold them.
+const PIPES: Duration = Duration::from_secs(1);
+
 /// Between two looks whether it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -47,10 +51,10 @@ pub(crate) fn check(spec: &Spec) -> Result<(), RecorderError> {
     for (height, width) in sizes {
         let png = image::encode(&vec![0; height * width * 3], height, width).map_err(RecorderError::Spec)?;
         let mut child = start(spec.fps, Stdio::piped(), Stdio::null(), &["-f", "null", "-"])?;
-        // Where the program does not take it all, it says why.
-        let written = child.stdin.take().map(|mut input| input.write_all(&png));
+        let written = feed(&mut child, png);
         let ended = wait(child, SLOWEST)?;
-        if ended.is_ok() && written.is_some_and(|written| written.is_ok()) {
+        // Where the program does not take it all, it says why.
+        if ended.is_ok() && written.recv_timeout(PIPES).is_ok_and(|written| written.is_ok()) {
             continue;
         }
         let said = ended.err().unwrap_or_else(|| "it did not read the image".into());
@@ -124,23 +128,29 @@ fn start(fps: u32, input: Stdio, output: Stdio, to: &[&str]) -> Result<Child, Re
     Ok(child)
 }
 
-/// Waits for the program's end, or ends it at the limit: what it said last, if that was not a success.
-fn wait(mut child: Child, limit: Duration) -> Result<Result<(), String>, RecorderError> {
-    let errors = child.stderr.take();
-    // Read meanwhile: a full pipe would stop it.
-    let reader = thread::spawn(move || {
-        let mut said = Vec::new();
-        errors.map(|mut errors| errors.read_to_end(&mut said));
-        said
+/// Gives the program its input, beside whoever waits for it: one that does not read would keep them for ever. Says how it went.
+fn feed(child: &mut Child, bytes: Vec<u8>) -> Receiver<io::Result<()>> {
+    let (say, written) = channel();
+    let input = child.stdin.take();
+    thread::spawn(move || {
+        let result = input.map_or(Ok(()), |mut input| input.write_all(&bytes));
+        // Whoever started it may not wait any more.
+        let _ = say.send(result);
     });
+    written
+}
+
+/// Waits for the program's end: what it said last, if that was not a success. At the limit it is ended, and all that it has started.
+fn wait(mut child: Child, limit: Duration) -> Result<Result<(), String>, RecorderError> {
+    // Read meanwhile: a full pipe would stop it.
+    let words = listen(child.stderr.take());
     let Some(status) = end(&mut child, limit).map_err(|error| failed(error.to_string()))? else {
-        // What it has started may hold the pipe open: nobody waits for its words.
-        return Ok(Err(format!("it did not end within {limit:?}")));
+        return Err(RecorderError::EncoderHung { program: name(), limit });
     };
     if status.success() {
         return Ok(Ok(()));
     }
-    let said = reader.join().unwrap_or_default();
+    let said = heard(&words, PIPES);
     let said = String::from_utf8_lossy(&said);
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned);
     // The reason stands before a summary, if it is the disk.
@@ -149,8 +159,33 @@ fn wait(mut child: Child, limit: Duration) -> Result<Result<(), String>, Recorde
     Ok(Err(said.unwrap_or_else(|| format!("it ended with {status}"))))
 }
 
-/// How it ended by itself; `None`, and it is killed, at the limit.
-fn end(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+/// What comes through a pipe, piece by piece.
+fn listen(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (say, words) = channel();
+    thread::spawn(move || {
+        let Some(mut pipe) = pipe else { return };
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut piece) {
+            if say.send(piece[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    words
+}
+
+/// All that came until the pipe was closed, or within the limit.
+fn heard(words: &Receiver<Vec<u8>>, limit: Duration) -> Vec<u8> {
+    let until = Instant::now() + limit;
+    let mut all = Vec::new();
+    while let Ok(piece) = words.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        all.extend(piece);
+    }
+    all
+}
+
+/// How it ended by itself; `None`, and its process group is killed, at the limit.
+fn end(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let begun = Instant::now();
     while begun.elapsed() < limit {
         if let Some(status) = child.try_wait()? {
@@ -158,13 +193,17 @@ fn end(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>
         }
         thread::sleep(LOOK);
     }
-    child.kill()?;
+    kill_process_group(Pid::from_child(child), Signal::KILL)?;
     child.wait()?;
     Ok(None)
 }
 
+fn name() -> String {
+    program().to_string_lossy().into_owned()
+}
+
 fn failed(problem: String) -> RecorderError {
-    RecorderError::Encoder { program: program().to_string_lossy().into_owned(), problem }
+    RecorderError::Encoder { program: name(), problem }
 }
 
 fn unsaved(path: &Path, problem: &str) -> RecorderError {
@@ -178,18 +217,58 @@ fn unsaved(path: &Path, problem: &str) -> RecorderError {
 mod tests {
     use super::*;
 
+    /// A shell in a process group of its own, as the encoder is.
+    fn shell(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).spawn().unwrap()
+    }
+
     #[test]
-    fn a_program_that_hangs_is_ended() {
-        let started =
-            |script: &str| Command::new("sh").args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap();
-        let begun = Instant::now();
-        let said = wait(started("exec sleep 60"), Duration::from_millis(100)).unwrap();
-        assert_eq!(said.unwrap_err(), "it did not end within 100ms");
-        assert!(begun.elapsed() < Duration::from_secs(30));
-        assert_eq!(wait(started("exit 0"), SLOWEST).unwrap(), Ok(()));
+    fn what_it_says_last_is_heard() {
+        assert_eq!(wait(shell("exit 0"), SLOWEST).unwrap(), Ok(()));
         // More than a pipe holds.
         let much = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789 >&2; i=$((i+1)); done; \
                     echo last >&2; exit 1";
-        assert_eq!(wait(started(much), SLOWEST).unwrap(), Err("last".to_owned()));
+        assert_eq!(wait(shell(much), SLOWEST).unwrap(), Err("last".to_owned()));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_with_all_that_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        // The shell waits for what it has started, whose number it writes down.
+        let script = format!("sleep 60 & echo $! > {}; wait", pid.display());
+        let hangs = shell(&script);
+        let begun = Instant::now();
+        let written = || std::fs::read_to_string(&pid).ok().filter(|text| text.ends_with('\n'));
+        while written().is_none() {
+            assert!(begun.elapsed() < SLOWEST, "the shell has not begun");
+            thread::sleep(LOOK);
+        }
+        let limit = Duration::from_millis(100);
+        let error = wait(hangs, limit).unwrap_err();
+        assert!(matches!(error, RecorderError::EncoderHung { limit: told, .. } if told == limit), "{error}");
+        assert!(begun.elapsed() < SLOWEST);
+        let stat = format!("/proc/{}/stat", written().unwrap().trim());
+        // Gone, or a zombie that nobody has waited for.
+        let is_over = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        while !is_over() {
+            assert!(begun.elapsed() < SLOWEST, "its child goes on");
+            thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn pipes_that_outlive_it_are_not_waited_for() {
+        let begun = Instant::now();
+        // It does not read its input, and what it leaves behind holds its standard error.
+        let mut child = shell("echo words >&2; sleep 20 & exit 1");
+        let group = Pid::from_child(&child);
+        let written = feed(&mut child, vec![0; 1 << 20]);
+        assert_eq!(wait(child, SLOWEST).unwrap(), Err("words".to_owned()));
+        let _ = written.recv_timeout(PIPES);
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        kill_process_group(group, Signal::KILL).unwrap();
     }
 }

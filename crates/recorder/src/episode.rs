@@ -6,7 +6,6 @@ use indexmap::IndexMap;
 use skillweld_robot::Frame;
 
 use crate::RecorderError;
-use crate::check::TOLERANCE_S;
 use crate::column::Column;
 use crate::info::{ACTION, EPISODE_INDEX, FRAME_INDEX, INDEX, Info, STATE, TASK_INDEX, TIMESTAMP};
 use crate::journal::{Journal, Refused, Track};
@@ -24,8 +23,6 @@ pub struct NewFrame<'a> {
     pub images: &'a [Frame],
     /// A value for each of [`Spec::extras`].
     pub extras: &'a [ExtraValue],
-    /// Seconds since the episode began. Without it, the frame's number divided by the frame rate, as `lerobot` has it.
-    pub timestamp: Option<f64>,
 }
 
 /// Numbers that an episode and its frames have in the dataset.
@@ -43,7 +40,6 @@ pub(crate) struct OpenEpisode {
     images: Images,
     pub(crate) frames: usize,
     pub(crate) refused: usize,
-    last_timestamp: f64,
 }
 
 /// Where an open episode's images are.
@@ -60,7 +56,7 @@ impl OpenEpisode {
         info: &Info,
         task: &str,
         place: Place,
-        queue_frames: usize,
+        room: usize,
     ) -> Result<Self, RecorderError> {
         let numeric = info.features.iter().filter(|(_, feature)| !feature.is_camera());
         let columns = numeric
@@ -70,27 +66,16 @@ impl OpenEpisode {
             task: task.into(),
             place,
             columns,
-            images: Images::Encoding(Journal::start(recording, spec.cameras.len(), queue_frames)?),
+            images: Images::Encoding(Journal::start(recording, spec.cameras.len(), room)?),
             frames: 0,
             refused: 0,
-            last_timestamp: f64::NEG_INFINITY,
         })
     }
 
     /// All of the frame, or nothing of it.
     pub(crate) fn add(&mut self, spec: &Spec, new: &NewFrame<'_>) -> Result<(), RecorderError> {
         let frame = self.frames;
-        let on_grid = frame as f64 / f64::from(spec.fps);
-        let timestamp = new.timestamp.unwrap_or(on_grid);
         check(spec, new).map_err(|problem| RecorderError::Frame { frame, problem })?;
-        if !timestamp.is_finite() || timestamp < 0.0 || timestamp <= self.last_timestamp {
-            let problem = format!("its timestamp {timestamp} s does not follow on {} s", self.last_timestamp);
-            return Err(RecorderError::Frame { frame, problem });
-        }
-        if spec.video && (timestamp - on_grid).abs() > TOLERANCE_S {
-            let problem = format!("its timestamp is {timestamp} s; its place in the video is {on_grid} s");
-            return Err(RecorderError::Frame { frame, problem });
-        }
         match &mut self.images {
             Images::Encoding(journal) => match journal.add(new.images.to_vec()) {
                 Ok(()) => {}
@@ -105,11 +90,13 @@ impl OpenEpisode {
             }
             Images::Lost(why) => return Err(RecorderError::EpisodeLost(why.clone())),
         }
-        self.push(spec, new, timestamp);
+        self.push(spec, new);
         Ok(())
     }
 
-    fn push(&mut self, spec: &Spec, new: &NewFrame<'_>, timestamp: f64) {
+    fn push(&mut self, spec: &Spec, new: &NewFrame<'_>) {
+        // As `lerobot` has it: where the frame lies in a video.
+        let timestamp = self.frames as f64 / f64::from(spec.fps);
         let mut with = |name: &str, push: &dyn Fn(&mut Column)| {
             if let Some(column) = self.columns.get_mut(name) {
                 push(column);
@@ -131,7 +118,6 @@ impl OpenEpisode {
             with(&extra.name, &|column| column.push(value));
         }
         self.frames += 1;
-        self.last_timestamp = timestamp;
     }
 
     /// Some images could not be kept: whatever the reason was, the episode can only be discarded.

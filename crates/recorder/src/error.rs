@@ -1,5 +1,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parquet::errors::ParquetError;
 
@@ -81,6 +82,14 @@ pub enum RecorderError {
         program: String,
         /// What is wrong, and what to do.
         problem: String,
+    },
+    /// The program that makes mp4 files has hung, and was ended. An open episode stays open.
+    #[error("{program} makes no mp4: it did not end within {limit:?} and was ended")]
+    EncoderHung {
+        /// The program's name or path.
+        program: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// Called at the wrong time, for example a frame without an open episode.
     #[error("{0}")]

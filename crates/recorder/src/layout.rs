@@ -60,7 +60,7 @@ pub(crate) fn video(folder: &Path, key: &str, number: FileNumber) -> PathBuf {
     number.below(&folder.join("videos").join(key), "mp4")
 }
 
-/// Where the open episode's images wait, with the lock: no reader of the format looks there.
+/// Where the open episode's images wait: no reader of the format looks there. The lock is on the dataset's folder itself.
 pub(crate) fn recording(folder: &Path) -> PathBuf {
     folder.join(".recording")
 }

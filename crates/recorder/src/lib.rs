@@ -37,5 +37,5 @@ pub use error::RecorderError;
 pub use folder::is_free;
 pub use image::{RecordedImage, Rgb};
 pub use info::{Feature, Info};
-pub use recorder::{Finished, QUEUE_FRAMES, Recorder, Saved};
+pub use recorder::{Finished, Recorder, Saved};
 pub use spec::{Extra, ExtraKind, ExtraValue, Spec};

@@ -15,7 +15,9 @@ use crate::statistics::{self, FeatureStatistics};
 use crate::{RecorderError, data_file, journal, layout, task_file};
 
 /// Frames that may wait to be encoded: two seconds at 30 a second, about 120 MB with two cameras of 640 × 480.
-pub const QUEUE_FRAMES: usize = 64;
+const QUEUE_FRAMES: usize = 64;
+/// Bytes of images that may wait, where that is less: 21 frames of two cameras of 1920 × 1080. One frame may always.
+const QUEUE_BYTES: usize = 256 << 20;
 
 const NOT_OPEN: RecorderError = RecorderError::State("no episode is open: start one first");
 
@@ -32,7 +34,6 @@ pub struct Recorder {
     tasks: Vec<String>,
     statistics: FeatureStatistics,
     next: NextFiles,
-    queue_frames: usize,
     open: Option<OpenEpisode>,
     leftovers: Vec<PathBuf>,
     /// The folder, locked against other recorders.
@@ -88,7 +89,6 @@ impl Recorder {
             tasks,
             statistics: FeatureStatistics::new(),
             next,
-            queue_frames: QUEUE_FRAMES,
             open: None,
             leftovers: Vec::new(),
             _lock: lock,
@@ -136,16 +136,10 @@ impl Recorder {
             tasks,
             statistics,
             next,
-            queue_frames: QUEUE_FRAMES,
             open: None,
             leftovers,
             _lock: lock,
         })
-    }
-
-    /// Lets so many frames wait to be encoded, instead of [`QUEUE_FRAMES`]; from the next episode on.
-    pub fn set_queue_frames(&mut self, frames: usize) {
-        self.queue_frames = frames;
     }
 
     /// Episodes that are saved.
@@ -181,7 +175,8 @@ impl Recorder {
             first_frame: self.info.total_frames,
             task: self.tasks.iter().position(|known| known == task).unwrap_or(self.tasks.len()),
         };
-        let open = OpenEpisode::start(&recording, &self.spec, &self.info, task, place, self.queue_frames)?;
+        let room = room(&self.spec);
+        let open = OpenEpisode::start(&recording, &self.spec, &self.info, task, place, room)?;
         self.open = Some(open);
         Ok(())
     }
@@ -201,8 +196,8 @@ impl Recorder {
     /// encoded.
     ///
     /// # Errors
-    /// [`RecorderError::DiskFull`], [`RecorderError::Encoder`] and other errors of the disk: the dataset is as before and the episode still open, so that
-    /// this may be tried again; but for what the encoder of images met, after which it can only be discarded, as another
+    /// [`RecorderError::DiskFull`], [`RecorderError::Encoder`], [`RecorderError::EncoderHung`] and other errors of the disk: the
+    /// dataset is as before and the episode still open, so that this may be tried again; but for what the encoder of images met, after which it can only be discarded, as another
     /// try says by [`RecorderError::EpisodeLost`].
     pub fn save_episode(&mut self) -> Result<Saved, RecorderError> {
         let open = self.open.as_mut().ok_or(NOT_OPEN)?;
@@ -296,6 +291,12 @@ impl Recorder {
     }
 }
 
+/// Frames that may wait to be encoded.
+fn room(spec: &Spec) -> usize {
+    let frame: usize = spec.cameras.iter().map(|camera| camera.height * camera.width * 3).sum();
+    (QUEUE_BYTES / frame.max(1)).clamp(1, QUEUE_FRAMES)
+}
+
 /// Encodes the videos of an episode beside their places; none, where images are kept as PNG.
 #[cfg(feature = "mp4")]
 fn write_videos(
@@ -316,5 +317,36 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         let _ = self.discard_episode();
         let _ = fs::remove_dir(layout::recording(&self.folder));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skillweld_robot::CameraStream;
+
+    use super::*;
+
+    #[test]
+    fn large_images_wait_in_smaller_numbers() {
+        let of = |cameras: &[(usize, usize)]| {
+            let camera =
+                |&(height, width): &(usize, usize)| CameraStream { name: String::new(), height, width };
+            room(&Spec {
+                robot: String::new(),
+                fps: 30,
+                state: Vec::new(),
+                action: Vec::new(),
+                units: Vec::new(),
+                cameras: cameras.iter().map(camera).collect(),
+                video: false,
+                extras: Vec::new(),
+                tasks: Vec::new(),
+            })
+        };
+        assert_eq!(of(&[]), 64);
+        assert_eq!(of(&[(480, 640); 2]), 64);
+        // 6,220,800 bytes an image.
+        assert_eq!(of(&[(1080, 1920); 2]), 21);
+        assert_eq!(of(&[(8192, 8192); 2]), 1);
     }
 }

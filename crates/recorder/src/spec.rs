@@ -44,11 +44,6 @@ impl Extra {
     pub fn intervention() -> Self {
         Self { name: INTERVENTION.into(), kind: ExtraKind::Bool }
     }
-
-    /// `next.done`: whether the episode ends with this frame.
-    pub fn done() -> Self {
-        Self { name: "next.done".into(), kind: ExtraKind::Bool }
-    }
 }
 
 /// The column that tells a person's frames from a policy's.

@@ -101,33 +101,33 @@ fn a_full_queue_is_said_and_the_frame_is_not_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let mut large = spec();
     large.cameras.truncate(1);
-    (large.cameras[0].height, large.cameras[0].width) = (2000, 2000);
+    (large.cameras[0].height, large.cameras[0].width) = (500, 500);
     let mut recorder = Recorder::create(folder.path(), large).unwrap();
-    recorder.set_queue_frames(1);
     recorder.start_episode("x").unwrap();
     let mut images = common::images(0, 0);
     images.truncate(1);
     // Noise: the encoder needs milliseconds for it, the loop below microseconds a frame.
-    let noise = (0..2000 * 2000 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+    let noise = (0..500 * 500 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
     images[0].rgb = noise.collect();
-    (images[0].height, images[0].width) = (2000, 2000);
+    (images[0].height, images[0].width) = (500, 500);
     let extras = common::extras(0, 2);
-    let frame =
-        NewFrame { state: &[0.0; 3], action: &[0.0; 3], images: &images, extras: &extras, timestamp: None };
+    let frame = NewFrame { state: &[0.0; 3], action: &[0.0; 3], images: &images, extras: &extras };
+    // 64 may wait; the thread that encodes has one in its hands, and perhaps has done some.
+    let offered = 80;
     let mut refused = 0;
-    for _ in 0..6 {
+    for _ in 0..offered {
         match recorder.add_frame(&frame) {
             Ok(()) => {}
             Err(RecorderError::Behind { waiting, .. }) => {
-                assert!(waiting >= 1);
+                assert!(waiting >= 64, "{waiting}");
                 refused += 1;
             }
             Err(other) => panic!("{other}"),
         }
     }
-    assert!(refused >= 3, "one is encoded, one waits, perhaps one more has been done: {refused}");
+    assert!((1..=16).contains(&refused), "{refused}");
     let saved = recorder.save_episode().unwrap();
-    assert_eq!((saved.refused, saved.frames), (refused, 6 - refused));
+    assert_eq!((saved.refused, saved.frames), (refused, offered - refused));
     drop(recorder);
     let dataset = Dataset::open(folder.path()).unwrap();
     assert_eq!(dataset.check(TOLERANCE_S, Images::Pixels).unwrap().problems, []);
@@ -141,7 +141,7 @@ fn frames_that_do_not_fit_are_named_and_left_out() {
     common::add_frames(&mut recorder, 0, 1).unwrap();
     let (state, action) = (common::state(0, 1), common::action(0, 1));
     let (images, extras) = (common::images(0, 1), common::extras(1, 3));
-    let good = NewFrame { state: &state, action: &action, images: &images, extras: &extras, timestamp: None };
+    let good = NewFrame { state: &state, action: &action, images: &images, extras: &extras };
     let mut refuse = |frame: NewFrame<'_>| recorder.add_frame(&frame).err().unwrap().to_string();
     assert_eq!(
         refuse(NewFrame { state: &state[1..], ..good }),
@@ -157,39 +157,10 @@ fn frames_that_do_not_fit_are_named_and_left_out() {
     );
     let swapped = [images[1].clone(), images[0].clone()];
     assert!(refuse(NewFrame { images: &swapped, ..good }).contains("camera front: 310 × 16 pixels"));
-    assert!(refuse(NewFrame { timestamp: Some(0.0), ..good }).contains("does not follow on 0 s"));
-    assert!(refuse(NewFrame { timestamp: Some(f64::NAN), ..good }).contains("NaN"));
     let wrong = [extras[0], ExtraValue::I64(1), extras[2]];
     assert!(refuse(NewFrame { extras: &wrong, ..good }).contains("next.done is I64(1)"));
     recorder.add_frame(&good).unwrap();
     assert_eq!(recorder.save_episode().unwrap().frames, 2);
-}
-
-#[test]
-fn timestamps_of_ones_own_are_kept_and_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut recorder = Recorder::create(folder.path(), spec()).unwrap();
-    recorder.start_episode(common::TASKS[0]).unwrap();
-    for (frame, timestamp) in [(0, 0.0), (1, 0.035), (2, 0.0665)] {
-        let (state, images) = (common::state(0, frame), common::images(0, frame));
-        let extras = common::extras(frame, 3);
-        let new = NewFrame {
-            state: &state,
-            action: &state,
-            images: &images,
-            extras: &extras,
-            timestamp: Some(timestamp),
-        };
-        recorder.add_frame(&new).unwrap();
-    }
-    recorder.save_episode().unwrap();
-    let dataset = Dataset::open(folder.path()).unwrap();
-    let times: Vec<_> = dataset.frames(0).unwrap().map(|frame| frame.unwrap().timestamp as f32).collect();
-    assert_eq!(times, [0.0, 0.035, 0.0665]);
-    assert_eq!(dataset.check(0.01, Images::Heads).unwrap().problems, []);
-    let problems = dataset.check(TOLERANCE_S, Images::Heads).unwrap().problems;
-    assert_eq!(problems.len(), 1);
-    assert!(problems[0].to_string().starts_with("episode 0, frame 1: timestamp 0.035"), "{}", problems[0]);
 }
 
 #[test]
@@ -217,7 +188,7 @@ fn calls_at_the_wrong_time_and_impossible_specs_are_refused() {
     assert!(refused(&|spec| spec.cameras[0].height = 0));
     assert!(refused(&|spec| spec.cameras[0].name = "a/b".into()));
     assert!(refused(&|spec| spec.extras[0].name = "timestamp".into()));
-    assert!(refused(&|spec| spec.extras.push(Extra::done())));
+    assert!(refused(&|spec| spec.extras.push(spec.extras[1].clone())));
     assert!(!path("refused").exists());
 
     let mut recorder = Recorder::create(&path("set"), spec()).unwrap();
@@ -244,7 +215,7 @@ fn one_joint_is_a_column_of_numbers_and_no_camera_is_fine() {
     recorder.start_episode("x").unwrap();
     for frame in 0..3 {
         let value = [f64::from(frame) / 4.0];
-        let new = NewFrame { state: &value, action: &value, images: &[], extras: &[], timestamp: None };
+        let new = NewFrame { state: &value, action: &value, images: &[], extras: &[] };
         recorder.add_frame(&new).unwrap();
     }
     recorder.save_episode().unwrap();
@@ -266,7 +237,7 @@ fn whole_numbers_keep_all_their_bits() {
     let values = [i64::MIN, (1 << 53) + 1, i64::MAX].map(ExtraValue::I64);
     for value in &values {
         let extras = std::slice::from_ref(value);
-        let new = NewFrame { state: &[0.0; 3], action: &[0.0; 3], images: &[], extras, timestamp: None };
+        let new = NewFrame { state: &[0.0; 3], action: &[0.0; 3], images: &[], extras };
         recorder.add_frame(&new).unwrap();
     }
     recorder.save_episode().unwrap();

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{assert_complete, assert_goes_on, record, run_and_kill, writer};
-use skillweld_recorder::{Dataset, Images, NewFrame, Recorder, RecorderError, Spec, TOLERANCE_S};
+use skillweld_recorder::{Dataset, Images, Recorder, RecorderError, Spec, TOLERANCE_S};
 
 fn spec() -> Spec {
     Spec { video: true, ..common::spec() }
@@ -84,16 +84,6 @@ fn what_no_video_can_have_is_refused() {
     };
     assert!(refused(&|spec| spec.cameras[1].width = 15).contains("camera wrist: 310 × 15 pixels"));
     assert!(refused(&|spec| spec.cameras.clear()).contains("no camera"));
-    // Frames lie in the video where their numbers say.
-    let folder = tempfile::tempdir().unwrap();
-    let mut recorder = Recorder::create(folder.path(), spec()).unwrap();
-    recorder.start_episode("x").unwrap();
-    let (state, images, extras) = (common::state(0, 0), common::images(0, 0), common::extras(0, 2));
-    let frame =
-        NewFrame { state: &state, action: &state, images: &images, extras: &extras, timestamp: Some(0.02) };
-    let error = recorder.add_frame(&frame).unwrap_err().to_string();
-    assert_eq!(error, "frame 0: its timestamp is 0.02 s; its place in the video is 0 s");
-    recorder.add_frame(&NewFrame { timestamp: Some(0.0), ..frame }).unwrap();
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) fn spec() -> Spec {
         video: false,
         extras: vec![
             Extra::intervention(),
-            Extra::done(),
+            Extra { name: "next.done".into(), kind: ExtraKind::Bool },
             Extra { name: "next.reward".into(), kind: ExtraKind::F32 },
         ],
         tasks: vec![TASKS[0].into()],
@@ -91,8 +91,7 @@ pub(crate) fn add_frames(
     for frame in 0..frames {
         let (state, action) = (state(episode, frame), action(episode, frame));
         let (images, extras) = (images(episode, frame), extras(frame, frames));
-        let new =
-            NewFrame { state: &state, action: &action, images: &images, extras: &extras, timestamp: None };
+        let new = NewFrame { state: &state, action: &action, images: &images, extras: &extras };
         loop {
             match recorder.add_frame(&new) {
                 Err(RecorderError::Behind { .. }) => std::thread::sleep(Duration::from_millis(1)),
