@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 
 use crate::decode;
-use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
+use crate::live::{Feed, Live, OPEN_WITHIN, not_open, stale_after};
 
 /// The images of a folder, by name, again and again: recorded pictures in a camera's place.
 pub(crate) struct ImageDirectory {
@@ -66,10 +66,8 @@ impl Camera for ImageDirectory {
     }
 
     fn latest(&mut self) -> Result<Frame, RobotError> {
-        // A slow show is no broken camera: frames may be as old as the rate makes them. So a picture that is gone shows the one
-        // before it for as long; nothing that moves hangs on pictures of the past.
         match &self.live {
-            Some(live) => live.latest(Duration::MAX),
+            Some(live) => live.latest(stale_after(self.fps)),
             None => Err(not_open(&self.stream)),
         }
     }

@@ -10,8 +10,13 @@ use skillweld_robot::{CameraStream, Frame, RobotError};
 use crate::decode::Rgb;
 use crate::resize::resize;
 
-/// How old the latest frame of a running camera may be: at 30 frames a second fifteen are missing by then.
-pub const STALE_AFTER: Duration = Duration::from_millis(500);
+/// Fewer frames a second are no camera for an arm: three periods are a second, and older images move nothing.
+pub(crate) const SLOWEST_FPS: f64 = 3.0;
+
+/// How old the latest frame of a running camera may be: at 30 frames a second fifteen are missing by then, at fewer three.
+pub(crate) fn stale_after(fps: f64) -> Duration {
+    Duration::from_secs_f64((3.0 / fps).max(0.5))
+}
 
 /// How long a camera may take until its first frame.
 pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(5);
@@ -99,7 +104,7 @@ impl Live {
         };
         let age = frame.captured.elapsed();
         if age > stale_after {
-            let why = state.problem.as_deref().unwrap_or("nothing new came");
+            let why = state.problem.as_deref().unwrap_or("nothing newer came");
             let (age_ms, limit_ms) = (age.as_millis(), stale_after.as_millis());
             return Err(self.feed.error(format!(
                 "its latest frame is {age_ms} ms old, {limit_ms} ms are allowed ({why}); check its cable, its server, and \
@@ -204,6 +209,15 @@ mod tests {
     }
 
     #[test]
+    fn frames_may_be_older_where_fewer_come_but_not_older_than_the_loop_takes() {
+        assert_eq!(stale_after(1000.0), Duration::from_millis(500));
+        assert_eq!(stale_after(30.0), Duration::from_millis(500));
+        assert_eq!(stale_after(5.0), Duration::from_millis(600));
+        // `STALE_FRAME` of the loop's watchdog.
+        assert_eq!(stale_after(SLOWEST_FPS), Duration::from_secs(1));
+    }
+
+    #[test]
     fn a_stale_frame_is_refused_with_its_age_and_the_reason() {
         let read = |feed: &Feed| {
             feed.raw(vec![5], Instant::now());
@@ -240,7 +254,7 @@ mod tests {
         let live = Live::start(&stream(), read, Box::new(grey)).unwrap();
         let error = live.wait(Duration::from_millis(100)).unwrap_err().to_string();
         assert_eq!(error, "camera front: no frame within 0.1 s: not one byte");
-        assert!(live.latest(STALE_AFTER).is_err());
+        assert!(live.latest(stale_after(30.0)).is_err());
     }
 
     #[test]

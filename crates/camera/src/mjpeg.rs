@@ -5,7 +5,8 @@ use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 use ureq::Agent;
 
 use crate::decode;
-use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
+use crate::delay::Delay;
+use crate::live::{Feed, Live, OPEN_WITHIN, SLOWEST_FPS, not_open, stale_after};
 use crate::multipart::{Parts, boundary};
 
 /// How long the server may take to answer, and then from one piece of the stream to the next.
@@ -19,14 +20,13 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub(crate) struct MjpegHttp {
     stream: CameraStream,
     url: String,
-    stale_after: Duration,
     live: Option<Live>,
 }
 
 impl MjpegHttp {
     /// `url` begins with `http://`. Frames are brought to the stream's size.
-    pub(crate) fn new(stream: CameraStream, url: &str, stale_after: Duration) -> Self {
-        Self { stream, url: url.into(), stale_after, live: None }
+    pub(crate) fn new(stream: CameraStream, url: &str) -> Self {
+        Self { stream, url: url.into(), live: None }
     }
 }
 
@@ -47,7 +47,8 @@ impl Camera for MjpegHttp {
 
     fn latest(&mut self) -> Result<Frame, RobotError> {
         match &self.live {
-            Some(live) => live.latest(self.stale_after),
+            // How many frames a second the server sends, it does not say.
+            Some(live) => live.latest(stale_after(SLOWEST_FPS)),
             None => Err(not_open(&self.stream)),
         }
     }
@@ -92,10 +93,16 @@ fn connection(feed: &Feed, agent: &Agent, url: &str, frames: &mut usize) -> Stri
     let reader = UntilStopped { reader: response.into_body().into_reader(), feed };
     let reader = BufReader::with_capacity(1 << 16, reader);
     let mut parts = Parts::new(reader, boundary, decode::MAX_IMAGE_BYTES);
+    let mut delay = Delay::default();
     while !feed.stopped() {
         match parts.next() {
-            // The light fell in earlier, by exposure and network: the server does not say when.
-            Ok(Some(jpeg)) => feed.raw(jpeg, Instant::now()),
+            // The light fell in earlier, by exposure and network, which no server says. How much later than others an image comes,
+            // some say.
+            Ok(Some(part)) => {
+                let arrived = Instant::now();
+                let captured = part.stamp_s.map_or(arrived, |stamp_s| delay.captured(arrived, stamp_s));
+                feed.raw(part.content, captured);
+            }
             Ok(None) => return "the server has ended the stream".into(),
             Err(error) => return error.to_string(),
         }

@@ -31,6 +31,14 @@ pub(crate) fn boundary(content_type: &str) -> Result<String, String> {
     }
 }
 
+/// An image.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) content: Vec<u8>,
+    /// When it was made, in seconds by the server's clock, where the server says it.
+    pub(crate) stamp_s: Option<f64>,
+}
+
 /// The parts of a response.
 pub(crate) struct Parts<R> {
     reader: R,
@@ -46,11 +54,11 @@ impl<R: BufRead> Parts<R> {
         Self { reader, boundary, limit, at_boundary: false }
     }
 
-    /// The next part's content; none at the end of the stream.
+    /// The next part; none at the end of the stream.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for what is no such stream or too long, and what the reader says.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Part>> {
         let mut lines = 0;
         loop {
             let Some(line) = self.line(&mut lines)? else { return Ok(None) };
@@ -59,23 +67,26 @@ impl<R: BufRead> Parts<R> {
             }
         }
         self.at_boundary = false;
-        let mut length = None;
+        let (mut length, mut stamp_s) = (None, None);
         loop {
             let Some(line) = self.line(&mut lines)? else { return Ok(None) };
             if line.is_empty() {
                 break;
             }
-            if let Some((name, value)) = String::from_utf8_lossy(&line).split_once(':')
-                && name.trim().eq_ignore_ascii_case("content-length")
-            {
-                let value = value.trim();
+            let line = String::from_utf8_lossy(&line);
+            let Some((name, value)) = line.split_once(':') else { continue };
+            let (name, value) = (name.trim(), value.trim());
+            if name.eq_ignore_ascii_case("content-length") {
                 length = Some(value.parse().map_err(|_| invalid(format!("an image of {value:?} bytes")))?);
+            } else if name.eq_ignore_ascii_case("x-timestamp") {
+                stamp_s = stamp(value);
             }
         }
-        match length {
+        let content = match length {
             Some(length) => self.exactly(length),
             None => self.until_boundary(),
-        }
+        }?;
+        Ok(content.map(|content| Part { content, stamp_s }))
     }
 
     fn exactly(&mut self, length: usize) -> io::Result<Option<Vec<u8>>> {
@@ -135,6 +146,12 @@ impl<R: BufRead> Parts<R> {
     }
 }
 
+/// `X-Timestamp` as mjpg-streamer and ESP32 cameras send it: seconds, a point, microseconds. Whole seconds say too little.
+fn stamp(value: &str) -> Option<f64> {
+    let seconds = value.parse::<f64>().ok().filter(|seconds| seconds.is_finite())?;
+    value.contains('.').then_some(seconds)
+}
+
 fn is_boundary(line: &[u8], boundary: &str) -> bool {
     line.starts_with(b"--") && String::from_utf8_lossy(line).trim_end().trim_start_matches('-') == boundary
 }
@@ -157,9 +174,21 @@ mod tests {
         let mut parts = Parts::new(reader, boundary.into(), 1000);
         let mut all = Vec::new();
         while let Some(part) = parts.next()? {
-            all.push(part);
+            all.push(part.content);
         }
         Ok(all)
+    }
+
+    #[test]
+    fn times_of_images() {
+        let stream = b"--b\r\nX-Timestamp: 1712.000250\r\n\r\na\r\n--b\r\nx-timestamp:1712\r\n\r\nb\r\n\
+            --b\r\nX-Timestamp: inf\r\n\r\nc\r\n--b\r\n\r\nd\r\n--b--\r\n";
+        let mut parts = Parts::new(Cursor::new(stream), "b".into(), 1000);
+        let mut stamps = Vec::new();
+        while let Some(part) = parts.next().unwrap() {
+            stamps.push(part.stamp_s);
+        }
+        assert_eq!(stamps, [Some(1712.00025), None, None, None]);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 use std::path::PathBuf;
-use std::time::Duration;
 
 use skillweld_robot::{Camera, CameraStream, MAX_SIDE, RobotError};
 
-use crate::STALE_AFTER;
 use crate::directory::ImageDirectory;
+use crate::live::SLOWEST_FPS;
 use crate::mjpeg::MjpegHttp;
 use crate::pattern::Pattern;
 
@@ -28,10 +27,8 @@ pub struct CameraSpec {
     pub source: Source,
     /// Rows and columns of frames. Without it 480 × 640; of a folder, as its first image.
     pub size: Option<(usize, usize)>,
-    /// Frames a second: 30 without it. A server's rate is its own.
+    /// Frames a second, 3 to 1000: 30 without it. A server's rate is its own.
     pub fps: Option<f64>,
-    /// How old the latest frame may be.
-    pub stale_after: Duration,
 }
 
 /// Where images come from.
@@ -83,16 +80,16 @@ impl CameraSpec {
             Some(("https", _)) => return Err(refuse("only plain http:// is spoken".into())),
             _ => return Err(refuse(format!("{rest:?} is no source"))),
         };
-        let spec = Self { name: name.into(), source, size, fps, stale_after: STALE_AFTER };
+        let spec = Self { name: name.into(), source, size, fps };
         spec.check().map_err(refuse)?;
         Ok(spec)
     }
 
     fn check(&self) -> Result<(), String> {
         match (self.fps, self.size) {
-            (Some(fps), _) if !(0.01..=1000.0).contains(&fps) => {
-                Err(format!("{fps} frames a second are none of 0.01 to 1000"))
-            }
+            (Some(fps), _) if !(SLOWEST_FPS..=1000.0).contains(&fps) => Err(format!(
+                "{fps} frames a second are none of {SLOWEST_FPS} to 1000: an arm holds where its images are older than a second"
+            )),
             (_, Some((height, width))) if height == 0 || width == 0 || height.max(width) > MAX_SIDE => {
                 Err(format!("{width}x{height} pixels: each side may have 1 to {MAX_SIDE}"))
             }
@@ -114,9 +111,9 @@ impl CameraSpec {
         Ok(match &self.source {
             Source::Pattern => Box::new(Pattern::new(stream, fps)),
             Source::Directory(folder) => Box::new(ImageDirectory::new(&self.name, folder, self.size, fps)?),
-            Source::Http(url) => Box::new(MjpegHttp::new(stream, url, self.stale_after)),
+            Source::Http(url) => Box::new(MjpegHttp::new(stream, url)),
             #[cfg(all(target_os = "linux", feature = "v4l2"))]
-            Source::V4l2(device) => Box::new(crate::v4l2::V4l2::new(stream, device, fps, self.stale_after)),
+            Source::V4l2(device) => Box::new(crate::v4l2::V4l2::new(stream, device, fps)),
             #[cfg(not(all(target_os = "linux", feature = "v4l2")))]
             Source::V4l2(_) => {
                 let problem = "this program was built without V4L2; build it on Linux with --features v4l2";
@@ -126,8 +123,8 @@ impl CameraSpec {
     }
 }
 
-/// `WIDTHxHEIGHT` as rows and columns.
-fn parse_size(text: &str) -> Option<(usize, usize)> {
+/// Rows and columns of an image whose size is written `WIDTHxHEIGHT`, such as `640x480`, and may be any.
+pub fn parse_size(text: &str) -> Option<(usize, usize)> {
     let (width, height) = text.split_once('x')?;
     Some((height.parse().ok()?, width.parse().ok()?))
 }
@@ -138,7 +135,6 @@ mod tests {
 
     fn parse(text: &str) -> (String, Source, Option<(usize, usize)>, Option<f64>) {
         let spec = CameraSpec::parse(text).unwrap();
-        assert_eq!(spec.stale_after, STALE_AFTER);
         (spec.name, spec.source, spec.size, spec.fps)
     }
 
@@ -182,6 +178,8 @@ mod tests {
             ("front=https://host/", "only plain http:// is spoken"),
             ("front=pattern@fast", "\"fast\" is no frame rate"),
             ("front=pattern@0", "0 frames a second"),
+            ("front=v4l2:/dev/video0@1", "1 frames a second are none of 3 to 1000"),
+            ("front=dir:pictures@2.9", "2.9 frames a second"),
             ("front=pattern@NaN", "NaN frames a second"),
             ("front=pattern:0x480", "0x480 pixels"),
             ("front=pattern:640x9000", "each side may have 1 to 8192"),

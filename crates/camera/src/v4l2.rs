@@ -8,7 +8,7 @@ use linuxvideo::{BufType, Device, Fract, stream::ReadStream};
 use skillweld_robot::{Camera, CameraStream, Frame, RobotError};
 
 use crate::decode::{self, Rgb};
-use crate::live::{Feed, Live, OPEN_WITHIN, not_open};
+use crate::live::{Feed, Live, OPEN_WITHIN, not_open, stale_after};
 use crate::yuyv;
 
 /// How long the reader sleeps between two looks for a frame: what a frame's time may be late.
@@ -22,7 +22,6 @@ pub(crate) struct V4l2 {
     stream: CameraStream,
     device: PathBuf,
     fps: f64,
-    stale_after: Duration,
     live: Option<Live>,
 }
 
@@ -37,8 +36,8 @@ struct Format {
 
 impl V4l2 {
     /// `device` is for example `/dev/video0`. Frames are brought to the stream's size where the driver gives another.
-    pub(crate) fn new(stream: CameraStream, device: &Path, fps: f64, stale_after: Duration) -> Self {
-        Self { stream, device: device.into(), fps, stale_after, live: None }
+    pub(crate) fn new(stream: CameraStream, device: &Path, fps: f64) -> Self {
+        Self { stream, device: device.into(), fps, live: None }
     }
 
     fn error(&self, problem: String) -> RobotError {
@@ -84,7 +83,7 @@ impl Camera for V4l2 {
 
     fn latest(&mut self) -> Result<Frame, RobotError> {
         match &self.live {
-            Some(live) => live.latest(self.stale_after),
+            Some(live) => live.latest(stale_after(self.fps)),
             None => Err(not_open(&self.stream)),
         }
     }
