@@ -155,6 +155,7 @@ fn request(env: &mut Env, source: &dyn ChunkSource, prompt: &Prompt) -> Result<C
             .take(source.expects().images)
             .map(|image| image.into_frame(captured))
             .collect(),
+        problems: Vec::new(),
     };
     Ok(ChunkRequest { observation, prompt: prompt.clone(), inference_delay: 0, left_over: Vec::new() })
 }

@@ -104,7 +104,7 @@ fn who_knows_succeeds_and_who_stands_still_fails_at_the_limit() {
         assert!(result.success, "{trial}");
         assert!(result.steps <= suite.tasks()[0].step_limit);
         assert_eq!((result.inferences, result.inferences), (prophet.asked, result.steps.div_ceil(4)));
-        assert_eq!(result.routed.as_deref(), Some("task 1"), "the first decision counts");
+        assert_eq!(result.routed.as_deref(), Some("task 2"), "the first decision of a router counts");
     }
     let trial = trial("goal_open", 0);
     let still = vec![vec![0.0; 7]; 3];
