@@ -32,7 +32,6 @@ pub(crate) fn boundary(content_type: &str) -> Result<String, String> {
 }
 
 /// An image.
-#[derive(Debug, PartialEq)]
 pub(crate) struct Part {
     pub(crate) content: Vec<u8>,
     /// When it was made, in seconds by the server's clock, where the server says it.

@@ -176,7 +176,7 @@ mod tests {
     fn a_device_that_is_none_is_named_with_those_that_there_are() {
         let stream = CameraStream { name: "front".into(), height: 480, width: 640 };
         for path in ["/dev/video-that-is-not-there", "/dev/null"] {
-            let mut camera = V4l2::new(stream.clone(), Path::new(path), 30.0, Duration::from_millis(500));
+            let mut camera = V4l2::new(stream.clone(), Path::new(path), 30.0);
             let error = camera.open().unwrap_err().to_string();
             assert!(error.starts_with(&format!("camera front: cannot open {path}: ")), "{error}");
             assert!(error.contains("/dev/video*") || error.contains("there are /dev/video"), "{error}");
