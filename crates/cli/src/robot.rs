@@ -3,6 +3,7 @@
 mod calibrate;
 mod find_port;
 mod monitor;
+pub(crate) mod remedy;
 mod scan;
 mod setup_motors;
 mod teleop;
@@ -11,7 +12,7 @@ use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use skillweld_robot_so101::guard::guard;
+use skillweld_robot_so101::guard::{Guarded, guard};
 use skillweld_robot_so101::protocol::{BAUD, Bus};
 use skillweld_robot_so101::{JOINTS, torque_off};
 
@@ -80,8 +81,13 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Command::Guard(args) => {
-            let guarded = guard(&args.port, std::io::stdin().lock());
-            guarded.context("torque may still be on: switch the arm's power supply off")?;
+            let guarded = guard(&args.port).context("torque may still be on: switch the arm's power supply off")?;
+            let happened = match guarded {
+                Guarded::Released => return Ok(Outcome::Done),
+                Guarded::Died => "has died",
+                Guarded::Hung => "did nothing any more and was ended",
+            };
+            console.warn(&format!("the program that drove the arm {happened}: torque is off at {}", args.port));
             Ok(Outcome::Done)
         }
     }

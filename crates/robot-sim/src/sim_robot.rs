@@ -182,7 +182,7 @@ impl Robot for SimArm {
         }
         let images = self.renderer.render(&self.world).map_err(|error| trouble(error.to_string()))?;
         let frames = images.into_iter().map(|image| image.into_frame(captured)).collect();
-        Ok(Observation { captured, positions: self.positions(), frames })
+        Ok(Observation { captured, positions: self.positions(), frames, problems: Vec::new() })
     }
 
     fn act(&mut self, positions: &[f64]) -> Result<(), RobotError> {

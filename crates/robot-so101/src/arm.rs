@@ -50,12 +50,12 @@ impl ArmOptions {
             Role::Follower => "follower",
             Role::Leader => "leader",
         };
-        let (port, id) = (&self.port, &self.id);
         Err(RobotError::Connect(format!(
-            "the motors of {} are calibrated otherwise than the file of {id:?} says; write the file to them with \
-             `skillweld robot calibrate --{role} --port {port} --id {id} --from-file`, or calibrate anew with \
-             `--force` in the place of `--from-file`",
-            differing.join(", ")
+            "the motors of {} at {} are calibrated otherwise than the file of the {role} {:?} says: write the file's \
+             calibration to the motors, or calibrate the arm anew",
+            differing.join(", "),
+            self.port,
+            self.id
         )))
     }
 
@@ -85,10 +85,7 @@ impl ArmOptions {
             text += ": check the power supply and the cables between the servos";
         } else {
             let answering = labels(&strangers);
-            text += &format!(
-                ", but {answering} answers, which no joint is: give it its id with `skillweld robot setup-motors --port {}`",
-                self.port
-            );
+            text += &format!(", but {answering} answers, which no joint is: set it up with its joint's id");
         }
         Err(RobotError::Connect(text))
     }

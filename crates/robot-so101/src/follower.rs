@@ -7,7 +7,7 @@ use crate::calibration::Role;
 use crate::guard::{GuardianCommand, GuardianHandle};
 use crate::health::{Health, Limits};
 use crate::joints::{GRIPPER, IDS, JOINTS};
-use crate::protocol::{Bus, BusError, Status};
+use crate::protocol::{Bus, BusError};
 use crate::registers::{
     ACCELERATION, D_COEFFICIENT, GOAL_POSITION, GOAL_VELOCITY, I_COEFFICIENT, MAX_ACCELERATION, MAX_TORQUE,
     OPERATING_MODE, OVERLOAD_TORQUE, P_COEFFICIENT, PHASE, PRESENT_POSITION, PROTECTION_CURRENT,
@@ -22,7 +22,8 @@ pub struct FollowerOptions {
     pub arm: ArmOptions,
     /// The fastest that any joint turns. The servos hold themselves to it too.
     pub max_velocity_deg_s: f64,
-    /// What turns torque off if this process is killed. None: nothing does.
+    /// What turns torque off if this process is killed, or hangs: an arm that is connected has to be observed at least every
+    /// five seconds then. None: nothing does.
     pub guardian: Option<GuardianCommand>,
 }
 
@@ -36,14 +37,17 @@ const GRIPPER_TORQUE: i32 = 500;
 /// The arm that is moved: [`Robot`] without cameras.
 ///
 /// Goals are cut to the calibrated ranges, whatever is asked for. A servo's complaint, which every reply bears, is a
-/// [`RobotError::Fault`] of the observation; so are heat and low voltage by the servos' own limits, and torque that
-/// went off by itself.
+/// [`RobotError::Fault`] among the problems of the observation; so are heat and low voltage by the servos' own limits, and a
+/// guardian that has died. They stay there until all is well again. Torque that went off by itself is a
+/// [`RobotError::LetGo`].
 pub struct So101Follower {
     options: FollowerOptions,
     description: Description,
     open: Opener,
     bus: Option<Bus>,
     limits: Vec<Limits>,
+    /// Joints that were not seen to be well when they were asked last: they are asked at every observation until they are.
+    unwell: [bool; JOINTS.len()],
     guardian: Option<GuardianHandle>,
     /// Whether torque was turned on and has not been seen to be off since.
     torque_may_be_on: bool,
@@ -78,6 +82,7 @@ impl So101Follower {
             open,
             bus: None,
             limits: Vec::new(),
+            unwell: [false; JOINTS.len()],
             guardian: None,
             torque_may_be_on: false,
             observations: 0,
@@ -117,24 +122,32 @@ impl So101Follower {
         }
     }
 
-    /// Looks at what servos complained about, and now and then asks one that did not.
-    fn check_health(&mut self) -> Result<(), RobotError> {
-        let alarms = self.bus()?.take_alarms();
-        let (count, turn) = (self.observations, (self.observations / HEALTH_EVERY) as usize % IDS.len());
+    /// What is wrong with the servos, and with the guardian. Servos that complained or were not well are asked how they feel,
+    /// and now and then one that did not.
+    fn problems(&mut self) -> Vec<RobotError> {
+        let mut problems: Vec<_> =
+            self.guardian.as_mut().and_then(|guardian| guardian.beat().err()).into_iter().collect();
+        let alarms = self.bus.as_mut().map(Bus::take_alarms).unwrap_or_default();
+        let turn = (self.observations / HEALTH_EVERY) as usize % IDS.len();
+        let turn = self.observations.is_multiple_of(HEALTH_EVERY).then_some(turn);
         self.observations += 1;
-        let asked = match alarms.first() {
-            Some(&(id, status)) => IDS.iter().position(|&other| other == id).map(|i| (i, status)),
-            None => count.is_multiple_of(HEALTH_EVERY).then_some((turn, Status::default())),
-        };
-        let Some((i, reported)) = asked else { return Ok(()) };
-        let bus = self.bus()?;
-        let health = Health::read(bus, IDS[i]);
-        // This reply bears the complaint once more.
-        bus.take_alarms();
-        match health {
-            Ok(health) => self.limits[i].fault(JOINTS[i].name, &health, reported).map_or(Ok(()), Err),
-            Err(error) => Err(self.failed(error)),
+        for (i, id) in IDS.into_iter().enumerate() {
+            let reported = alarms.iter().find(|(of, _)| *of == id).map(|(_, status)| *status);
+            if reported.is_none() && turn != Some(i) && !self.unwell[i] {
+                continue;
+            }
+            let Some(bus) = &mut self.bus else { break };
+            let health = Health::read(bus, id);
+            // This reply bears the complaint once more.
+            bus.take_alarms();
+            let problem = match health {
+                Ok(health) => self.limits[i].fault(JOINTS[i].name, &health, reported.unwrap_or_default()),
+                Err(error) => Some(self.failed(error)),
+            };
+            self.unwell[i] = problem.is_some();
+            problems.extend(problem);
         }
+        problems
     }
 
     fn release_guardian(&mut self) {
@@ -178,7 +191,7 @@ impl So101Follower {
             if (goal - ticks).abs() > OUTSIDE_TICKS {
                 return Err(RobotError::Connect(format!(
                     "{} stands at {ticks}, outside its range of {} … {}: move it into its range by hand, then connect \
-                     again; if it is in its range, calibrate anew with `skillweld robot calibrate --force`",
+                     again; if it is in its range, calibrate the arm anew",
                     joint.name, motor.range_min, motor.range_max
                 )));
             }
@@ -237,13 +250,14 @@ impl Robot for So101Follower {
         }
         self.bus = Some(bus);
         self.observations = 0;
+        self.unwell = [false; JOINTS.len()];
         Ok(())
     }
 
     fn observe(&mut self) -> Result<Observation, RobotError> {
         let ticks = self.read_ticks()?;
         let captured = Instant::now();
-        self.check_health()?;
+        let problems = self.problems();
         let arm = &self.options.arm;
         let positions = ticks
             .iter()
@@ -251,7 +265,7 @@ impl Robot for So101Follower {
             .enumerate()
             .map(|(i, (&ticks, motor))| arm.body.from_ticks(i, motor, ticks))
             .collect();
-        Ok(Observation { captured, positions, frames: Vec::new() })
+        Ok(Observation { captured, positions, frames: Vec::new(), problems })
     }
 
     fn act(&mut self, positions: &[f64]) -> Result<(), RobotError> {
@@ -280,6 +294,10 @@ impl Robot for So101Follower {
     }
 
     fn stop(&mut self) -> Result<(), RobotError> {
+        // Whatever comes of it, nobody drives the arm any more.
+        if let Some(guardian) = &mut self.guardian {
+            guardian.expect_silence();
+        }
         if self.torque_may_be_on {
             // A bus that was lost may be back.
             let mut bus = match self.bus.take() {
@@ -305,8 +323,8 @@ impl Robot for So101Follower {
 /// Torque is on, and nobody can be told.
 fn unreachable_arm(port: &str, error: &BusError) -> RobotError {
     RobotError::Disconnected(format!(
-        "the arm cannot be told to let go ({error}): hold the arm and switch its power supply off, or plug \
-         the cable in and run `skillweld robot release --port {port}`"
+        "the arm at {port} cannot be told to let go ({error}): hold it and switch its power supply off, or plug the cable in \
+         and turn its torque off"
     ))
 }
 

@@ -68,22 +68,28 @@ impl Limits {
         })
     }
 
-    /// The fault that the state of a servo with torque is, if it is one; `reported` is what it complained about in earlier replies.
+    /// What is wrong with a servo that was switched on, if anything is: a fault, or that it has let go; `reported` is what it
+    /// complained about in earlier replies.
     pub(crate) fn fault(&self, joint: &str, health: &Health, reported: Status) -> Option<RobotError> {
         let status = Status(health.status.0 | reported.0);
-        let problem = if !status.is_ok() {
-            status.to_string()
+        let complaint = if !status.is_ok() {
+            Some(status.to_string())
         } else if health.temperature_c >= self.max_temperature_c {
-            "too hot".into()
+            Some("too hot".into())
         } else if health.voltage_v < self.min_voltage_v {
-            "supply voltage too low".into()
-        } else if !health.torque {
-            "torque went off by itself".into()
+            Some("supply voltage too low".into())
         } else {
-            return None;
+            None
         };
-        let fault = format!("{problem} ({health}); {}", remedy(status));
-        Some(RobotError::Fault { joint: joint.into(), fault })
+        let joint = joint.into();
+        if !health.torque {
+            let why = complaint.map_or_else(String::new, |complaint| format!(": {complaint}"));
+            let remedy = "check the arm's power supply and its plugs, then connect again";
+            let problem = format!("torque went off by itself{why} ({health}); {remedy}");
+            return Some(RobotError::LetGo { joint, problem });
+        }
+        let fault = format!("{} ({health}); {}", complaint?, remedy(status));
+        Some(RobotError::Fault { joint, fault })
     }
 }
 

@@ -72,7 +72,8 @@ impl Robot for So101Leader {
         let motors = ticks.iter().zip(&self.options.calibration.motors).enumerate();
         let positions =
             motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect();
-        Ok(Observation { captured: Instant::now(), positions, frames: Vec::new() })
+        let captured = Instant::now();
+        Ok(Observation { captured, positions, frames: Vec::new(), problems: Vec::new() })
     }
 
     fn act(&mut self, _positions: &[f64]) -> Result<(), RobotError> {

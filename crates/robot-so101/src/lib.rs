@@ -6,14 +6,14 @@
 //! - [`units`]: ticks of the encoders to degrees and percent, as LeRobot computes them;
 //! - [`So101Follower`] is moved, [`So101Leader`] is moved by hand and read;
 //! - [`setup`]: what prepares an arm: ports, ids, calibration, a look at its registers;
-//! - [`guard`]: a second process that turns torque off when this one is killed.
+//! - [`guard`]: a second process that turns torque off when this one is killed or hangs.
 //!
 //! # What happens to the arm when the program ends
 //! [`stop`](skillweld_robot::Robot::stop) and dropping the follower turn torque off and read back that it is off. A process
 //! that is killed can do neither, and then *the arm keeps its last goal with torque*: an STS3215 has no time-out of its own.
 //! Nothing in its memory table makes it let go when the host falls silent; its protections (overload, current, heat) look
 //! at the motor only. For this there is the guardian: a process that holds the other end of a pipe and turns torque off when
-//! the pipe breaks.
+//! the pipe breaks, or when nothing comes through it any more.
 //!
 //! # Why a protocol of its own
 //! The crate `rustypot` (1.13.1) speaks to these servos too. Its plain dependencies are, besides `serialport`, `clap`,

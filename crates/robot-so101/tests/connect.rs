@@ -107,7 +107,7 @@ fn a_servo_with_a_wrong_id_is_named() {
     servos.set(3, address::ID, &[12]);
     let error = follower(&servos).connect().unwrap_err().to_string();
     let expected = "no reply from elbow_flex (id 3) at memory, but servo 12 answers";
-    assert!(error.contains(expected) && error.contains("skillweld robot setup-motors"), "{error}");
+    assert!(error.contains(expected) && error.ends_with("set it up with its joint's id"), "{error}");
 }
 
 #[test]
@@ -125,12 +125,12 @@ fn different_firmware_is_refused() {
 }
 
 #[test]
-fn another_calibration_is_refused_with_the_command_that_mends_it() {
+fn another_calibration_is_refused_with_what_mends_it() {
     let servos = servos();
     servos.set(1, address::HOMING_OFFSET, &[0, 0]);
     servos.set(6, address::MAX_POSITION, &[0, 8]);
-    let command = "skillweld robot calibrate --follower --port memory --id arm --from-file";
-    refused(&servos, &["the motors of shoulder_pan, gripper are calibrated otherwise", command]);
+    let what = "the motors of shoulder_pan, gripper at memory are calibrated otherwise than the file of the follower \"arm\" says";
+    refused(&servos, &[what, "write the file's calibration to the motors"]);
     servos.set(5, address::TORQUE_ENABLE, &[1]);
     calibration().write_to(&mut bus(&servos)).unwrap();
     assert_eq!(torque(&servos), [false; 6]);
@@ -170,7 +170,7 @@ fn a_port_that_is_not_there_is_named() {
     let mut arm = So101Follower::new(options("/dev/no-such-arm")).unwrap();
     let error = arm.connect().unwrap_err();
     assert!(matches!(&error, RobotError::Connect(text) if text.contains("/dev/no-such-arm")), "{error:?}");
-    assert!(error.to_string().contains("skillweld robot find-port"), "{error}");
+    assert!(error.to_string().contains("look which port it is at"), "{error}");
     // Torque was never on: there is nothing to let go.
     assert_eq!(arm.stop(), Ok(()));
 }
@@ -220,22 +220,44 @@ fn the_description_is_the_calibrations() {
     assert_eq!(described.joints[4].max, 180.0);
 }
 
+/// What an observation says beside the positions.
+fn problems(arm: &mut So101Follower) -> Vec<RobotError> {
+    let seen = arm.observe().expect("joints are read");
+    assert_eq!(seen.positions.len(), 6);
+    seen.problems
+}
+
 #[test]
 fn complaints_of_a_servo_are_faults_of_its_joint() {
     let servos = servos();
     let mut arm = follower(&servos);
     arm.connect().unwrap();
-    arm.observe().unwrap();
+    assert_eq!(problems(&mut arm), []);
     servos.set_status(3, 0x24);
     servos.set(3, address::PRESENT_TEMPERATURE, &[71]);
-    let Err(RobotError::Fault { joint, fault }) = arm.observe() else { panic!("no fault") };
+    let [RobotError::Fault { joint, fault }] = &problems(&mut arm)[..] else { panic!("no fault") };
     assert_eq!(joint, "elbow_flex");
     assert!(fault.contains("too hot, overload (71 °C, 7.4 V"), "{fault}");
-    servos.set_status(3, 0);
-    // Heat that the servo was told not to complain about is found when its turn comes, within sixty observations.
-    let faults = (0..60).filter_map(|_| arm.observe().err()).collect::<Vec<_>>();
-    assert_eq!(faults.len(), 1);
-    assert!(matches!(&faults[0], RobotError::Fault { joint, .. } if joint == "elbow_flex"), "{faults:?}");
+}
+
+#[test]
+fn a_fault_that_a_servo_does_not_complain_about_lasts_until_it_is_gone() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    servos.set(3, address::PRESENT_TEMPERATURE, &[71]);
+    servos.set(5, address::PRESENT_VOLTAGE, &[39]);
+    // Each has its turn within sixty observations, and is asked every time from then on.
+    let met: Vec<usize> = (0..60).map(|_| problems(&mut arm).len()).collect();
+    assert!(met.is_sorted() && met[..20] == [0; 20] && met[40..] == [2; 20], "{met:?}");
+    let hot =
+        "elbow_flex: too hot (71 °C, 7.4 V, load 0 %); let it cool down, and check the arm's power supply";
+    let low = "wrist_roll: supply voltage too low (30 °C, 3.9 V, load 0 %); let it cool down, and check the arm's power supply";
+    assert_eq!(problems(&mut arm).iter().map(ToString::to_string).collect::<Vec<_>>(), [hot, low]);
+    servos.set(3, address::PRESENT_TEMPERATURE, &[60]);
+    assert_eq!(problems(&mut arm).len(), 1);
+    servos.set(5, address::PRESENT_VOLTAGE, &[74]);
+    assert_eq!((0..60).flat_map(|_| problems(&mut arm)).collect::<Vec<_>>(), []);
 }
 
 #[test]
@@ -243,14 +265,28 @@ fn a_supply_that_failed_for_a_moment_is_noticed() {
     let servos = servos();
     let mut arm = follower(&servos);
     arm.connect().unwrap();
+    assert_eq!(problems(&mut arm), []);
     servos.power_cycle();
-    // Every joint has its turn within sixty observations.
-    let faults =
-        (0..60).filter_map(|_| arm.observe().err()).map(|error| error.to_string()).collect::<Vec<_>>();
-    assert_eq!(faults.len(), 6, "{faults:?}");
-    let first =
-        "shoulder_pan: torque went off by itself (30 °C, 7.4 V, load 0 %); let it cool down, and check";
-    assert!(faults[0].starts_with(first), "{faults:?}");
+    // It failed for all: whichever joint has its turn within ten observations tells.
+    let first = (0..10).find_map(|_| problems(&mut arm).pop()).unwrap();
+    assert!(matches!(&first, RobotError::LetGo { joint, .. } if joint == "shoulder_lift"), "{first:?}");
+    let text =
+        "shoulder_lift: torque went off by itself (30 °C, 7.4 V, load 0 %); check the arm's power supply";
+    assert!(first.to_string().starts_with(text), "{first}");
+}
+
+/// Health that cannot be read is a failure beside the positions, and is asked for again.
+#[test]
+fn a_servo_that_does_not_say_how_it_feels_takes_nothing_from_the_positions() {
+    let servos = servos();
+    let mut arm = follower(&servos);
+    arm.connect().unwrap();
+    // One reply to the positions, then three attempts at the health of the first joint.
+    servos.inject(1, Fault::Delayed(std::time::Duration::ZERO));
+    (0..3).for_each(|_| servos.inject(1, Fault::NoReply));
+    let told = problems(&mut arm);
+    assert!(matches!(&told[..], [RobotError::Bus(text)] if text.contains("shoulder_pan (id 1)")), "{told:?}");
+    assert_eq!(problems(&mut arm), []);
 }
 
 #[test]

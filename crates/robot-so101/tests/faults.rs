@@ -30,17 +30,6 @@ fn faults(seed: u64) -> Vec<Fault> {
     faults
 }
 
-/// A small generator of numbers, the same on every machine.
-struct Numbers(u64);
-
-impl Numbers {
-    /// 0 … 1
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 /// Every message names a joint or the cable, and what is asked of a connected arm is never a panic.
 fn checked<T>(seed: u64, result: Result<T, RobotError>) -> Result<T, RobotError> {
     if let Err(error) = &result {
@@ -83,9 +72,14 @@ fn run(seed: u64, seen: &mut Seen) {
             Ok(observation) => {
                 seen.observed += 1;
                 assert_eq!(observation.positions.len(), 6);
+                for problem in observation.problems {
+                    match checked::<()>(seed, Err(problem)) {
+                        Err(RobotError::Fault { .. }) => seen.faults += 1,
+                        _ => seen.failed += 1,
+                    }
+                }
             }
             Err(RobotError::NotConnected) => break,
-            Err(RobotError::Fault { .. }) => seen.faults += 1,
             Err(_) => seen.failed += 1,
         }
         let wild = if numbers.next() < 0.2 { 1e6 } else { 200.0 };

@@ -28,9 +28,8 @@ fn six_positions_take_a_millisecond_more_than_their_bytes() {
         })
         .collect();
     times.sort();
-    let (least, tenth, median) = (times[0], times[50], times[250]);
-    println!("{wire:?} on the wire; least {least:?}, one in ten {tenth:?}, median {median:?}");
+    let (least, median) = (times[0], times[250]);
+    println!("{wire:?} on the wire; least {least:?}, median {median:?}");
     assert!(least >= wire, "the fake is faster than the wire: {least:?}");
-    // One in ten: on a machine that is busy otherwise the rest says more about the machine.
-    assert!(tenth <= wire + Duration::from_millis(1), "{tenth:?}");
+    assert!(median <= wire + Duration::from_millis(1), "{median:?}");
 }

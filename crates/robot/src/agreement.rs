@@ -74,7 +74,7 @@ pub enum Disagreement {
     },
     /// Too few cameras.
     #[error(
-        "the policy wants {wanted} images, {robot} has {} cameras ({}): add cameras with --camera NAME=SOURCE",
+        "the policy wants {wanted} images, {robot} has {} cameras ({}): add cameras",
         .cameras.len(),
         .cameras.join(", ")
     )]
@@ -87,7 +87,7 @@ pub enum Disagreement {
         cameras: Vec<String>,
     },
     /// No instruction.
-    #[error("the policy wants an instruction: give one with --task TEXT")]
+    #[error("the policy wants an instruction: say what the robot is to do")]
     Instruction,
     /// The policy announces what cannot be.
     #[error("the policy announces {0}: its metadata are wrong")]
@@ -98,7 +98,7 @@ pub enum Disagreement {
 fn mend(found: &Unit, set: &Unit) -> String {
     let choice = [Unit::Degrees, Unit::Centred];
     if choice.contains(found) && choice.contains(set) {
-        format!("start with --units {found}")
+        format!("set the arm to {found}")
     } else {
         "it was made for another robot".to_owned()
     }
@@ -221,7 +221,7 @@ mod tests {
         let check = |change: fn(&mut Expectation), text: &str| assert_eq!(said(change), text);
         check(
             |policy| policy.units = Some(vec![Unit::Degrees, Unit::Percent]),
-            "the policy's actions are degrees, joint elbow_flex of so101_follower is set to centred: start with --units degrees",
+            "the policy's actions are degrees, joint elbow_flex of so101_follower is set to centred: set the arm to degrees",
         );
         check(
             |policy| policy.units = Some(vec![Unit::Centred, Unit::Metres]),
@@ -242,7 +242,7 @@ mod tests {
         );
         check(
             |policy| policy.images = 2,
-            "the policy wants 2 images, so101_follower has 1 cameras (front): add cameras with --camera NAME=SOURCE",
+            "the policy wants 2 images, so101_follower has 1 cameras (front): add cameras",
         );
         check(
             |policy| policy.units = Some(vec![Unit::Centred]),

@@ -120,6 +120,12 @@ pub enum ChunkError {
     /// The policy refused, failed or could not be reached.
     #[error("{0}")]
     Failed(String),
+    /// The answer is to an observation of too long ago: by now there may be something else to do.
+    #[error("the policy's answer is to what was seen {:.1} s ago: it is not used", .age.as_secs_f64())]
+    Late {
+        /// How old the observation was when the answer came.
+        age: std::time::Duration,
+    },
     /// The thread that runs the policy has ended by a panic: there will be no more chunks.
     #[error("the policy's thread has ended by a panic: restart, and report what it printed")]
     Ended,

@@ -1,9 +1,6 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Scheduling;
-use crate::durations::nanoseconds;
 
 /// How much of a wait is spent awake by a thread with real-time priority: 2 ms of a period of 33 are 6 % of one core.
 const AWAKE: Duration = Duration::from_millis(2);
@@ -111,53 +108,6 @@ mod linux {
     }
 }
 
-/// A clock that stands still until someone sleeps or [advances](Self::advance) it. Clones show the same time.
-///
-/// With it a minute of control is tested in milliseconds.
-#[derive(Debug, Clone)]
-pub struct VirtualClock {
-    start: Instant,
-    passed_ns: Arc<AtomicU64>,
-}
-
-impl VirtualClock {
-    /// A clock that stands at this moment.
-    pub fn new() -> Self {
-        Self { start: Instant::now(), passed_ns: Arc::default() }
-    }
-
-    /// Lets time pass.
-    pub fn advance(&self, time: Duration) {
-        self.passed_ns.fetch_add(nanoseconds(time), Ordering::SeqCst);
-    }
-
-    /// How much time has passed since the clock was made.
-    pub fn passed(&self) -> Duration {
-        Duration::from_nanos(self.passed_ns.load(Ordering::SeqCst))
-    }
-}
-
-impl Default for VirtualClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Instant {
-        self.start + self.passed()
-    }
-
-    fn nap(&self, time: Duration) {
-        self.advance(time);
-    }
-
-    fn sleep_until(&self, deadline: Instant) {
-        let passed = nanoseconds(deadline.saturating_duration_since(self.start));
-        self.passed_ns.fetch_max(passed, Ordering::SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,16 +125,5 @@ mod tests {
             }
             clock.sleep_until(clock.now() - Duration::from_millis(1));
         }
-    }
-
-    #[test]
-    fn a_virtual_clock_moves_only_forward() {
-        let clock = VirtualClock::new();
-        let start = clock.now();
-        clock.clone().sleep_until(start + Duration::from_secs(60));
-        assert_eq!(clock.now(), start + Duration::from_secs(60));
-        clock.sleep_until(start);
-        clock.advance(Duration::from_millis(5));
-        assert_eq!(clock.passed(), Duration::from_millis(60_005));
     }
 }

@@ -11,51 +11,42 @@ use crate::limits::Limiter;
 use crate::scheduling::Punctual;
 use crate::source::ActionSource;
 use crate::{
-    Clock, Description, Disagreement, Event, LimitOptions, Observation, Observer, Origin, Robot, RobotError,
-    State, StopSwitch, Summary, Tick, WatchdogOptions,
+    Clock, Description, Disagreement, Event, Observation, Observer, Origin, Robot, RobotError, State,
+    StopSwitch, Summary, Tick, watchdog,
 };
 
 /// How a robot is driven.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriveOptions {
-    /// Control steps a second, 0.1 to 1000. 30 by default.
+    /// Control steps a second, 0.5 to 1000. 30 by default.
     pub hz: f64,
     /// Commands a second, a multiple of `hz`: goals in between lie on the line from one step's to the next, and arrive up to a
     /// period later. None: one command a step.
     pub send_hz: Option<f64>,
     /// The run is over after so many periods. None: when the source has no more, or someone stops it.
     pub steps: Option<u64>,
-    /// How far commands may go.
-    pub limits: LimitOptions,
-    /// When the arm stops following actions.
-    pub watchdog: WatchdogOptions,
+    /// How far a goal may lie from where its joint was observed, one number a joint in its unit; LeRobot's
+    /// `max_relative_target`. None: what each joint covers in a tenth of a second at its `max_velocity`.
+    pub max_step: Option<Vec<f64>>,
 }
 
 impl Default for DriveOptions {
     fn default() -> Self {
-        Self {
-            hz: 30.0,
-            send_hz: None,
-            steps: None,
-            limits: LimitOptions::default(),
-            watchdog: WatchdogOptions::default(),
-        }
+        Self { hz: 30.0, send_hz: None, steps: None, max_step: None }
     }
 }
 
 impl DriveOptions {
     fn check(&self) -> Result<(), DriveError> {
-        if !(0.1..=1000.0).contains(&self.hz) {
-            return Err(DriveError::Options(format!("{} control steps a second: give 0.1 to 1000", self.hz)));
+        // An arm that is looked at less often than every two seconds is not driven, and its guardian takes the loop for dead.
+        if !(0.5..=1000.0).contains(&self.hz) {
+            return Err(DriveError::Options(format!("{} control steps a second: give 0.5 to 1000", self.hz)));
         }
         let sends = self.send_hz.unwrap_or(self.hz);
         let ratio = sends / self.hz;
         if !(sends <= 1000.0 && ratio.round() >= 1.0 && (ratio - ratio.round()).abs() < 1e-6) {
             let text = format!("{sends} commands a second: give a multiple of {}, at most 1000", self.hz);
             return Err(DriveError::Options(text));
-        }
-        if self.watchdog.failures == 0 {
-            return Err(DriveError::Options("holding after 0 failures: give at least 1".to_owned()));
         }
         Ok(())
     }
@@ -152,11 +143,12 @@ fn run(
 ) -> Result<Summary, DriveError> {
     options.check()?;
     let description = robot.describe().clone();
-    let mut limiter = Limiter::new(&description, &options.limits, options.hz).map_err(DriveError::Options)?;
+    let limiter = Limiter::new(&description, options.max_step.as_deref(), options.hz);
+    let mut limiter = limiter.map_err(DriveError::Options)?;
     source.agree(&description)?;
 
     let mut guard = TorqueGuard::new(robot);
-    let begun = begin(guard.robot(), source, options, &description, &mut limiter, switch);
+    let begun = begin(guard.robot(), source, &description, &mut limiter, switch);
     if let Err(cause) = begun {
         let off = guard.off();
         source.stop();
@@ -205,7 +197,6 @@ fn run(
 fn begin(
     robot: &mut dyn Robot,
     source: &mut dyn ActionSource,
-    options: &DriveOptions,
     description: &Description,
     limiter: &mut Limiter,
     switch: &StopSwitch,
@@ -218,9 +209,13 @@ fn begin(
     robot.connect()?;
     let mut tries = 1;
     let observation = loop {
-        match observe(robot, description) {
+        let whole = |observation: Observation| match observation.problems.first() {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(observation),
+        };
+        match observe(robot, description).and_then(whole) {
             Ok(observation) => break observation,
-            Err(error) if tries >= options.watchdog.failures => return Err(error.into()),
+            Err(error) if tries >= watchdog::FAILURES => return Err(error.into()),
             Err(_) => tries += 1,
         }
     };

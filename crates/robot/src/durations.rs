@@ -77,7 +77,7 @@ impl fmt::Debug for Durations {
     }
 }
 
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
+fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -14,13 +14,22 @@ pub enum RobotError {
     /// One exchange failed, a later one may succeed.
     #[error("{0}")]
     Bus(String),
-    /// A servo reports that it protects itself: overload, heat, voltage.
+    /// Something of the arm is not as it must be to go on: a servo that protects itself against overload, heat, voltage.
     #[error("{joint}: {fault}")]
     Fault {
-        /// The joint that reports it.
+        /// The joint that reports it, or the part of the driver.
         joint: String,
         /// What it reports, and what to do.
         fault: String,
+    },
+    /// A joint has let go by itself, as after its supply failed for a moment. What it was set to is lost: nothing may be sent
+    /// until `connect` has set it up anew.
+    #[error("{joint}: {problem}")]
+    LetGo {
+        /// The joint that is limp.
+        joint: String,
+        /// What is known of it, and what to do.
+        problem: String,
     },
     /// A camera gives no images.
     #[error("camera {camera}: {problem}")]

@@ -18,27 +18,16 @@ use crate::{
 
 pub use queue::Overlap;
 
-/// How chunks are asked for and put together.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExecutorOptions {
-    /// What happens where chunks overlap.
-    pub overlap: Overlap,
-    /// Carries out actions slower, never faster, than one a step, where the policy would otherwise not keep up: an arm
-    /// that moves slowly instead of one that stops and goes. On by default.
-    pub slow_down: bool,
-}
-
-impl Default for ExecutorOptions {
-    fn default() -> Self {
-        Self { overlap: Overlap::default(), slow_down: true }
-    }
-}
-
 /// Steps to spare beyond the slowest of the last inferences.
 const MARGIN_STEPS: f64 = 2.0;
 /// The next chunk is asked for when so much of one is left at the latest: then one inference that takes much longer than all
 /// before it does not find the queue empty.
 const LATEST_REFILL: f64 = 2.0 / 3.0;
+
+/// An answer to an observation that is older than this is not carried out: the arm has stood still, but the world has not. That
+/// goes for the first answer too, which may have waited for a policy to load: asking again costs an inference, which then is a
+/// fast one.
+const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// After a failure, the policy is asked again no sooner than this: a server that refuses at once is not stormed.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -47,14 +36,14 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 ///
 /// The plan counts its own steps: a control period in which no action was carried out, for whatever reason, is none of them. A
 /// chunk's first action belongs to the step at which its observation was taken; when the chunk arrives, the actions of the steps
-/// that have passed since are dropped (LeRobot's asynchronous client counts in the same way). With
-/// [`slow_down`](ExecutorOptions::slow_down) a step of the plan may take more than one period; what is sent between two
-/// actions lies on the line between them.
+/// that have passed since are dropped (LeRobot's asynchronous client counts in the same way). An answer that takes more than 2 s
+/// is not used, and asked for again. Where the policy would not keep up, actions are carried out slower, never faster, than one a
+/// step: an arm that moves slowly instead of one that stops and goes. What is sent between two actions then lies on the line
+/// between them.
 pub struct ChunkExecutor {
     inference: Box<dyn Inference>,
     expectation: Expectation,
     prompt: Prompt,
-    options: ExecutorOptions,
     queue: ChunkQueue,
     /// How far the arm is on its way from the queue's first action to the second, 0 … 1.
     fraction: f64,
@@ -66,11 +55,15 @@ pub struct ChunkExecutor {
     task: Option<Routing>,
     /// Whether a chunk has come since the start or the last interruption.
     begun: bool,
+    /// Whether there will be no more chunks.
+    ended: bool,
 }
 
 /// A request that has not been answered.
 #[derive(Debug, Clone, Copy)]
 struct Flight {
+    /// When it was asked.
+    asked: Instant,
     /// Step of the plan at which its observation was taken; between two steps, the later one.
     step: u64,
     /// How far ahead of the observation that step was, 0 … 1 steps.
@@ -80,32 +73,31 @@ struct Flight {
 }
 
 impl ChunkExecutor {
-    /// Starts the source's thread.
+    /// Starts the source's thread; `overlap` is what happens where chunks overlap.
     ///
     /// # Errors
     /// [`ChunkError::Failed`] if the system gives no thread.
     pub fn new(
         source: impl ChunkSource + 'static,
         prompt: Prompt,
-        options: ExecutorOptions,
+        overlap: Overlap,
     ) -> Result<Self, ChunkError> {
         let expectation = source.expects();
         let worker = Worker::spawn(Box::new(source))?;
-        Ok(Self::with_inference(Box::new(worker), expectation, prompt, options))
+        Ok(Self::with_inference(Box::new(worker), expectation, prompt, overlap))
     }
 
     fn with_inference(
         inference: Box<dyn Inference>,
         expectation: Expectation,
         prompt: Prompt,
-        options: ExecutorOptions,
+        overlap: Overlap,
     ) -> Self {
         Self {
             inference,
             expectation,
             prompt,
-            queue: ChunkQueue::new(options.overlap),
-            options,
+            queue: ChunkQueue::new(overlap),
             fraction: 0.0,
             speed: 1.0,
             flight: None,
@@ -113,6 +105,7 @@ impl ChunkExecutor {
             latency: Latency::default(),
             task: None,
             begun: false,
+            ended: false,
         }
     }
 
@@ -126,6 +119,11 @@ impl ChunkExecutor {
             Ok(chunk) => {
                 self.latency.record(took);
                 if !flight.wanted {
+                    return;
+                }
+                let age = moment.now.saturating_duration_since(flight.asked);
+                if age > MAX_AGE {
+                    events.push(Event::ChunkFailed(ChunkError::Late { age }));
                     return;
                 }
                 self.begun = true;
@@ -144,6 +142,7 @@ impl ChunkExecutor {
             }
             Err(error) => {
                 self.not_before = Some(moment.now + RETRY_AFTER);
+                self.ended = error == ChunkError::Ended;
                 events.push(Event::ChunkFailed(error));
             }
         }
@@ -156,7 +155,7 @@ impl ChunkExecutor {
         if self.flight.is_some() || early || queued > self.threshold(moment.period) {
             return;
         }
-        if self.options.slow_down && queued > 0.0 {
+        if queued > 0.0 {
             // What is queued has to last until the answer comes.
             self.speed = self.speed.min(queued / self.need(moment.period)).min(1.0);
         }
@@ -169,7 +168,7 @@ impl ChunkExecutor {
         self.inference.submit(request);
         let whole = self.fraction.ceil();
         let (step, ahead) = (self.queue.step() + whole as u64, whole - self.fraction);
-        self.flight = Some(Flight { step, ahead, wanted: true });
+        self.flight = Some(Flight { asked: moment.now, step, ahead, wanted: true });
     }
 
     /// The observation with the images that the policy wants.
@@ -179,9 +178,10 @@ impl ChunkExecutor {
         seen
     }
 
-    /// Periods that pass during an inference, as the slowest of the last ones took.
+    /// Periods that pass during an inference, as the slowest of the last ones took. What takes longer than is waited for is none
+    /// to plan with.
     fn passing(&self, period: Duration) -> f64 {
-        (self.latency.slowest().as_secs_f64() / period.as_secs_f64()).ceil()
+        (self.latency.slowest().min(MAX_AGE).as_secs_f64() / period.as_secs_f64()).ceil()
     }
 
     /// Periods until an answer can be here.
@@ -198,7 +198,7 @@ impl ChunkExecutor {
     /// what is carried out meanwhile, and that has to last for the next.
     fn cruise(&self, actions: usize, period: Duration) -> f64 {
         let sustained = actions as f64 / (self.passing(period) + self.need(period));
-        if self.options.slow_down { sustained.min(1.0) } else { 1.0 }
+        sustained.min(1.0)
     }
 
     /// The present action, and one period's way on.
@@ -244,6 +244,9 @@ impl ActionSource for ChunkExecutor {
 
     fn next(&mut self, moment: &Moment<'_>, events: &mut Vec<Event>) -> Next {
         self.receive(moment, events);
+        if self.ended {
+            return Next::Broken(ChunkError::Ended.to_string());
+        }
         self.request(moment);
         match self.take() {
             Some(action) => Next::Act(action, Origin::Policy),

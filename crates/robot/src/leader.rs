@@ -1,33 +1,38 @@
 use crate::agreement::same_joints;
+use crate::approach::Approach;
 use crate::source::{ActionSource, Moment, Next};
 use crate::{Description, Disagreement, Durations, Event, Origin, Robot, RobotError, StopSwitch};
 
-/// A leader arm: where its joints are is where the other arm's joints are to be.
+/// A leader arm: where its joints are is where the other arm's joints are to be. At the start, and after the arm held or was
+/// led by something else, the arm comes to the leader slowly.
 ///
 /// It is only observed, never told anything; its driver's `connect` leaves torque off, so that people can move it.
 pub struct Leader {
     arm: Box<dyn Robot>,
     failing: bool,
+    approach: Approach,
 }
 
 impl Leader {
     /// A leader arm that is connected when a run begins.
     pub fn new(arm: impl Robot + 'static) -> Self {
-        Self { arm: Box::new(arm), failing: false }
+        Self { arm: Box::new(arm), failing: false, approach: Approach::default() }
     }
 
     /// Where the leader is, in the order of its joints.
-    fn read(&mut self, origin: Origin, events: &mut Vec<Event>) -> Next {
+    fn read(&mut self, origin: Origin, moment: &Moment<'_>, events: &mut Vec<Event>) -> Next {
         match self.arm.observe() {
             Ok(observation) => {
                 self.failing = false;
-                Next::Act(observation.positions, origin)
+                Next::Act(self.approach.towards(observation.positions, moment, events).0, origin)
             }
             Err(error) => {
                 if !self.failing {
                     events.push(Event::LeaderFailed(error));
                 }
                 self.failing = true;
+                // A hand may have moved it meanwhile.
+                self.approach = Approach::default();
                 Next::Starved
             }
         }
@@ -44,11 +49,16 @@ impl ActionSource for Leader {
 
     fn start(&mut self) -> Result<(), RobotError> {
         self.failing = false;
+        self.approach = Approach::default();
         self.arm.connect()
     }
 
-    fn next(&mut self, _moment: &Moment<'_>, events: &mut Vec<Event>) -> Next {
-        self.read(Origin::Leader, events)
+    fn next(&mut self, moment: &Moment<'_>, events: &mut Vec<Event>) -> Next {
+        self.read(Origin::Leader, moment, events)
+    }
+
+    fn interrupt(&mut self) {
+        self.approach = Approach::default();
     }
 
     fn stop(&mut self) {
@@ -89,14 +99,19 @@ impl<S: ActionSource> ActionSource for WithLeader<S> {
         let asked = self.switch.is_intervening();
         if asked != self.intervening {
             self.intervening = asked;
-            self.source.interrupt();
+            self.interrupt();
             events.push(if asked { Event::InterventionBegins } else { Event::InterventionEnds });
         }
-        if asked { self.leader.read(Origin::Intervention, events) } else { self.source.next(moment, events) }
+        if asked {
+            self.leader.read(Origin::Intervention, moment, events)
+        } else {
+            self.source.next(moment, events)
+        }
     }
 
     fn interrupt(&mut self) {
         self.source.interrupt();
+        self.leader.interrupt();
     }
 
     fn stop(&mut self) {

@@ -6,12 +6,14 @@
 //!   [`Leader`], [`WithLeader`] and [`Replay`] are the other sources.
 //! - [`WithCameras`] adds cameras to an arm, [`DryRun`] takes its commands away.
 //!
-//! Safety is on by default: see [`LimitOptions`] and [`WatchdogOptions`].
+//! Safety is always on: every command keeps to its limits ([`Clamp`], [`Refusal`]), and a watchdog makes the arm hold, then let
+//! go, for any [`Reason`].
 //!
 //! This crate knows no policy, no model, no wire protocol and no file format: drivers are crates of their own
 //! (`robot-so101`, `robot-sim`), and whoever has chunks of actions hands them over behind a trait.
 
 mod agreement;
+mod approach;
 mod camera;
 mod chunk;
 mod clock;
@@ -38,15 +40,15 @@ mod with_cameras;
 pub use agreement::{Disagreement, agree};
 pub use camera::Camera;
 pub use chunk::{ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Prompt, Routing};
-pub use clock::{Clock, VirtualClock};
+pub use clock::Clock;
 pub use drive::{DriveError, DriveOptions, drive, drive_by_clock};
 pub use dry_run::{DryRun, DryRunJoint, DryRunReport};
 pub use durations::Durations;
 pub use error::RobotError;
-pub use executor::{ChunkExecutor, ExecutorOptions, Overlap};
+pub use executor::{ChunkExecutor, Overlap};
 pub use joint::{Joint, Unit};
 pub use leader::{Leader, WithLeader};
-pub use limits::{Clamp, Clamped, LimitOptions, Refusal};
+pub use limits::{Clamp, Clamped, Refusal};
 pub use observation::{CameraStream, Frame, MAX_SIDE, Observation};
 pub use observer::{Event, Observer, Origin, Tick};
 pub use replay::Replay;
@@ -55,5 +57,5 @@ pub use scheduling::Scheduling;
 pub use source::{ActionSource, Moment, Next};
 pub use summary::{Sections, Summary};
 pub use switch::StopSwitch;
-pub use watchdog::{Reason, State, WatchdogOptions};
+pub use watchdog::{Reason, State};
 pub use with_cameras::WithCameras;

@@ -1,24 +1,10 @@
 use std::fmt;
-use std::time::Duration;
 
 use crate::{Description, Joint, Unit};
 
-/// How far a command may go. On by default; ranges and velocities come from the robot's description.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LimitOptions {
-    /// How far a goal may lie from where its joint was observed, one number a joint in its unit; LeRobot's
-    /// `max_relative_target`. None: what each joint covers in [`lead`](Self::lead) at its `max_velocity`.
-    pub max_step: Option<Vec<f64>>,
-    /// By how much a goal may run ahead of its joint. A position-controlled servo lags behind a moving goal by some tens of
-    /// milliseconds, so less than that slows every movement; more lets a blocked arm press harder. 100 ms by default.
-    pub lead: Duration,
-}
-
-impl Default for LimitOptions {
-    fn default() -> Self {
-        Self { max_step: None, lead: Duration::from_millis(100) }
-    }
-}
+/// By how much a goal may run ahead of its joint, in seconds at its largest velocity. A position-controlled servo lags behind
+/// a moving goal by some tens of milliseconds, so less than that slows every movement; more lets a blocked arm press harder.
+pub(crate) const LEAD_S: f64 = 0.1;
 
 /// Which limit changed a goal most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +88,11 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
+    /// `max_step` is one number a joint in its unit, or none for [`LEAD_S`] of each.
+    ///
     /// # Errors
-    /// What is wrong with the description or the options, in words.
-    pub(crate) fn new(robot: &Description, options: &LimitOptions, hz: f64) -> Result<Self, String> {
+    /// What is wrong with the description or the steps, in words.
+    pub(crate) fn new(robot: &Description, max_step: Option<&[f64]>, hz: f64) -> Result<Self, String> {
         for Joint { name, unit, min, max, max_velocity } in &robot.joints {
             if !(min.is_finite() && max.is_finite() && min < max) {
                 return Err(format!(
@@ -119,9 +107,9 @@ impl Limiter {
             }
         }
         let velocities = robot.joints.iter().map(|joint| joint.max_velocity);
-        let max_step = match &options.max_step {
-            Some(steps) => steps.clone(),
-            None => velocities.clone().map(|velocity| velocity * options.lead.as_secs_f64()).collect(),
+        let max_step: Vec<f64> = match max_step {
+            Some(steps) => steps.to_vec(),
+            None => velocities.clone().map(|velocity| velocity * LEAD_S).collect(),
         };
         if max_step.len() != robot.joints.len() {
             let joints = robot.joints.len();

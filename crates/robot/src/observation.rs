@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::RobotError;
+
 /// Longest side of an image that is taken or kept, in pixels: an 8K camera's is 7680.
 pub const MAX_SIDE: usize = 8192;
 
@@ -37,4 +39,7 @@ pub struct Observation {
     pub positions: Vec<f64>,
     /// The latest frame of each camera, in the order of the description's cameras.
     pub frames: Vec<Frame>,
+    /// What failed while the joints were read all the same: a servo that is too hot, a camera whose last frame stands here once
+    /// more. Empty if all is well.
+    pub problems: Vec<RobotError>,
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{ChunkError, Clamped, Observation, Reason, Refusal, RobotError, Routing, State, Summary};
+use crate::{ChunkError, Clamped, Observation, Reason, Refusal, RobotError, Routing, State, Summary, Unit};
 
 /// Whoever watches a loop: a recorder, a terminal, a log. Called by the loop itself, so it must be quick; to end the run, it
 /// uses a clone of the [`StopSwitch`](crate::StopSwitch).
@@ -113,6 +113,15 @@ pub enum Event {
     ChunkFailed(ChunkError),
     /// The leader arm cannot be read.
     LeaderFailed(RobotError),
+    /// The arm goes slowly to where its actions begin, for that is not where it stands.
+    Approaching {
+        /// The joint that has the longest way.
+        joint: String,
+        /// How far it is, in `unit`.
+        distance: f64,
+        /// The joint's unit.
+        unit: Unit,
+    },
     /// The leader arm takes over.
     InterventionBegins,
     /// The policy goes on.
@@ -167,6 +176,12 @@ impl fmt::Display for Event {
             }
             Self::ChunkFailed(error) => write!(f, "no chunk: {error}"),
             Self::LeaderFailed(error) => write!(f, "leader arm: {error}"),
+            Self::Approaching { joint, distance, unit } => {
+                write!(
+                    f,
+                    "the arm goes slowly to where its actions begin: {joint} is {distance:.1} {unit} away"
+                )
+            }
             Self::InterventionBegins => f.write_str("the leader arm takes over"),
             Self::InterventionEnds => f.write_str("the policy goes on"),
             Self::RobotFailed(error) => error.fmt(f),

@@ -25,10 +25,11 @@ pub trait Robot: Send {
     /// [`RobotError`] that names what is missing or differs, and the command that mends it. Torque is off then.
     fn connect(&mut self) -> Result<(), RobotError>;
 
-    /// Reads all joints, and takes the latest frame of each camera.
+    /// Reads all joints, and takes the latest frame of each camera. Whatever else fails stands in
+    /// [`Observation::problems`], at every observation for as long as it lasts.
     ///
     /// # Errors
-    /// [`RobotError`] that names the joint, the camera or the cable.
+    /// [`RobotError`] that names the joint, the camera or the cable, if the joints cannot be read or an image never came.
     fn observe(&mut self) -> Result<Observation, RobotError>;
 
     /// Sends one goal position a joint, in the units of the description. Safety limits have been applied by the caller;

@@ -43,6 +43,8 @@ pub struct Moment<'a> {
     pub now: Instant,
     /// Length of a control period.
     pub period: Duration,
+    /// The robot that is driven.
+    pub robot: &'a Description,
     /// What the robot sees and feels.
     pub observation: &'a Observation,
 }
@@ -58,4 +60,6 @@ pub enum Next {
     Starved,
     /// There is nothing more: the run is over.
     Finished,
+    /// There is nothing more, and there should be: the run ends as one that failed. Why, in words.
+    Broken(String),
 }

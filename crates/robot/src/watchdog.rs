@@ -2,42 +2,26 @@ use std::time::{Duration, Instant};
 
 use crate::{Observation, RobotError};
 
-/// When the arm stops following actions. On by default.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchdogOptions {
-    /// Joints that were read longer ago than this are not acted on. 300 ms by default.
-    pub stale_observation: Duration,
-    /// Images older than this are not acted on. 1 s by default: USB cameras pause.
-    pub stale_frame: Duration,
-    /// After so long without an action the arm holds. 3 s by default.
-    pub no_action: Duration,
-    /// The same before the first action of a run: policies take longer then. 30 s by default.
-    pub no_first_action: Duration,
-    /// After so many failed exchanges in a row the arm holds; at least 1. 5 by default.
-    pub failures: u32,
-    /// After holding for so long for any of these reasons, torque goes off. 5 s by default.
-    pub hold_limit: Duration,
-}
-
-impl Default for WatchdogOptions {
-    fn default() -> Self {
-        Self {
-            stale_observation: Duration::from_millis(300),
-            stale_frame: Duration::from_secs(1),
-            no_action: Duration::from_secs(3),
-            no_first_action: Duration::from_secs(30),
-            failures: 5,
-            hold_limit: Duration::from_secs(5),
-        }
-    }
-}
+/// Joints that were read longer ago than this are not acted on.
+const STALE_OBSERVATION: Duration = Duration::from_millis(300);
+/// Images older than this are not acted on: USB cameras pause.
+const STALE_FRAME: Duration = Duration::from_secs(1);
+/// After so long without an action the arm holds.
+const NO_ACTION: Duration = Duration::from_secs(3);
+/// The same before the first action of a run: policies take longer then.
+const NO_FIRST_ACTION: Duration = Duration::from_secs(30);
+/// After so many failed exchanges in a row the arm holds.
+pub(crate) const FAILURES: u32 = 5;
+/// After holding for so long for any of these reasons, torque goes off.
+const HOLD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether the arm follows actions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
     /// It does.
     Running,
-    /// It stays where it is, with torque, and goes on when the reason is gone.
+    /// It stays where it is, with torque, and goes on when the reason is gone; after 5 s torque goes off, unless people asked for
+    /// the hold.
     Holding {
         /// Since when.
         since: Instant,
@@ -61,7 +45,7 @@ pub enum Reason {
     /// Someone asked for a hold.
     #[error("hold was asked for")]
     Asked,
-    /// Joints were not read for too long.
+    /// Joints were not read for 300 ms.
     #[error("the joints were last read {} ms ago{}", .age.as_millis(), because(.last))]
     StaleObservation {
         /// For how long.
@@ -69,7 +53,7 @@ pub enum Reason {
         /// What failed last, if anything did.
         last: Option<RobotError>,
     },
-    /// A camera's image is too old.
+    /// A camera's image is more than 1 s old.
     #[error("the image of camera {camera} is {} ms old: check its cable", .age.as_millis())]
     StaleFrame {
         /// The camera's name.
@@ -77,7 +61,7 @@ pub enum Reason {
         /// How old.
         age: Duration,
     },
-    /// No action came for too long.
+    /// No action came for 3 s, or for 30 s at the start.
     #[error("no action for {:.1} s{}", .age.as_secs_f64(), because(.last))]
     NoAction {
         /// For how long.
@@ -85,7 +69,7 @@ pub enum Reason {
         /// What failed last in the source of actions, if anything did.
         last: Option<String>,
     },
-    /// Too many failures in a row.
+    /// Five failures in a row, or a fault, which does not get better by being driven on.
     #[error("{count} failures in a row; the last: {last}")]
     Failures {
         /// How many.
@@ -93,19 +77,40 @@ pub enum Reason {
         /// The last one.
         last: RobotError,
     },
-    /// The connection is lost, or the robot refuses all commands: no use in waiting.
+    /// The connection is lost, or a joint has let go: no use in waiting.
     #[error("{0}")]
     Lost(RobotError),
+    /// Whatever gives the actions has failed for good.
+    #[error("{0}")]
+    Source(String),
 }
 
 fn because<E: std::fmt::Display>(last: &Option<E>) -> String {
     last.as_ref().map(|last| format!("; the last failure: {last}")).unwrap_or_default()
 }
 
+/// How much is to be made of a failure.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Gravity {
+    /// The next exchange may succeed.
+    Passing,
+    /// Nothing is to be sent until it is gone.
+    Fault,
+    /// It does not go away by itself.
+    Final,
+}
+
+fn gravity(error: &RobotError) -> Gravity {
+    match error {
+        RobotError::Disconnected(_) | RobotError::NotConnected | RobotError::LetGo { .. } => Gravity::Final,
+        RobotError::Fault { .. } => Gravity::Fault,
+        _ => Gravity::Passing,
+    }
+}
+
 /// Judges by what it is told, and by the time it is told: it has no clock.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    options: WatchdogOptions,
     cameras: Vec<String>,
     joints_read: Instant,
     frames: Vec<Instant>,
@@ -120,9 +125,8 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(options: &WatchdogOptions, cameras: Vec<String>, now: Instant) -> Self {
+    pub(crate) fn new(cameras: Vec<String>, now: Instant) -> Self {
         Self {
-            options: options.clone(),
             frames: vec![now; cameras.len()],
             cameras,
             joints_read: now,
@@ -152,10 +156,12 @@ impl Watchdog {
         self.last_failure = None;
     }
 
-    /// An exchange with the robot failed.
+    /// An exchange with the robot failed. What is graver counts until a step succeeds: noise after a fault is no recovery.
     pub(crate) fn failed(&mut self, error: &RobotError) {
         self.failures += 1;
-        self.last_failure = Some(error.clone());
+        if self.last_failure.as_ref().is_none_or(|last| gravity(error) >= gravity(last)) {
+            self.last_failure = Some(error.clone());
+        }
     }
 
     /// The source gave an action that could be sent.
@@ -183,7 +189,7 @@ impl Watchdog {
             }
             Some(reason) => {
                 let since = *self.unhealthy_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= self.options.hold_limit {
+                if now.saturating_duration_since(since) >= HOLD_LIMIT {
                     self.state = State::TorqueOff(reason);
                     return &self.state;
                 }
@@ -210,23 +216,21 @@ impl Watchdog {
         let age = |moment: Instant| now.saturating_duration_since(moment);
         if let Some(error) = &self.last_failure {
             let (last, count) = (error.clone(), self.failures);
-            match error {
-                RobotError::Disconnected(_) | RobotError::NotConnected => return Some(Reason::Lost(last)),
-                // A servo that protects itself does not get better by being driven on.
-                RobotError::Fault { .. } => return Some(Reason::Failures { count, last }),
-                _ if count >= self.options.failures => return Some(Reason::Failures { count, last }),
-                _ => {}
+            match gravity(error) {
+                Gravity::Final => return Some(Reason::Lost(last)),
+                Gravity::Passing if count < FAILURES => {}
+                Gravity::Passing | Gravity::Fault => return Some(Reason::Failures { count, last }),
             }
         }
         let read = age(self.joints_read);
-        if read > self.options.stale_observation {
+        if read > STALE_OBSERVATION {
             return Some(Reason::StaleObservation { age: read, last: self.last_failure.clone() });
         }
         let mut frames = self.cameras.iter().zip(&self.frames).map(|(camera, taken)| (camera, age(*taken)));
-        if let Some((camera, age)) = frames.find(|(_, age)| *age > self.options.stale_frame) {
+        if let Some((camera, age)) = frames.find(|(_, age)| *age > STALE_FRAME) {
             return Some(Reason::StaleFrame { camera: camera.clone(), age });
         }
-        let limit = if self.acted { self.options.no_action } else { self.options.no_first_action };
+        let limit = if self.acted { NO_ACTION } else { NO_FIRST_ACTION };
         let waited = age(self.action);
         (waited > limit).then(|| Reason::NoAction { age: waited, last: self.last_problem.clone() })
     }

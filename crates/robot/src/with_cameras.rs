@@ -1,10 +1,16 @@
-use crate::{Camera, Description, Observation, Robot, RobotError};
+use crate::{Camera, Description, Frame, Observation, Robot, RobotError};
 
 /// An arm with cameras that its driver does not know: their frames follow the arm's own.
 pub struct WithCameras<R> {
     arm: R,
-    cameras: Vec<Box<dyn Camera>>,
+    cameras: Vec<Opened>,
     description: Description,
+}
+
+/// A camera, and what it gave last: an image of a moment ago is better than none, and its age tells.
+struct Opened {
+    camera: Box<dyn Camera>,
+    last: Option<Frame>,
 }
 
 impl<R: Robot> WithCameras<R> {
@@ -22,11 +28,15 @@ impl<R: Robot> WithCameras<R> {
             }
             description.cameras.push(stream.clone());
         }
+        let cameras = cameras.into_iter().map(|camera| Opened { camera, last: None }).collect();
         Ok(Self { arm, cameras, description })
     }
 
     fn close_cameras(&mut self) {
-        self.cameras.iter_mut().for_each(|camera| camera.close());
+        for Opened { camera, last } in &mut self.cameras {
+            camera.close();
+            *last = None;
+        }
     }
 }
 
@@ -37,7 +47,7 @@ impl<R: Robot> Robot for WithCameras<R> {
 
     /// Torque comes on last, when all cameras give images.
     fn connect(&mut self) -> Result<(), RobotError> {
-        let opened = self.cameras.iter_mut().try_for_each(|camera| camera.open());
+        let opened = self.cameras.iter_mut().try_for_each(|opened| opened.camera.open());
         let connected = opened.and_then(|()| self.arm.connect());
         if connected.is_err() {
             self.close_cameras();
@@ -47,8 +57,17 @@ impl<R: Robot> Robot for WithCameras<R> {
 
     fn observe(&mut self) -> Result<Observation, RobotError> {
         let mut observation = self.arm.observe()?;
-        for camera in &mut self.cameras {
-            observation.frames.push(camera.latest()?);
+        for Opened { camera, last } in &mut self.cameras {
+            let frame = match (camera.latest(), last.clone()) {
+                (Ok(frame), _) => frame,
+                (Err(error), Some(frame)) => {
+                    observation.problems.push(error);
+                    frame
+                }
+                (Err(error), None) => return Err(error),
+            };
+            observation.frames.push(frame.clone());
+            *last = Some(frame);
         }
         Ok(observation)
     }

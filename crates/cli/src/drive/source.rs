@@ -11,8 +11,7 @@ use skillweld_gpu::Device;
 use skillweld_policy::Policy;
 use skillweld_policy::backend::Backend;
 use skillweld_robot::{
-    ActionSpace, ChunkExecutor, ChunkSource, Description, ExecutorOptions, Expectation, Overlap, Prompt,
-    Unit, agree,
+    ActionSpace, ChunkExecutor, ChunkSource, Description, Expectation, Overlap, Prompt, Unit, agree,
 };
 
 use crate::Outcome;
@@ -143,8 +142,7 @@ impl PolicyArguments {
             OverlapName::Blend => Overlap::Blend,
             OverlapName::Ensemble => Overlap::Ensemble,
         };
-        let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
-        let executor = ChunkExecutor::new(source, prompt, options)?;
+        let executor = ChunkExecutor::new(source, prompt, overlap)?;
         Ok(Source { executor, name: self.policy.clone() })
     }
 }

@@ -275,7 +275,7 @@ mod tests {
     fn everything_that_counts_is_in_the_picture() {
         let mut shown = Shown::new("merged drives arm", "stack the cubes", &robot());
         let observation =
-            Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new() };
+            Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new(), problems: Vec::new() };
         let routing = Routing { task: "stack".into(), reason: "routed".into(), margin: Some(0.25) };
         let chunk = Event::Chunk {
             actions: 50,

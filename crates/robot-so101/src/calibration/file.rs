@@ -15,7 +15,7 @@ use crate::joints::JOINTS;
 pub enum CalibrationError {
     /// No file at any of the places where LeRobot or we would have put it.
     #[error(
-        "there is no calibration of {id:?}; looked for {}; make one with `skillweld robot calibrate`",
+        "there is no calibration of {id:?}; looked for {}; calibrate the arm",
         .looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     Missing {
@@ -38,7 +38,7 @@ pub enum CalibrationError {
         source: io::Error,
     },
     /// The file is not a calibration of this arm.
-    #[error("{}: {problem}; calibrate again with `skillweld robot calibrate --force`", path.display())]
+    #[error("{}: {problem}; calibrate the arm anew", path.display())]
     Content {
         /// The file.
         path: PathBuf,

@@ -71,11 +71,6 @@ impl Bus {
         }
     }
 
-    /// The port's name.
-    pub fn port(&self) -> &str {
-        &self.port
-    }
-
     /// Changes how long and how often replies are waited for, and says how it was before.
     pub fn set_retries(&mut self, retries: Retries) -> Retries {
         std::mem::replace(&mut self.retries, retries)
@@ -341,7 +336,7 @@ fn write_params(register: &Register, value: i32) -> Result<Vec<u8>, BusError> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such port; plug the arm in, and see `skillweld robot find-port`".into()
+            "there is no such port; plug the arm in, and look which port it is at".into()
         }
         io::ErrorKind::PermissionDenied => {
             "you may not use it; on Linux `sudo usermod -aG dialout $USER`, then log in again".into()

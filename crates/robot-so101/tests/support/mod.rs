@@ -123,6 +123,17 @@ pub(crate) fn positions(servos: &Servos) -> Vec<i32> {
     IDS.iter().map(|&id| servos.position(id)).collect()
 }
 
+/// A small generator of numbers, the same on every machine.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    /// 0 … 1
+    pub(crate) fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
 /// Waits for something that another process does.
 pub(crate) fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);

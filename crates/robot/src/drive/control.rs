@@ -45,7 +45,8 @@ struct Decision {
     raw: Option<Vec<f64>>,
     limited: Option<Limited>,
     origin: Option<Origin>,
-    over: bool,
+    /// The source has no more.
+    end: Option<Reason>,
 }
 
 impl<'a> Control<'a> {
@@ -71,7 +72,7 @@ impl<'a> Control<'a> {
             clock,
             description,
             limiter,
-            watchdog: Watchdog::new(&options.watchdog, cameras, start),
+            watchdog: Watchdog::new(cameras, start),
             pace: Pace::new(start, options.hz),
             start,
             summary: Summary::new(description.joints.iter().map(|joint| joint.name.clone())),
@@ -154,7 +155,7 @@ impl<'a> Control<'a> {
         let end = match state {
             State::TorqueOff(reason) => Some(reason.clone()),
             State::Running | State::Holding { .. } if self.switch.is_stopped() => Some(Reason::Stopped),
-            State::Running | State::Holding { .. } => decision.over.then_some(Reason::Over),
+            State::Running | State::Holding { .. } => decision.end,
         };
         let done = self.clock.now();
 
@@ -171,6 +172,7 @@ impl<'a> Control<'a> {
         match observe(self.robot, self.description) {
             Ok(observation) => {
                 self.watchdog.observed(&observation);
+                observation.problems.iter().for_each(|problem| self.fail(problem.clone()));
                 Some(observation)
             }
             Err(error) => {
@@ -195,7 +197,8 @@ impl<'a> Control<'a> {
             self.held = *self.watchdog.state() != State::Running;
         }
 
-        let moment = Moment { now, period: Duration::from_secs_f64(1.0 / self.options.hz), observation };
+        let period = Duration::from_secs_f64(1.0 / self.options.hz);
+        let moment = Moment { now, period, robot: self.description, observation };
         let known = self.events.len();
         let next = self.source.next(&moment, &mut self.events);
         let is_problem = |event: &&Event| matches!(event, Event::ChunkFailed(_) | Event::LeaderFailed(_));
@@ -208,7 +211,8 @@ impl<'a> Control<'a> {
         }
         self.starved = starved;
         match next {
-            Next::Finished => Decision { over: true, ..Decision::default() },
+            Next::Finished => Decision { end: Some(Reason::Over), ..Decision::default() },
+            Next::Broken(problem) => Decision { end: Some(Reason::Source(problem)), ..Decision::default() },
             Next::Waiting => {
                 self.summary.waited += 1;
                 self.stay(observation)
@@ -234,7 +238,7 @@ impl<'a> Control<'a> {
                 self.watchdog.acted(now);
                 self.judge(now);
                 self.held = false;
-                Decision { raw: Some(action), limited: Some(limited), origin: Some(origin), over: false }
+                Decision { raw: Some(action), limited: Some(limited), origin: Some(origin), end: None }
             }
             Err(refusal) => {
                 self.summary.refused += 1;
@@ -350,7 +354,11 @@ impl<'a> Control<'a> {
         self.failed = true;
         self.summary.failures += 1;
         self.watchdog.failed(&error);
-        self.events.push(Event::RobotFailed(error));
+        // The hold has told it, and lasts as long as it does.
+        let told = matches!(self.watchdog.state(), State::Holding { reason: Reason::Failures { .. }, .. });
+        if !told {
+            self.events.push(Event::RobotFailed(error));
+        }
     }
 
     /// Counts a step's times, and goes to the next.

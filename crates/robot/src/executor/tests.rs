@@ -3,16 +3,34 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ActionSpace, Chunk, Clock, Frame, VirtualClock};
+use crate::{ActionSpace, Chunk, Frame};
 
 const PERIOD: Duration = Duration::from_nanos(33_333_333);
+
+/// A clock that stands still until it is advanced. Clones show the same time.
+#[derive(Clone)]
+struct Time(Arc<Mutex<Instant>>);
+
+impl Time {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+
+    fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
 
 type Requests = Arc<Mutex<Vec<ChunkRequest>>>;
 type Policy = Box<dyn FnMut(&ChunkRequest, usize) -> (Result<Chunk, ChunkError>, Duration) + Send>;
 
 /// A policy in virtual time.
 struct Scripted {
-    clock: VirtualClock,
+    clock: Time,
     policy: Policy,
     requests: Requests,
     pending: Option<(Instant, Answer)>,
@@ -38,11 +56,14 @@ impl Inference for Scripted {
 /// The arm goes where it is told at once, and the policy wants it to go on by 1 a step: whatever the latency, a plan that is
 /// kept to is 1, 2, 3 …
 struct Bench {
-    clock: VirtualClock,
+    clock: Time,
     executor: ChunkExecutor,
     requests: Requests,
     position: f64,
     events: Vec<Event>,
+    robot: Description,
+    /// When each request was made.
+    requested: Vec<Instant>,
 }
 
 fn onwards(request: &ChunkRequest, actions: usize) -> Chunk {
@@ -56,8 +77,8 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 impl Bench {
-    fn new(horizon: usize, options: ExecutorOptions, policy: Policy) -> Self {
-        let (clock, requests) = (VirtualClock::new(), Requests::default());
+    fn new(horizon: usize, overlap: Overlap, policy: Policy) -> Self {
+        let (clock, requests) = (Time::new(), Requests::default());
         let scripted =
             Scripted { clock: clock.clone(), policy, requests: Arc::clone(&requests), pending: None };
         let expectation = Expectation {
@@ -71,27 +92,32 @@ impl Bench {
             needs_instruction: false,
         };
         let executor =
-            ChunkExecutor::with_inference(Box::new(scripted), expectation, Prompt::default(), options);
-        Self { clock, executor, requests, position: 0.0, events: Vec::new() }
+            ChunkExecutor::with_inference(Box::new(scripted), expectation, Prompt::default(), overlap);
+        let robot = Description { kind: "scripted".to_owned(), joints: Vec::new(), cameras: Vec::new() };
+        Self { clock, executor, requests, position: 0.0, events: Vec::new(), robot, requested: Vec::new() }
     }
 
     /// A policy of chunks of `horizon` that always goes on, and takes as long as `latency` says.
     fn onwards(
         horizon: usize,
-        options: ExecutorOptions,
+        overlap: Overlap,
         latency: impl Fn(usize) -> Duration + Send + 'static,
     ) -> Self {
         let policy = move |request: &ChunkRequest, number| (Ok(onwards(request, horizon)), latency(number));
-        Self::new(horizon, options, Box::new(policy))
+        Self::new(horizon, overlap, Box::new(policy))
     }
 
     fn tick(&mut self) -> Next {
         let now = self.clock.now();
         let rgb: Arc<[u8]> = Arc::from([0_u8; 3].as_slice());
         let frames = vec![Frame { rgb, height: 1, width: 1, captured: now }; 2];
-        let observation = Observation { captured: now, positions: vec![self.position], frames };
-        let moment = Moment { now, period: PERIOD, observation: &observation };
+        let positions = vec![self.position];
+        let observation = Observation { captured: now, positions, frames, problems: Vec::new() };
+        let moment = Moment { now, period: PERIOD, robot: &self.robot, observation: &observation };
         let next = self.executor.next(&moment, &mut self.events);
+        if self.requests.lock().unwrap().len() > self.requested.len() {
+            self.requested.push(now);
+        }
         if let Next::Act(action, origin) = &next {
             assert_eq!(*origin, Origin::Policy);
             self.position = action[0];
@@ -125,8 +151,7 @@ proptest! {
 
     #[test]
     fn a_policy_that_keeps_up_is_carried_out_step_by_step(latency in 0_u64..730, overlap in any_overlap()) {
-        let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
-        let mut bench = Bench::onwards(50, options, move |_| ms(latency));
+        let mut bench = Bench::onwards(50, overlap, move |_| ms(latency));
         let (moves, starved) = bench.moves(400);
         prop_assert_eq!(starved, 0);
         prop_assert!(moves.iter().all(|moved| (moved - 1.0).abs() < 1e-9), "{:?}", moves);
@@ -134,8 +159,7 @@ proptest! {
 
     #[test]
     fn up_to_a_second_never_starves_fifty_actions(latency in 0_u64..=1000, overlap in any_overlap()) {
-        let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
-        let mut bench = Bench::onwards(50, options, move |_| ms(latency));
+        let mut bench = Bench::onwards(50, overlap, move |_| ms(latency));
         let (moves, starved) = bench.moves(600);
         prop_assert_eq!(starved, 0);
         // Each chunk begins with a whole step from where the arm is, although a slow arm does less: at most one too many.
@@ -146,19 +170,18 @@ proptest! {
     fn nor_do_latencies_that_differ(latencies in prop::collection::vec(0_u64..=1000, 1..60), overlap in any_overlap()) {
         // One of the last 32 was as slow as any: no latency is a surprise.
         let latency = move |number| ms(if number % 30 == 1 { 1000 } else { latencies[number % latencies.len()] });
-        let options = ExecutorOptions { overlap, ..ExecutorOptions::default() };
-        prop_assert_eq!(Bench::onwards(50, options, latency).moves(900).1, 0);
+        prop_assert_eq!(Bench::onwards(50, overlap, latency).moves(900).1, 0);
     }
 
     #[test]
     fn nor_do_slow_inferences_among_fast_ones(fast in 0_u64..150, first in 2_usize..20, slow in 1_usize..5) {
         let latency = move |number| ms(if (first..first + slow).contains(&number) { 1000 } else { fast });
-        prop_assert_eq!(Bench::onwards(50, ExecutorOptions::default(), latency).moves(900).1, 0);
+        prop_assert_eq!(Bench::onwards(50, Overlap::default(), latency).moves(900).1, 0);
     }
 
     #[test]
-    fn chunks_of_any_length_are_slowed_down_not_starved(horizon in 1_usize..60, latency in 0_u64..2000) {
-        let mut bench = Bench::onwards(horizon, ExecutorOptions::default(), move |_| ms(latency));
+    fn chunks_of_any_length_are_slowed_down_not_starved(horizon in 1_usize..60, latency in 0_u64..1900) {
+        let mut bench = Bench::onwards(horizon, Overlap::default(), move |_| ms(latency));
         prop_assert_eq!(bench.moves(600).1, 0);
         let requests = bench.requests.lock().unwrap();
         prop_assert!(requests.iter().all(|request| request.left_over.len() <= horizon));
@@ -168,24 +191,44 @@ proptest! {
 #[test]
 fn a_first_inference_that_loads_and_compiles_slows_nothing_down() {
     let latency = |number| ms(if number == 0 { 20_000 } else { 100 });
-    let mut bench = Bench::onwards(50, ExecutorOptions::default(), latency);
+    let mut bench = Bench::onwards(50, Overlap::default(), latency);
     let (moves, starved) = bench.moves(300);
     assert_eq!(starved, 0);
+    let late = Event::ChunkFailed(ChunkError::Late { age: bench.requested[1] - bench.requested[0] });
+    assert_eq!(bench.events[0], late, "it is not followed: what it saw is 20 s old");
     assert!(moves.iter().filter(|moved| **moved < 0.999).count() < 10, "{moves:?}");
 }
 
 #[test]
-fn without_slowing_down_a_slow_policy_stops_and_goes_and_skips_nothing() {
-    let options = ExecutorOptions { slow_down: false, ..ExecutorOptions::default() };
-    let mut bench = Bench::onwards(8, options, |_| ms(600));
+fn an_answer_to_what_was_seen_too_long_ago_is_asked_for_again() {
+    // In the middle of a run the policy hangs once, for as long as the arm may be left without an action.
+    let latency = |number| ms(if number == 3 { 7_900 } else { 100 });
+    let mut bench = Bench::onwards(50, Overlap::default(), latency);
     let (moves, starved) = bench.moves(400);
     assert!(starved > 100, "{starved}");
-    assert!(moves.iter().all(|moved| *moved == 1.0), "{moves:?}");
+    assert!(moves.iter().all(|moved| *moved > 0.0 && *moved < 2.0), "{moves:?}");
+    let lines: Vec<_> = bench.events.iter().map(ToString::to_string).collect();
+    let late: Vec<_> = lines.iter().filter(|line| line.starts_with("no chunk")).collect();
+    assert_eq!(late, ["no chunk: the policy's answer is to what was seen 7.9 s ago: it is not used"]);
+    let requests = bench.requests.lock().unwrap();
+    assert!(requests.len() > 5 && requests[4].left_over.is_empty());
+}
+
+#[test]
+fn a_policy_that_always_takes_too_long_is_never_followed() {
+    let mut bench = Bench::onwards(50, Overlap::default(), |_| ms(2_500));
+    for _ in 0..900 {
+        assert_eq!(bench.tick(), Next::Waiting);
+    }
+    let asked = bench.requests.lock().unwrap().len();
+    assert_eq!(asked, 12, "30 s, one request after the other");
+    assert_eq!(bench.events.len(), asked - 1);
+    assert_eq!(bench.executor.latencies().unwrap().count(), 11);
 }
 
 #[test]
 fn requests_say_what_will_have_passed_and_what_is_left() {
-    let mut bench = Bench::onwards(50, ExecutorOptions::default(), |_| ms(500));
+    let mut bench = Bench::onwards(50, Overlap::default(), |_| ms(500));
     bench.moves(200);
     let requests = bench.requests.lock().unwrap();
     assert_eq!((requests[0].inference_delay, requests[0].left_over.len()), (0, 0));
@@ -206,7 +249,7 @@ fn requests_say_what_will_have_passed_and_what_is_left() {
 
 #[test]
 fn actions_whose_time_has_passed_are_dropped() {
-    let mut bench = Bench::onwards(50, ExecutorOptions::default(), |_| ms(310));
+    let mut bench = Bench::onwards(50, Overlap::default(), |_| ms(310));
     bench.moves(100);
     let dropped = bench.events.iter().filter_map(|event| match event {
         Event::Chunk { actions, dropped, .. } => Some((*actions, *dropped)),
@@ -226,7 +269,7 @@ fn failures_are_told_and_not_repeated_at_once() {
         2 => (Ok(Chunk { actions: Vec::new(), ..onwards(request, 1) }), ms(0)),
         _ => (Ok(onwards(request, 50)), ms(0)),
     };
-    let mut bench = Bench::new(50, ExecutorOptions::default(), Box::new(policy));
+    let mut bench = Bench::new(50, Overlap::default(), Box::new(policy));
     let mut waited = 0;
     while bench.tick() == Next::Waiting {
         waited += 1;
@@ -248,7 +291,7 @@ fn failures_are_told_and_not_repeated_at_once() {
 
 #[test]
 fn after_an_interruption_only_new_chunks_count() {
-    let mut bench = Bench::onwards(50, ExecutorOptions::default(), |_| ms(300));
+    let mut bench = Bench::onwards(50, Overlap::default(), |_| ms(300));
     bench.moves(20);
     let before = bench.requests.lock().unwrap().len();
     bench.executor.interrupt();
@@ -271,7 +314,7 @@ fn a_task_is_told_when_it_changes() {
         let routing = Some(Routing { task, reason: "routed".to_owned(), margin: Some(0.5) });
         (Ok(Chunk { routing, ..onwards(request, 10) }), ms(40))
     };
-    let mut bench = Bench::new(10, ExecutorOptions::default(), Box::new(policy));
+    let mut bench = Bench::new(10, Overlap::default(), Box::new(policy));
     bench.moves(60);
     let told = bench.events.iter().filter_map(|event| match event {
         Event::Chunk { routing, .. } => routing.clone(),
@@ -279,6 +322,11 @@ fn a_task_is_told_when_it_changes() {
     });
     let told: Vec<_> = told.map(|routing| routing.task).collect();
     assert_eq!(told, ["stack", "sort"]);
+}
+
+fn nothing_seen() -> Observation {
+    let captured = Instant::now();
+    Observation { captured, positions: vec![0.0], frames: Vec::new(), problems: Vec::new() }
 }
 
 /// A policy in real time that counts its episodes in its first action.
@@ -303,16 +351,17 @@ impl ChunkSource for Counts {
 
 #[test]
 fn a_run_is_an_episode() {
-    let expectation = Bench::onwards(1, ExecutorOptions::default(), |_| ms(0)).executor.expectation.clone();
-    let source = Counts { expectation, episodes: 0.0 };
-    let mut executor = ChunkExecutor::new(source, Prompt::default(), ExecutorOptions::default()).unwrap();
-    let observation = Observation { captured: Instant::now(), positions: vec![0.0], frames: Vec::new() };
+    let Bench { executor, robot, .. } = Bench::onwards(1, Overlap::default(), |_| ms(0));
+    let source = Counts { expectation: executor.expectation, episodes: 0.0 };
+    let mut executor = ChunkExecutor::new(source, Prompt::default(), Overlap::default()).unwrap();
+    let observation = nothing_seen();
     for episode in 1..4 {
         executor.start().unwrap();
         let begun = Instant::now();
         let action = loop {
             assert!(begun.elapsed() < Duration::from_secs(20));
-            let moment = Moment { now: Instant::now(), period: PERIOD, observation: &observation };
+            let moment =
+                Moment { now: Instant::now(), period: PERIOD, robot: &robot, observation: &observation };
             match executor.next(&moment, &mut Vec::new()) {
                 Next::Act(action, _) => break action,
                 _ => std::thread::sleep(ms(1)),
@@ -337,17 +386,22 @@ impl ChunkSource for Panics {
 }
 
 #[test]
-fn a_policy_that_panics_is_reported() {
-    let expectation = Bench::onwards(1, ExecutorOptions::default(), |_| ms(0)).executor.expectation.clone();
-    let mut executor =
-        ChunkExecutor::new(Panics(expectation), Prompt::default(), ExecutorOptions::default()).unwrap();
-    let observation = Observation { captured: Instant::now(), positions: vec![0.0], frames: Vec::new() };
+fn a_policy_that_panics_ends_the_run() {
+    let Bench { executor, robot, .. } = Bench::onwards(1, Overlap::default(), |_| ms(0));
+    let source = Panics(executor.expectation);
+    let mut executor = ChunkExecutor::new(source, Prompt::default(), Overlap::default()).unwrap();
+    let observation = nothing_seen();
     let mut events = Vec::new();
     let begun = Instant::now();
-    while events.is_empty() && begun.elapsed() < Duration::from_secs(20) {
-        let moment = Moment { now: Instant::now(), period: PERIOD, observation: &observation };
-        assert_eq!(executor.next(&moment, &mut events), Next::Waiting);
-        std::thread::sleep(ms(1));
-    }
+    let last = loop {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let moment = Moment { now: Instant::now(), period: PERIOD, robot: &robot, observation: &observation };
+        match executor.next(&moment, &mut events) {
+            Next::Waiting => std::thread::sleep(ms(1)),
+            other => break other,
+        }
+    };
+    let why = "the policy's thread has ended by a panic: restart, and report what it printed";
+    assert_eq!(last, Next::Broken(why.to_owned()));
     assert_eq!(events, [Event::ChunkFailed(ChunkError::Ended)]);
 }

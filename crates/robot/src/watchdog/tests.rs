@@ -11,7 +11,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let start = Instant::now();
-        Self { start, watchdog: Watchdog::new(&WatchdogOptions::default(), vec!["wrist".to_owned()], start) }
+        Self { start, watchdog: Watchdog::new(vec!["wrist".to_owned()], start) }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -23,7 +23,8 @@ impl Bench {
         let rgb: Arc<[u8]> = Arc::from([0, 0, 0].as_slice());
         let frame = Frame { rgb, height: 1, width: 1, captured: self.at(frame_ms) };
         let captured = self.at(joints_ms);
-        self.watchdog.observed(&Observation { captured, positions: vec![0.0], frames: vec![frame] });
+        let (positions, frames) = (vec![0.0], vec![frame]);
+        self.watchdog.observed(&Observation { captured, positions, frames, problems: Vec::new() });
     }
 
     fn act(&mut self, ms: u64) {
@@ -126,6 +127,11 @@ fn a_servo_that_protects_itself_holds_the_arm_at_once() {
     let (joint, fault) = ("gripper".to_owned(), "overload: let go".to_owned());
     bench.watchdog.failed(&RobotError::Fault { joint, fault });
     assert_eq!(bench.judge(1), "holding: 1 failures in a row; the last: gripper: overload: let go");
+    // Something less grave after it is no recovery, only a step without failures is.
+    bench.watchdog.failed(&RobotError::Bus("no answer from elbow_flex".to_owned()));
+    assert_eq!(bench.judge(2), "holding: 2 failures in a row; the last: gripper: overload: let go");
+    bench.watchdog.succeeded();
+    assert_eq!(bench.judge(3), "running");
 }
 
 #[test]
@@ -133,6 +139,16 @@ fn a_lost_connection_is_not_waited_for() {
     let mut bench = Bench::new();
     bench.watchdog.failed(&RobotError::Disconnected("the cable is out".to_owned()));
     assert_eq!(bench.judge(1), "off: the cable is out");
+}
+
+#[test]
+fn a_joint_that_let_go_is_not_waited_for() {
+    let mut bench = Bench::new();
+    bench.observe(0, 0);
+    let (joint, problem) = ("gripper".to_owned(), "torque went off by itself".to_owned());
+    bench.watchdog.failed(&RobotError::LetGo { joint, problem });
+    bench.watchdog.failed(&RobotError::Bus("no answer from elbow_flex".to_owned()));
+    assert_eq!(bench.judge(1), "off: gripper: torque went off by itself");
 }
 
 #[test]

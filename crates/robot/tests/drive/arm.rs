@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use skillweld_robot::{
     ActionSource, Clock, Description, Disagreement, DriveError, DriveOptions, Event, Joint, Moment, Next,
-    Observation, Observer, Origin, Robot, RobotError, State, StopSwitch, Summary, Tick, Unit, VirtualClock,
-    drive_by_clock,
+    Observation, Observer, Origin, Robot, RobotError, State, StopSwitch, Summary, Tick, Unit, drive_by_clock,
 };
+
+use crate::clock::VirtualClock;
 
 /// What an arm was asked to do, with when; failures are not among them.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +100,7 @@ impl Robot for Arm {
 
     fn observe(&mut self) -> Result<Observation, RobotError> {
         let (captured, positions) = (self.clock.now(), self.positions.clone());
-        let mut observation = Observation { captured, positions, frames: Vec::new() };
+        let mut observation = Observation { captured, positions, frames: Vec::new(), problems: Vec::new() };
         (self.script)(Exchange::Observe(&mut observation))?;
         self.note(Call::Observe(observation.positions.clone()));
         Ok(observation)

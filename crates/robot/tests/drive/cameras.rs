@@ -2,11 +2,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use skillweld_robot::{
-    Camera, CameraStream, Clock, Frame, Reason, Robot, RobotError, StopSwitch, Tick, VirtualClock,
-    WithCameras, drive_by_clock,
+    Camera, CameraStream, Clock, Frame, Reason, Robot, RobotError, StopSwitch, Tick, WithCameras,
+    drive_by_clock,
 };
 
 use crate::arm::{Arm, Call, Exchange, Notes, for_steps, towards};
+use crate::clock::VirtualClock;
 
 /// What a camera gives at a time.
 type Gives = Box<dyn FnMut(Duration) -> Result<Frame, RobotError> + Send>;
@@ -127,6 +128,27 @@ fn a_camera_that_fails_for_good_ends_the_run() {
         Some("the last: camera wrist: no images: check its cable")
     );
     assert!(lines.iter().any(|line| line.starts_with("the arm holds: 5 failures")), "{lines:?}");
+}
+
+#[test]
+fn a_camera_that_fails_takes_nothing_from_the_joints() {
+    let arm = Arm { positions: vec![3.0, 4.0], ..Arm::new() };
+    let (clock, at) = (arm.clock.clone(), arm.clock.clone());
+    let gives: Gives = Box::new(move |passed| match passed.as_millis() {
+        100..200 => Ok(frame(&at, Duration::ZERO, 3)),
+        _ => Err(problem("no images: check its cable")),
+    });
+    let mut robot = WithCameras::new(arm, vec![Box::new(camera("wrist", &clock, gives))]).unwrap();
+    robot.connect().unwrap();
+    assert_eq!(robot.observe(), Err(problem("no images: check its cable")), "there is no image yet");
+    clock.advance(Duration::from_millis(100));
+    let whole = robot.observe().unwrap();
+    assert_eq!(whole.problems, []);
+    clock.advance(Duration::from_millis(100));
+    let seen = robot.observe().unwrap();
+    assert_eq!((seen.positions, &seen.frames), (vec![3.0, 4.0], &whole.frames));
+    assert_eq!(seen.problems, [problem("no images: check its cable")]);
+    assert!(seen.captured > whole.captured);
 }
 
 #[test]

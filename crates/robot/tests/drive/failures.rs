@@ -120,6 +120,62 @@ fn an_arm_that_is_read_once_and_never_again_holds() {
 }
 
 #[test]
+fn what_fails_beside_the_joints_holds_the_arm_and_is_told_once() {
+    let (mut observations, fault) =
+        (0, RobotError::Fault { joint: "elbow_flex".to_owned(), fault: "too hot".to_owned() });
+    let mut arm = Arm::with(move |exchange| {
+        if let Exchange::Observe(observation) = exchange {
+            observations += 1;
+            if (10..40).contains(&observations) {
+                observation.problems.push(fault.clone());
+            }
+        }
+        Ok(())
+    });
+    let mut notes = Notes::new(|tick: &Tick<'_>| assert!(tick.observation.is_some() || tick.step == 60));
+    let summary = run(&mut arm, &mut towards(1.0), &for_steps(60), &mut notes).unwrap();
+    assert_eq!((summary.end, summary.failures, summary.held), (Reason::Over, 30, 31));
+    assert_eq!(
+        notes.lines(),
+        [
+            "elbow_flex: too hot",
+            "the arm holds: 1 failures in a row; the last: elbow_flex: too hot",
+            "the arm goes on after 1.0 s",
+            "torque is off: the run is over",
+        ]
+    );
+}
+
+#[test]
+fn a_fault_at_the_start_keeps_the_run_from_beginning() {
+    let mut arm = Arm::with(|exchange| {
+        if let Exchange::Observe(observation) = exchange {
+            observation.problems.push(bus(NO_ANSWER));
+        }
+        Ok(())
+    });
+    let error = run(&mut arm, &mut towards(1.0), &for_steps(9), &mut ()).unwrap_err();
+    assert_eq!(error.to_string(), NO_ANSWER);
+    assert!(arm.commands().is_empty() && !arm.torque);
+}
+
+#[test]
+fn a_source_that_breaks_ends_the_run_as_a_failure() {
+    let mut arm = Arm::new();
+    let mut asked = 0;
+    let mut source = Source::new(|_: &_| {
+        asked += 1;
+        if asked <= 10 {
+            return Next::Act(vec![1.0, 1.0], Origin::Policy);
+        }
+        Next::Broken("the policy's thread has ended".to_owned())
+    });
+    let summary = run(&mut arm, &mut source, &DriveOptions::default(), &mut ()).unwrap();
+    assert_eq!(summary.end, Reason::Source("the policy's thread has ended".to_owned()));
+    assert!(!summary.is_success() && summary.steps == 11 && !arm.torque);
+}
+
+#[test]
 fn a_source_that_says_no_more_holds_then_ends() {
     let mut arm = Arm::new();
     let mut asked = 0;

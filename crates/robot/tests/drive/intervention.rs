@@ -63,8 +63,7 @@ fn a_leader_with_other_units_is_refused() {
     let mut leader = led();
     leader.description.joints[1].unit = Unit::Centred;
     let error = run(&mut Arm::new(), &mut Leader::new(leader), &for_steps(2), &mut ()).unwrap_err();
-    let text = "the leader arm's actions are centred, joint elbow_flex of scripted is set to degrees: start with --units \
-                centred";
+    let text = "the leader arm's actions are centred, joint elbow_flex of scripted is set to degrees: set the arm to centred";
     assert_eq!(error.to_string(), text);
 }
 
@@ -106,6 +105,51 @@ fn what_was_planned_before_a_hold_is_void() {
     let mut notes = Notes::new(|tick: &Tick<'_>| switch.hold((10..20).contains(&tick.step)));
     drive_by_clock(&mut arm, &mut source, &for_steps(30), &mut notes, &switch, &clock).unwrap();
     assert_eq!(*interruptions.lock().unwrap(), 1);
+}
+
+/// A leader that lies at one place.
+fn lying(pan: f64) -> Arm {
+    Arm { positions: vec![pan, 0.0], ..Arm::new() }
+}
+
+#[test]
+fn a_leader_that_is_far_away_is_come_to_slowly() {
+    let (mut arm, switch) = (Arm::new(), StopSwitch::new());
+    let clock = arm.clock.clone();
+    let policy = Policy(Arc::default());
+    let mut source = WithLeader::new(policy, Leader::new(lying(28.9)), switch.clone());
+    let mut notes = Notes::new(|tick: &Tick<'_>| switch.intervene(tick.step >= 9));
+    drive_by_clock(&mut arm, &mut source, &for_steps(120), &mut notes, &switch, &clock).unwrap();
+    let text = "the arm goes slowly to where its actions begin: shoulder_pan is 29.9 degrees away";
+    assert_eq!(notes.told[10].events[0], Event::InterventionBegins);
+    assert_eq!(notes.told[10].events[1].to_string(), text);
+    let goals: Vec<_> = arm.commands().into_iter().map(|(_, goal)| goal[0]).collect();
+    // 10 °/s for 24°, then the rest at full speed; a period has whole nanoseconds.
+    for (number, goal) in (1..=72).zip(&goals[10..]) {
+        assert!((goal - (-1.0 + f64::from(number) / 3.0)).abs() < 1e-6, "{goal} after {number} steps");
+    }
+    assert!((goals[82] - 25.0).abs() < 1e-6 && goals[84..] == [28.9; 36], "{:?}", &goals[80..90]);
+}
+
+#[test]
+fn after_a_hold_a_leader_is_come_to_slowly_again() {
+    let (mut arm, switch) = (Arm::new(), StopSwitch::new());
+    let clock = arm.clock.clone();
+    let mut readings = 0;
+    let leader = Arm::with(move |exchange| {
+        if let Exchange::Observe(observation) = exchange {
+            readings += 1;
+            // While the arm holds the leader is not read, and is moved elsewhere.
+            observation.positions[0] = if readings > 10 { 60.0 } else { 0.0 };
+        }
+        Ok(())
+    });
+    let mut notes = Notes::new(|tick: &Tick<'_>| switch.hold((9..19).contains(&tick.step)));
+    let mut source = Leader::new(leader);
+    drive_by_clock(&mut arm, &mut source, &for_steps(50), &mut notes, &switch, &clock).unwrap();
+    let goals: Vec<_> = arm.commands().into_iter().map(|(_, goal)| goal[0]).collect();
+    assert_eq!((goals.len(), goals[9]), (40, 0.0));
+    assert!((goals[39] - 10.0).abs() < 1e-6, "30 steps of a third of a degree: {goals:?}");
 }
 
 #[test]

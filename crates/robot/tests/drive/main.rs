@@ -4,6 +4,7 @@
 
 mod arm;
 mod cameras;
+mod clock;
 mod failures;
 mod intervention;
 mod real_time;

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use skillweld_robot::{
     ActionSpace, CameraStream, Chunk, ChunkError, ChunkExecutor, ChunkRequest, ChunkSource, Description,
-    DriveOptions, ExecutorOptions, Expectation, Joint, Observation, Prompt, Robot, RobotError, StopSwitch,
-    Unit, drive,
+    DriveOptions, Expectation, Joint, Observation, Overlap, Prompt, Robot, RobotError, StopSwitch, Unit,
+    drive,
 };
 
 /// An arm that is where it was told to be, now.
@@ -32,7 +32,8 @@ impl Robot for Now {
     }
 
     fn observe(&mut self) -> Result<Observation, RobotError> {
-        Ok(Observation { captured: Instant::now(), positions: vec![self.position], frames: Vec::new() })
+        let (captured, positions) = (Instant::now(), vec![self.position]);
+        Ok(Observation { captured, positions, frames: Vec::new(), problems: Vec::new() })
     }
 
     fn act(&mut self, positions: &[f64]) -> Result<(), RobotError> {
@@ -79,7 +80,7 @@ impl ChunkSource for Slow {
 fn a_policy_that_takes_a_second_does_not_starve_fifty_actions() {
     let mut arm = Now::new();
     let policy = Slow { latency: Duration::from_secs(1), horizon: 50 };
-    let mut executor = ChunkExecutor::new(policy, Prompt::default(), ExecutorOptions::default()).unwrap();
+    let mut executor = ChunkExecutor::new(policy, Prompt::default(), Overlap::default()).unwrap();
     let options = DriveOptions { steps: Some(210), ..DriveOptions::default() };
     let summary = drive(&mut arm, &mut executor, &options, &mut (), &StopSwitch::new()).unwrap();
     assert!(summary.is_success());
@@ -95,7 +96,7 @@ fn steps_keep_their_deadlines() {
     for hz in [30.0, 50.0] {
         let options = DriveOptions { hz, steps: Some((2.0 * hz) as u64), ..DriveOptions::default() };
         let policy = Slow { latency: Duration::from_millis(50), horizon: 20 };
-        let mut executor = ChunkExecutor::new(policy, Prompt::default(), ExecutorOptions::default()).unwrap();
+        let mut executor = ChunkExecutor::new(policy, Prompt::default(), Overlap::default()).unwrap();
         let begun = Instant::now();
         let summary = drive(&mut Now::new(), &mut executor, &options, &mut (), &StopSwitch::new()).unwrap();
         let took = begun.elapsed();

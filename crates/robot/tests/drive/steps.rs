@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use skillweld_robot::{
-    DriveError, DriveOptions, DryRun, Event, LimitOptions, Next, Origin, Reason, Replay, Robot, StopSwitch,
-    Unit, drive_by_clock,
+    DriveError, DriveOptions, DryRun, Event, Next, Origin, Reason, Replay, Robot, StopSwitch, Unit,
+    drive_by_clock,
 };
 
 use crate::arm::{Arm, Call, Exchange, Notes, Source, for_steps, run, towards};
@@ -35,6 +35,30 @@ fn a_recording_is_played_step_by_step() {
     let calls = arm.calls();
     assert_eq!(calls[0], Call::Connect);
     assert!(matches!(calls[calls.len() - 2..], [Call::Hold(held), Call::Stop(stopped)] if held == stopped));
+}
+
+#[test]
+fn a_recording_that_begins_elsewhere_is_gone_to_slowly_and_then_played() {
+    let mut arm = Arm { positions: vec![-19.9, 3.0], ..Arm::new() };
+    let recorded: Vec<_> = staircase(10).into_iter().map(|goal| vec![goal[0], goal[1] + 3.0]).collect();
+    let mut replay = Replay::new(recorded.clone(), None, None);
+    let mut notes = Notes::new(|_: &_| ());
+    let summary = run(&mut arm, &mut replay, &DriveOptions::default(), &mut notes).unwrap();
+    assert_eq!(summary.end, Reason::Over);
+    let goals: Vec<_> = arm.commands().into_iter().map(|(_, goal)| goal).collect();
+    let (way, played) = goals.split_at(goals.len() - 10);
+    // A sixth of 60 °/s, until the arm is as near as it gets in a tenth of a second at full speed: 14° in 1.4 s.
+    assert_eq!(way.len(), 42);
+    for (number, goal) in (1..).zip(way) {
+        assert!((goal[0] - (-19.9 + f64::from(number) / 3.0)).abs() < 1e-6 && goal[1] == 3.0, "{goal:?}");
+    }
+    // From there at full speed, 2° a step, until it has caught up.
+    let caught_up: Vec<_> =
+        played.iter().zip(&recorded).skip_while(|(sent, wanted)| sent != wanted).collect();
+    assert_eq!(caught_up.len(), 6, "{played:?}");
+    assert!(caught_up.iter().all(|(sent, wanted)| sent == wanted));
+    let text = "the arm goes slowly to where its actions begin: shoulder_pan is 19.9 degrees away";
+    assert_eq!(notes.told[0].events[0].to_string(), text);
 }
 
 #[test]
@@ -177,14 +201,11 @@ fn who_disagrees_or_makes_no_sense_never_connects() {
     let mut replay = Replay::new(staircase(3), None, Some(vec![Unit::Centred; 2]));
     let error = run(&mut arm, &mut replay, &DriveOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, DriveError::Disagreement(_)));
-    assert!(error.to_string().ends_with("start with --units centred"), "{error}");
+    assert!(error.to_string().ends_with("set the arm to centred"), "{error}");
     for options in [
         DriveOptions { hz: f64::NAN, ..DriveOptions::default() },
         DriveOptions { hz: 0.0, ..DriveOptions::default() },
-        DriveOptions {
-            limits: LimitOptions { max_step: Some(vec![1.0]), ..LimitOptions::default() },
-            ..DriveOptions::default()
-        },
+        DriveOptions { max_step: Some(vec![1.0]), ..DriveOptions::default() },
     ] {
         let error = run(&mut arm, &mut towards(0.0), &options, &mut ()).unwrap_err();
         assert!(matches!(error, DriveError::Options(_)), "{error}");

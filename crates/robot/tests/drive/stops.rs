@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use skillweld_robot::{
     Clock, DriveError, DriveOptions, Next, Observer, Origin, Reason, RobotError, StopSwitch, Tick,
-    VirtualClock, drive_by_clock,
+    drive_by_clock,
 };
 
 use crate::arm::{Arm, Call, Exchange, Notes, Source, bus, for_steps, run, towards};
+use crate::clock::VirtualClock;
 
 #[test]
 fn a_stop_ends_the_run_within_a_period() {

@@ -191,7 +191,7 @@ mod tests {
     fn observed(bytes: usize) -> Observation {
         let captured = Instant::now();
         let frame = Frame { rgb: vec![0; bytes].into(), height: 1, width: 1, captured };
-        Observation { captured, positions: Vec::new(), frames: vec![frame] }
+        Observation { captured, positions: Vec::new(), frames: vec![frame], problems: Vec::new() }
     }
 
     fn tick(steps: &mut Steps, number: u64, observation: &Observation) {
