@@ -1,6 +1,5 @@
 //! `skillweld drive`.
 
-mod aside;
 mod events;
 mod keys;
 mod recording;
@@ -14,7 +13,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use skillweld_robot::{DriveOptions, Leader, LimitOptions, Robot, WithLeader};
+use skillweld_robot::{DriveOptions, Leader, Robot, WithLeader};
 
 use crate::Outcome;
 use crate::arm::{LeaderArguments, RobotArguments};
@@ -35,13 +34,14 @@ Examples:
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy ws://gpu-box:8000 --task '…' --record data/run1
   # every step for the Rerun viewer (a program built with --features rerun)
   skillweld drive --policy target/demo/so101/merged --task 'put the red cube on the tray' --rerun run.rrd
-  # look first: observe, infer, print once a second what would be sent
+  # look first: observe, infer, print what would be sent
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --dry-run --seconds 10
   # correct it by hand: key i, and the leader arm takes over
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --leader-port /dev/ttyACM1
 
-Keys: space holds and goes on, i gives the arm to the leader and back, q, Esc or Ctrl-C stop: the arm holds, then torque is
-off (Ctrl-Z does the same). A killed process cannot turn torque off; a second one that watches over it does.
+Keys: space holds, i gives the arm to the leader, which it comes to slowly, g goes on with the policy, q, Esc or Ctrl-C stop: the
+arm holds, then torque is off (Ctrl-Z does the same). A process that is killed, or hangs, cannot turn torque off; a second one that
+watches over it does.
 
 With --record: ← (or r) forgets the episode and begins it again; a stop saves it as it is.
 
@@ -117,11 +117,7 @@ impl PaceArguments {
             hz,
             send_hz: self.send_hz.map(f64::from),
             steps: self.seconds.map(|seconds| seconds.get().saturating_mul(u64::from(self.fps))),
-            limits: LimitOptions {
-                max_step: self.max_step.map(|step| vec![step; joints]),
-                ..LimitOptions::default()
-            },
-            ..DriveOptions::default()
+            max_step: self.max_step.map(|step| vec![step; joints]),
         })
     }
 

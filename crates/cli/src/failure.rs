@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::console::{Console, Tone, paint};
 use crate::interrupt;
+use crate::robot::remedy;
 
 /// What was stopped and leaves something behind, in its own words.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(crate) fn report(error: &anyhow::Error, console: Console, code: u8) -> ExitC
     ExitCode::from(code)
 }
 
-/// The messages of the error and its causes; a cause that its consequence already quotes is not said twice.
+/// The messages of the error and its causes, and what mends it; a cause that its consequence already quotes is not said twice.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -40,6 +41,10 @@ fn sentence(error: &anyhow::Error) -> String {
             }
             text.push_str(&cause);
         }
+    }
+    if let Some(remedy) = remedy::of(error) {
+        text.push_str("; ");
+        text.push_str(&remedy);
     }
     text
 }

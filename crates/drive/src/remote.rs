@@ -38,6 +38,10 @@ pub struct RemotePolicy {
     connection: Option<Connection>,
     /// A new episode begins with the next observation.
     begins: bool,
+    /// The task that the last answer of this episode was of.
+    task: Option<String>,
+    /// Whether this connection is not the one that the episode began on: the server knows nothing of it.
+    resumed: bool,
 }
 
 /// Why a policy server cannot be used.
@@ -58,7 +62,15 @@ pub enum ConnectError {
         /// As given.
         name: String,
     },
-    /// It cannot be reached, or refuses.
+    /// Nobody answers there.
+    #[error("{url}: cannot be reached ({reason}); is a policy server running there, and its port open?")]
+    Unreachable {
+        /// Its address.
+        url: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// It refuses, or is none.
     #[error("{url}: {problem}")]
     Server {
         /// Its address.
@@ -102,15 +114,40 @@ impl RemotePolicy {
             )));
         }
         let takes_control = metadata.get("server").and_then(Value::as_text) == Some("skillweld");
-        Ok(Self { options, keys, expectation, takes_control, connection: Some(connection), begins: true })
+        Ok(Self {
+            options,
+            keys,
+            expectation,
+            takes_control,
+            connection: Some(connection),
+            begins: true,
+            task: None,
+            resumed: false,
+        })
+    }
+
+    /// A request as the server takes it. In an episode that it does not know the beginning of it is told the task that ran, every
+    /// time, for it would choose anew as soon as it is not.
+    fn message(&self, request: &ChunkRequest) -> Result<Bytes, ChunkError> {
+        let mut message = request::observation(request, self.keys, &self.expectation)?;
+        if self.takes_control {
+            let running = self.task.as_ref().filter(|_| self.resumed);
+            message.extend(request::control(request, self.begins, running)?);
+        } else if let Some(task) = &request.prompt.task {
+            let url = &self.options.url;
+            let problem = format!("{url} takes no task by its name `{task}`: leave that to the instruction");
+            return Err(ChunkError::Failed(problem));
+        }
+        Ok(encode(&Value::Map(message)).into())
     }
 
     /// Sends a message and waits for the answer. A connection that the server has closed is opened again, once.
-    fn ask(&mut self, message: &Bytes) -> Result<Bytes, ChunkError> {
+    fn ask(&mut self, request: &ChunkRequest) -> Result<Bytes, ChunkError> {
+        let message = self.message(request)?;
         let failed = |url: &str, broken: Broken| ChunkError::Failed(format!("{url}: {broken}"));
         if let Some(mut connection) = self.connection.take() {
             // Mostly it had been closed before: a message into a closed connection is noticed only when reading.
-            let sent = connection.send(message.clone()).map_err(|_| Broken::Closed);
+            let sent = connection.send(message).map_err(|_| Broken::Closed);
             match sent.and_then(|()| connection.receive()) {
                 Ok(answer) => {
                     self.connection = Some(connection);
@@ -121,13 +158,15 @@ impl RemotePolicy {
             }
         }
         let mut connection = self.reconnect()?;
-        let answer = connection.send(message.clone()).and_then(|()| connection.receive());
+        self.resumed = !self.begins;
+        let message = self.message(request)?;
+        let answer = connection.send(message).and_then(|()| connection.receive());
         let answer = answer.map_err(|broken| failed(&self.options.url, broken))?;
         self.connection = Some(connection);
         Ok(answer)
     }
 
-    /// A new connection is a new episode to the server.
+    /// A new connection; to the server it is a new episode.
     fn reconnect(&mut self) -> Result<Connection, ChunkError> {
         let opened = Connection::open(&self.options);
         let (connection, metadata) = opened.map_err(|error| ChunkError::Failed(error.to_string()))?;
@@ -148,22 +187,18 @@ impl ChunkSource for RemotePolicy {
 
     fn start_episode(&mut self) {
         self.begins = true;
+        self.task = None;
+        self.resumed = false;
     }
 
     fn infer(&mut self, request: &ChunkRequest) -> Result<Chunk, ChunkError> {
-        let mut message = request::observation(request, self.keys, &self.expectation)?;
-        if self.takes_control {
-            message.extend(request::control(request, self.begins)?);
-        } else if let Some(task) = &request.prompt.task {
-            let url = &self.options.url;
-            let problem = format!("{url} takes no task by its name `{task}`: leave that to the instruction");
-            return Err(ChunkError::Failed(problem));
-        }
-        let answer = self.ask(&encode(&Value::Map(message)).into())?;
+        let answer = self.ask(request)?;
         self.begins = false;
         let answer = decode(&answer, &DecodeLimits::default()).map_err(|error| {
             ChunkError::Failed(format!("{}: the answer is no msgpack ({error})", self.options.url))
         })?;
-        reply::read(&answer)
+        let chunk = reply::read(&answer)?;
+        self.task = chunk.routing.as_ref().map(|routing| routing.task.clone());
+        Ok(chunk)
     }
 }

@@ -77,6 +77,7 @@ fn request() -> ChunkRequest {
             captured: Instant::now(),
             positions: vec![1.5, -2.5, 50.0],
             frames: vec![frame(7), frame(9), frame(11)],
+            problems: Vec::new(),
         },
         prompt: Prompt { instruction: Some("pick up the cube".into()), task: Some("pick".into()) },
         inference_delay: 3,
@@ -180,9 +181,34 @@ fn a_server_that_was_restarted_is_found_again() {
     let port = server.port();
     drop(server);
     let error = remote.infer(&request()).unwrap_err().to_string();
-    assert!(error.contains("skillweld serve"), "{error}");
+    assert!(
+        error.contains("cannot be reached") && error.contains("is a policy server running there"),
+        "{error}"
+    );
     let _server = Serving::start(port, None);
     assert_eq!(remote.infer(&request()).unwrap().actions[1][2], 1.0);
+}
+
+/// The server that was restarted has not seen how the episode began: it must not choose another task in the middle of it.
+#[test]
+fn a_new_connection_goes_on_with_the_task() {
+    let mut request = request();
+    request.prompt.task = None;
+    let server = Serving::start(0, None);
+    let mut remote = RemotePolicy::connect(options(server.url.clone())).unwrap();
+    remote.start_episode();
+    (0..2).for_each(|_| assert_eq!(remote.infer(&request).unwrap().routing.unwrap().task, "push"));
+    let asked = |server: &Serving| -> Vec<Option<String>> {
+        server.seen.lock().unwrap().iter().map(|seen| seen.task.clone()).collect()
+    };
+    assert_eq!(asked(&server), [None, None]);
+    let port = server.port();
+    drop(server);
+    let server = Serving::start(port, None);
+    (0..2).for_each(|_| drop(remote.infer(&request).unwrap()));
+    remote.start_episode();
+    remote.infer(&request).unwrap();
+    assert_eq!(asked(&server), [Some("push".to_owned()), Some("push".to_owned()), None]);
 }
 
 #[test]
@@ -190,7 +216,7 @@ fn what_is_no_policy_server_is_named_with_the_remedy() {
     let said = |options: RemoteOptions| RemotePolicy::connect(options).unwrap_err().to_string();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = said(options(format!("ws://{free}")));
-    assert!(text.contains("cannot be reached") && text.contains("skillweld serve"), "{text}");
+    assert!(text.contains("cannot be reached") && text.contains("policy server"), "{text}");
     for url in ["http://localhost:8000", "localhost:8000", "", "wss://host:8000"] {
         let text = said(options(url.into()));
         assert!(text.contains("no address of a policy server"), "{url}: {text}");

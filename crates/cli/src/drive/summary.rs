@@ -6,6 +6,7 @@ use skillweld_robot::{DryRunReport, Durations, Summary};
 
 use crate::console::{Console, Page, Tone, cell, number, table};
 use crate::figures;
+use crate::robot::remedy;
 
 /// A period may begin so much late, in milliseconds, to count as kept.
 const ON_TIME_MS: u64 = 2;
@@ -21,7 +22,7 @@ pub(crate) fn page(summary: &Summary, dry: Option<&DryRunReport>, saved: &[Saved
     let torque = summary
         .torque_may_be_on
         .as_ref()
-        .map_or_else(|| "off".to_owned(), |error| format!("MAY BE ON: {error}"));
+        .map_or_else(|| "off".to_owned(), |error| format!("MAY BE ON: {error}; {}", remedy::RELEASE));
     let count =
         |number: u64, what: &str| if number > 0 { figures::counted(number, what) } else { String::new() };
     page.facts([

@@ -68,11 +68,8 @@ impl Connection {
         // An IPv6 address stands in brackets there.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = request.uri().port_u16().unwrap_or(80);
-        let unreachable = |error: &dyn fmt::Display| {
-            server(format!(
-                "cannot be reached ({error}); is `skillweld serve` running there, and its port open?"
-            ))
-        };
+        let unreachable =
+            |error: &dyn fmt::Display| ConnectError::Unreachable { url: url(), reason: error.to_string() };
         let addresses = (host, port).to_socket_addrs().map_err(|error| unreachable(&error))?;
         let mut last = None;
         let stream = addresses.into_iter().find_map(|address| {

@@ -34,13 +34,17 @@ pub(super) fn observation(
     Ok(entries)
 }
 
-/// What Skillweld's own server takes besides.
-pub(super) fn control(request: &ChunkRequest, begins: bool) -> Result<Entries, ChunkError> {
+/// What Skillweld's own server takes besides. `running` is the task to go on with, where none is asked for by its name.
+pub(super) fn control(
+    request: &ChunkRequest,
+    begins: bool,
+    running: Option<&String>,
+) -> Result<Entries, ChunkError> {
     let mut entries = vec![
         ("reset".to_owned(), begins.into()),
         ("inference_delay".to_owned(), request.inference_delay.into()),
     ];
-    if let Some(task) = &request.prompt.task {
+    if let Some(task) = request.prompt.task.as_ref().or(running) {
         entries.push(("task".to_owned(), task.clone().into()));
     }
     if !request.left_over.is_empty() {
@@ -97,6 +101,7 @@ mod tests {
                 captured: Instant::now(),
                 positions: vec![1.0, 2.0, 3.0],
                 frames: vec![frame(0), frame(100)],
+                problems: Vec::new(),
             },
             prompt: Prompt { instruction: Some("pick".to_owned()), task: Some("object".to_owned()) },
             inference_delay: 4,
@@ -147,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_steers_is_told_besides() {
-        let control = Value::Map(control(&request(), true).unwrap());
+        let pushing = "push".to_owned();
+        let control = Value::Map(control(&request(), true, Some(&pushing)).unwrap());
         assert_eq!(control.get("reset"), Some(&Value::Bool(true)));
         assert_eq!(control.get("inference_delay"), Some(&Value::Int(4)));
         assert_eq!(control.get("task").and_then(Value::as_text), Some("object"));
