@@ -15,14 +15,17 @@ use super::recording::{Next, Progress};
 /// Between two looks at whether to end.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// What a key asks for.
+/// What a key asks for. Terminals repeat a key that is held down as if it were pressed again and again, so none of those that
+/// steer the arm undoes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     /// q, Esc, Ctrl-C, Ctrl-Z, Ctrl-\, Ctrl-D: hold, then torque off.
     Stop,
-    /// Space: hold, and go on.
+    /// Space: hold.
     Hold,
-    /// i: the leader arm takes over, and gives back.
+    /// g: go on, without the leader arm.
+    Go,
+    /// i: go on with the leader arm.
     Intervene,
     /// → or n: the episode is done, and with the last one the run; between episodes: the next one begins.
     NextEpisode,
@@ -42,7 +45,7 @@ pub(crate) struct Offered {
 impl Offered {
     fn has(self, key: Key) -> bool {
         match key {
-            Key::Stop | Key::Hold => true,
+            Key::Stop | Key::Hold | Key::Go => true,
             Key::Intervene => self.leader,
             Key::NextEpisode | Key::RecordAgain => self.record,
         }
@@ -52,8 +55,9 @@ impl Offered {
     pub(crate) fn in_words(self) -> String {
         let all = [
             (Key::Stop, "q stops"),
-            (Key::Hold, "space holds and goes on"),
-            (Key::Intervene, "i gives the arm to the leader and back"),
+            (Key::Hold, "space holds"),
+            (Key::Intervene, "i gives the arm to the leader"),
+            (Key::Go, "g goes on"),
             (Key::NextEpisode, "→ ends the episode (with the last one the run), or begins the next"),
             (Key::RecordAgain, "← forgets the episode and begins it again"),
         ];
@@ -69,11 +73,19 @@ impl Key {
             KeyCode::Char('c' | 'z' | 'd' | '\\' | '4') if modifiers.contains(KeyModifiers::CONTROL) => {
                 Self::Stop
             }
-            KeyCode::Char('q') | KeyCode::Esc => Self::Stop,
-            KeyCode::Char(' ') if modifiers.is_empty() => Self::Hold,
-            KeyCode::Char('i') => Self::Intervene,
-            KeyCode::Right | KeyCode::Char('n') => Self::NextEpisode,
-            KeyCode::Left | KeyCode::Char('r') => Self::RecordAgain,
+            KeyCode::Esc => Self::Stop,
+            KeyCode::Right => Self::NextEpisode,
+            KeyCode::Left => Self::RecordAgain,
+            // With the shift or caps lock key too: whoever wants to stop does not look for that.
+            KeyCode::Char(letter) => match letter.to_ascii_lowercase() {
+                'q' => Self::Stop,
+                ' ' => Self::Hold,
+                'g' => Self::Go,
+                'i' => Self::Intervene,
+                'n' => Self::NextEpisode,
+                'r' => Self::RecordAgain,
+                _ => return None,
+            },
             _ => return None,
         })
     }
@@ -81,8 +93,15 @@ impl Key {
     fn press(self, switch: &StopSwitch, progress: &Progress) {
         match self {
             Self::Stop => switch.stop(),
-            Self::Hold => switch.hold(!switch.is_held()),
-            Self::Intervene => switch.intervene(!switch.is_intervening()),
+            Self::Hold => switch.hold(true),
+            Self::Go => {
+                switch.intervene(false);
+                switch.hold(false);
+            }
+            Self::Intervene => {
+                switch.intervene(true);
+                switch.hold(false);
+            }
             Self::NextEpisode => progress.ask(Next::Advance),
             Self::RecordAgain => progress.ask(Next::Again),
         }
@@ -101,21 +120,46 @@ impl Keys {
         let ended = Arc::clone(&end);
         let listening = single_keys().map(|before| {
             let thread = std::thread::spawn(move || {
-                while !ended.load(Ordering::Relaxed) {
-                    if !poll(PATIENCE).unwrap_or(false) {
-                        continue;
-                    }
-                    if let Ok(Event::Key(key)) = read()
-                        && key.kind == KeyEventKind::Press
-                        && let Some(key) = Key::of(key.code, key.modifiers).filter(|key| offered.has(*key))
-                    {
-                        key.press(&switch, &progress);
-                    }
+                let listener = Listener { switch, progress, ended };
+                if let Err(error) = listener.run(offered) {
+                    listener.progress.problem(format!("the keyboard cannot be read: {error}"));
                 }
             });
             (thread, before)
         });
         Self { end, listening }
+    }
+}
+
+/// What listens. When it ends without having been asked to, by an error or a panic, the arm stops: nobody at the keyboard could
+/// stop it any more.
+struct Listener {
+    switch: StopSwitch,
+    progress: Progress,
+    ended: Arc<AtomicBool>,
+}
+
+impl Listener {
+    /// Does what keys ask for until it is asked to end.
+    fn run(&self, offered: Offered) -> std::io::Result<()> {
+        while !self.ended.load(Ordering::Relaxed) {
+            if poll(PATIENCE)?
+                && let Event::Key(key) = read()?
+                && key.kind == KeyEventKind::Press
+                && let Some(key) = Key::of(key.code, key.modifiers).filter(|key| offered.has(*key))
+            {
+                key.press(&self.switch, &self.progress);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if !self.ended.load(Ordering::Relaxed) {
+            self.switch.stop();
+        }
     }
 }
 
@@ -151,12 +195,22 @@ mod tests {
                 key.press(&switch, &progress);
             }
         };
-        press(KeyCode::Char(' '), KeyModifiers::NONE);
-        assert!(switch.is_held());
-        press(KeyCode::Char(' '), KeyModifiers::NONE);
-        assert!(!switch.is_held());
-        press(KeyCode::Char('i'), KeyModifiers::NONE);
-        assert!(switch.is_intervening());
+        // Held down, every key does what it does once.
+        let hold_down = |code| (0..30).for_each(|_| press(code, KeyModifiers::NONE));
+        let state = || (switch.is_held(), switch.is_intervening());
+        hold_down(KeyCode::Char(' '));
+        assert_eq!(state(), (true, false));
+        hold_down(KeyCode::Char('g'));
+        assert_eq!(state(), (false, false));
+        hold_down(KeyCode::Char('i'));
+        assert_eq!(state(), (false, true));
+        hold_down(KeyCode::Char(' '));
+        assert_eq!(state(), (true, true));
+        hold_down(KeyCode::Char('i'));
+        assert_eq!(state(), (false, true));
+        hold_down(KeyCode::Char(' '));
+        hold_down(KeyCode::Char('g'));
+        assert_eq!(state(), (false, false));
         press(KeyCode::Right, KeyModifiers::NONE);
         assert_eq!(progress.take(), Some(Next::Advance));
         press(KeyCode::Left, KeyModifiers::NONE);
@@ -168,12 +222,29 @@ mod tests {
         }
         press(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert!(switch.is_stopped());
+        for key in ['q', 'Q'] {
+            assert_eq!(Key::of(KeyCode::Char(key), KeyModifiers::SHIFT), Some(Key::Stop));
+        }
+    }
+
+    #[test]
+    fn a_listener_that_ends_unasked_stops_the_arm() {
+        for (asked, panics) in [(true, false), (false, false), (false, true)] {
+            let (switch, ended) = (StopSwitch::new(), Arc::new(AtomicBool::new(asked)));
+            let listener = Listener { switch: switch.clone(), progress: Progress::default(), ended };
+            let thread = std::thread::spawn(move || {
+                let _listener = listener;
+                assert!(!panics, "as tests of panics do");
+            });
+            assert_eq!(thread.join().is_err(), panics);
+            assert_eq!(switch.is_stopped(), !asked);
+        }
     }
 
     #[test]
     fn keys_without_effect_are_not_offered() {
         let alone = Offered { leader: false, record: false };
-        assert_eq!(alone.in_words(), "q stops, space holds and goes on");
+        assert_eq!(alone.in_words(), "q stops, space holds, g goes on");
         assert!(Offered { leader: true, ..alone }.in_words().contains("i gives"));
         let recording = Offered { record: true, ..alone }.in_words();
         assert!(recording.contains('→') && recording.contains('←'), "{recording}");
