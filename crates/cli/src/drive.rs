@@ -1,5 +1,6 @@
 //! `skillweld drive`.
 
+mod aside;
 mod events;
 mod keys;
 mod recording;
@@ -34,7 +35,7 @@ Examples:
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy ws://gpu-box:8000 --task '…' --record data/run1
   # every step for the Rerun viewer (a program built with --features rerun)
   skillweld drive --policy target/demo/so101/merged --task 'put the red cube on the tray' --rerun run.rrd
-  # look first: observe, infer, print what would be sent
+  # look first: observe, infer, print once a second what would be sent
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --dry-run --seconds 10
   # correct it by hand: key i, and the leader arm takes over
   skillweld drive --robot so101 --port /dev/ttyACM0 --policy merged --task '…' --leader-port /dev/ttyACM1

@@ -25,3 +25,13 @@ pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     Ok(replace_file(path, bytes.as_ref())?)
 }
+
+/// Refuses a folder in which nothing can be made, and one that cannot be made itself: before the work, not after it. Nothing is
+/// left there.
+pub(crate) fn check_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    ensure!(there.is_dir(), "{} is a file; name another folder", there.display());
+    let probe = there.join(format!(".skillweld-{}", std::process::id()));
+    let made = fs::File::create_new(&probe).and_then(|_| fs::remove_file(&probe));
+    made.with_context(|| format!("nothing can be written in {}; name another folder", there.display()))
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
-use skillweld_robot::{ActionSource, DriveOptions, DryRun, Observer, Robot, StopSwitch};
+use skillweld_robot::{ActionSource, DriveOptions, DryRun, Observer, Robot, StopSwitch, Summary, Tick};
 
 use super::keys::{Keys, Offered};
 use super::recording::{Book, Episodes, EpisodesOptions, Progress};
@@ -15,7 +15,8 @@ use crate::Outcome;
 use crate::console::{Console, print_json};
 
 /// What signals do: end the process as ever, until the arm may have torque; from then on they throw the switch, however often,
-/// and nothing ends the process before torque is off. Ctrl-Z too: a process that sleeps holds an arm for ever.
+/// and nothing ends the process before torque is off. Ctrl-Z too: a process that sleeps holds an arm for ever. Afterwards, while
+/// an episode is saved, they end the process again.
 pub(crate) struct Signals {
     pub(crate) switch: StopSwitch,
     may_end: Arc<AtomicBool>,
@@ -29,6 +30,30 @@ impl Signals {
             signal_hook::flag::register(signal, switch.stop_flag())?;
         }
         Ok(Self { switch, may_end })
+    }
+}
+
+/// A person's end of a run. In this order they end: signals, so that nothing that stands still keeps the process; what is shown,
+/// which gives back the terminal as the keys had set it; the keys.
+struct Front {
+    may_end: Arc<AtomicBool>,
+    shown: Option<Box<dyn Observer>>,
+    keys: Option<Keys>,
+}
+
+impl Observer for Front {
+    fn tick(&mut self, tick: &Tick<'_>) {
+        if let Some(shown) = &mut self.shown {
+            shown.tick(tick);
+        }
+    }
+
+    fn ended(&mut self, summary: &Summary) {
+        self.may_end.store(true, Ordering::SeqCst);
+        if let Some(mut shown) = self.shown.take() {
+            shown.ended(summary);
+        }
+        self.keys = None;
     }
 }
 
@@ -60,23 +85,26 @@ impl Session<'_> {
         let (switch, progress) = (&signals.switch, Progress::default());
         let offered = Offered { leader, record: record.is_some() };
         let description = robot.describe().clone();
-        // In this order: the view, which is dropped first, gives back the terminal as the keys had set it.
         let keys = Keys::listen(switch.clone(), progress.clone(), offered);
-        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
-        if let Some((book, options)) = record {
-            observers.push(Box::new(Episodes::new(book, task, options, (switch.clone(), progress.clone()))));
-        }
-        if let Some(log) = rerun {
-            observers.push(log.observer(&title, &description, options.hz, progress.clone())?);
-        }
-        if view {
+        let shown: Box<dyn Observer> = if view {
             let shared = (switch.clone(), progress.clone());
-            observers.push(Box::new(View::open(&title, task, &description, offered, shared)?));
+            Box::new(View::open(&title, task, &description, offered, shared)?)
         } else {
-            observers.push(Box::new(EventLog::new(console)));
             if !json {
                 console.note(&format!("{title}, {} steps a second; {}", options.hz, offered.in_words()));
             }
+            Box::new(EventLog::start(console, dry_run.then_some(&description), progress.clone())?)
+        };
+        let may_end = Arc::clone(&signals.may_end);
+        // First the front: when the run has ended, the terminal is a plain one while an episode is saved.
+        let mut observers: Vec<Box<dyn Observer>> =
+            vec![Box::new(Front { may_end, shown: Some(shown), keys: Some(keys) })];
+        if let Some((book, options)) = record {
+            let shared = (switch.clone(), progress.clone());
+            observers.push(Box::new(Episodes::new(book, task, options, shared, console)));
+        }
+        if let Some(log) = rerun {
+            observers.push(log.observer(&title, &description, options.hz, progress.clone())?);
         }
         signals.may_end.store(false, Ordering::SeqCst);
         let (summary, dry) = if dry_run {
@@ -87,7 +115,6 @@ impl Session<'_> {
             (skillweld_robot::drive(&mut robot, source, options, &mut observers, switch), None)
         };
         drop(observers);
-        drop(keys);
         let summary = summary?;
         let (saved, problems, remarks) = (progress.saved(), progress.problems(), progress.remarks());
         if json {

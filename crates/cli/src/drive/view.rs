@@ -1,25 +1,25 @@
 //! A loop in the terminal: joints, latency, queue, routing, safety.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Stdout};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ratatui::backend::CrosstermBackend;
+use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, List, Paragraph, Row, Table};
-use ratatui::{Frame, Terminal};
 use skillweld_robot::{
     Description, Durations, Event, Joint, Observer, Reason, Routing, State, StopSwitch, Tick,
 };
 
+use super::aside::Aside;
 use super::keys::Offered;
 use super::recording::Progress;
 use super::summary::{ms, percentiles};
 
-/// Pictures a second. Drawing takes well under a millisecond.
+/// Between two pictures.
 const PICTURE: Duration = Duration::from_millis(100);
 /// Width of a joint's bar, in columns.
 const BAR: usize = 30;
@@ -27,6 +27,7 @@ const BAR: usize = 30;
 const EVENTS: usize = 200;
 
 /// What is shown.
+#[derive(Clone)]
 struct Shown {
     title: String,
     task: String,
@@ -38,17 +39,17 @@ struct Shown {
     state: String,
     holds: bool,
     asked: &'static str,
+    recording: String,
     queued: Option<usize>,
     latency: Durations,
     routing: Option<Routing>,
     events: VecDeque<(bool, String)>,
 }
 
-/// Draws ten times a second; the terminal is as before when this is dropped.
+/// A picture ten times a second, drawn beside the loop; the terminal is as before when this is dropped.
 pub(crate) struct View {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    pictures: Aside<Shown>,
     shown: Shown,
-    keys: String,
     switch: StopSwitch,
     progress: Progress,
     drawn: Instant,
@@ -62,10 +63,19 @@ impl View {
         offered: Offered,
         (switch, progress): (StopSwitch, Progress),
     ) -> Result<Self> {
-        let terminal = ratatui::try_init().context("cannot draw in this terminal")?;
-        let shown = Shown::new(title, task, robot);
+        let mut terminal = ratatui::try_init().context("cannot draw in this terminal")?;
         let keys = format!(" {} ", offered.in_words());
-        Ok(Self { terminal, shown, keys, switch, progress, drawn: Instant::now() })
+        let draw = move |shown: Shown| {
+            // A terminal that is gone must not stop an arm.
+            let _ = terminal.draw(|frame| shown.draw(frame, &keys));
+        };
+        // One picture waits; while it does, newer ones are left out.
+        let pictures = Aside::start("view", 1, draw).inspect_err(|_| ratatui::restore())?;
+        Ok(Self::of(pictures, Shown::new(title, task, robot), switch, progress))
+    }
+
+    fn of(pictures: Aside<Shown>, shown: Shown, switch: StopSwitch, progress: Progress) -> Self {
+        Self { pictures, shown, switch, progress, drawn: Instant::now() }
     }
 }
 
@@ -80,6 +90,7 @@ fn asked(switch: &StopSwitch) -> &'static str {
 
 impl Drop for View {
     fn drop(&mut self) {
+        self.pictures.finish();
         ratatui::restore();
     }
 }
@@ -91,10 +102,9 @@ impl Observer for View {
             return;
         }
         self.drawn = Instant::now();
-        let recording = self.progress.line();
+        self.shown.recording = self.progress.line();
         self.shown.asked = asked(&self.switch);
-        // A terminal that is gone must not stop an arm.
-        let _ = self.terminal.draw(|frame| self.shown.draw(frame, &self.keys, &recording));
+        self.pictures.offer(self.shown.clone());
     }
 }
 
@@ -118,6 +128,7 @@ impl Shown {
             state: String::new(),
             holds: true,
             asked: "",
+            recording: String::new(),
             queued: None,
             latency: Durations::default(),
             routing: None,
@@ -160,7 +171,7 @@ impl Shown {
         }
     }
 
-    fn draw(&self, frame: &mut Frame<'_>, keys: &str, recording: &str) {
+    fn draw(&self, frame: &mut Frame<'_>, keys: &str) {
         let joints = self.joints.len() as u16 + 3;
         let rows = Layout::vertical([
             Constraint::Length(1),
@@ -177,7 +188,7 @@ impl Shown {
         ]);
         frame.render_widget(title, head);
         self.draw_joints(frame, table);
-        self.draw_figures(frame, figures, recording);
+        self.draw_figures(frame, figures);
         let lines = self.events.iter().map(|(bad, text)| {
             let style = if *bad { Style::new().fg(Color::Yellow) } else { Style::new().fg(Color::Green) };
             Line::styled(text.as_str(), style)
@@ -213,7 +224,7 @@ impl Shown {
         frame.render_widget(table.block(Block::bordered()), area);
     }
 
-    fn draw_figures(&self, frame: &mut Frame<'_>, area: Rect, recording: &str) {
+    fn draw_figures(&self, frame: &mut Frame<'_>, area: Rect) {
         let tone = if self.holds { Color::Yellow } else { Color::Green };
         let routing = self.routing.as_ref().map_or_else(String::new, |routing| {
             let margin = routing.margin.map(|margin| format!(", margin {margin:.3}")).unwrap_or_default();
@@ -232,7 +243,7 @@ impl Shown {
             ]),
             Line::from(format!("inference  {latency}")),
             Line::from(format!("queue      {queued}     routed to  {routing}     {}", self.asked)),
-            Line::styled(recording.to_owned(), Style::new().fg(Color::Red)),
+            Line::styled(self.recording.as_str(), Style::new().fg(Color::Red)),
         ];
         frame.render_widget(Paragraph::new(lines).block(Block::bordered()), area);
     }
@@ -255,6 +266,9 @@ fn bar(joint: &Joint, at: Option<f64>, goal: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
+    use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use skillweld_robot::{Observation, Origin, Unit};
 
@@ -274,8 +288,12 @@ mod tests {
     #[test]
     fn everything_that_counts_is_in_the_picture() {
         let mut shown = Shown::new("merged drives arm", "stack the cubes", &robot());
-        let observation =
-            Observation { captured: Instant::now(), positions: vec![12.25, -100.0], frames: Vec::new(), problems: Vec::new() };
+        let observation = Observation {
+            captured: Instant::now(),
+            positions: vec![12.25, -100.0],
+            frames: Vec::new(),
+            problems: Vec::new(),
+        };
         let routing = Routing { task: "stack".into(), reason: "routed".into(), margin: Some(0.25) };
         let chunk = Event::Chunk {
             actions: 50,
@@ -297,7 +315,8 @@ mod tests {
             events: &events,
         });
         let mut terminal = Terminal::new(TestBackend::new(100, 24)).unwrap();
-        terminal.draw(|frame| shown.draw(frame, " q stop ", "● episode 1")).unwrap();
+        shown.recording = "● episode 1".into();
+        terminal.draw(|frame| shown.draw(frame, " q stop ")).unwrap();
         let picture = terminal.backend().to_string();
         for part in [
             "merged drives arm",
@@ -315,6 +334,36 @@ mod tests {
         ] {
             assert!(picture.contains(part), "{part}:\n{picture}");
         }
+    }
+
+    #[test]
+    fn a_terminal_that_stands_still_does_not_stop_the_loop() {
+        let (go_on, stands_still) = channel::<()>();
+        let (show, shown) = channel();
+        let draw = move |picture: Shown| {
+            let _ = stands_still.recv();
+            let _ = show.send(picture.steps);
+        };
+        let pictures = Aside::start("view", 1, draw).unwrap();
+        // Never drawn to, so nothing is to be given back.
+        let mut view = std::mem::ManuallyDrop::new(View::of(
+            pictures,
+            Shown::new("merged drives arm", "stack", &robot()),
+            StopSwitch::new(),
+            Progress::default(),
+        ));
+        for step in 0..20 {
+            view.drawn -= PICTURE;
+            let (time, observation, raw, sent) = (Duration::from_millis(100 * step), None, None, None);
+            let (origin, queued, state, events) = (Origin::Policy, None, &State::Running, &[][..]);
+            view.tick(&Tick { step, time, observation, raw, sent, origin, queued, state, events });
+        }
+        drop(go_on);
+        view.pictures.finish();
+        // One was with the thread and one waited, or the thread had not come to its first.
+        let drawn: Vec<u64> = shown.try_iter().collect();
+        assert!((1..=2).contains(&drawn.len()) && drawn[0] == 0, "{drawn:?}");
+        assert_eq!(view.shown.steps, 19, "and the loop has gone on");
     }
 
     #[test]

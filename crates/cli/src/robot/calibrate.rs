@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use skillweld_robot_so101::JOINTS;
 use skillweld_robot_so101::calibration::{Calibration, Role, find, path, root};
 use skillweld_robot_so101::protocol::Bus;
@@ -13,11 +13,12 @@ use skillweld_robot_so101::setup::{Centring, Range, Sweep};
 use super::{PortArgument, lively, wait_for_enter};
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, table};
+use crate::output_file;
 
 /// Between two looks at the joints: 50 a second.
 const SAMPLE: Duration = Duration::from_millis(20);
 
-/// Find each joint's middle and range, write them to the motors and to LeRobot's file.
+/// Find each joint's middle and range, write them to LeRobot's file and to the motors.
 ///
 /// Torque is off: move the arm to the middle of its ranges, then each joint through its whole range. An arm that LeRobot has
 /// calibrated needs nothing: its file is read.
@@ -62,6 +63,8 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             known.display()
         );
     }
+    // Before minutes of work.
+    output_file::check_folder(target.parent().unwrap_or(&root))?;
     let mut bus = args.port.open()?;
     let centring = Centring::start(&mut bus)?;
     wait_for_enter("torque is off: move every joint to the middle of its range")?;
@@ -73,10 +76,13 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             Err(error) => console.warn(&error.to_string()),
         }
     };
-    calibration.write_to(&mut bus)?;
+    // First the file: from it the motors can be written again, and from them no file.
     calibration.save(&target)?;
+    calibration.write_to(&mut bus).with_context(|| {
+        format!("{} is there, but not all motors have it: --from-file writes it to them", target.display())
+    })?;
     page(&calibration, console).print()?;
-    console.note(&format!("written to the motors and to {}", target.display()));
+    console.note(&format!("written to {} and to the motors", target.display()));
     Ok(Outcome::Done)
 }
 
