@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use skillweld_camera::CameraSpec;
+use skillweld_camera::{CameraSpec, parse_size};
 use skillweld_robot::{Robot, Unit, WithCameras};
 use skillweld_robot_sim::{Clock, JointUnits, SimArm, SimOptions};
 use skillweld_robot_so101::calibration::{Calibration, Role, find, root};
@@ -12,10 +12,10 @@ use skillweld_robot_so101::guard::GuardianCommand;
 use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, So101Follower, So101Leader};
 
-/// Less than half of what an STS3215 does without load, 270°/s.
-const MAX_VELOCITY_DEG_S: f64 = 120.0;
-/// Columns and rows: both cameras are drawn well within a control period.
-const SIM_IMAGES: (usize, usize) = (320, 240);
+/// Rows and columns: both cameras are drawn well within a control period.
+const SIM_IMAGES: (usize, usize) = (240, 320);
+/// The arm's name, where none is given.
+const ARM: &str = "arm";
 
 /// The robot.
 #[derive(clap::Args)]
@@ -27,9 +27,9 @@ pub(crate) struct RobotArguments {
     /// The arm's serial port; `skillweld robot find-port` finds it.
     #[arg(long, value_name = "PORT", required_if_eq("robot", "so101"))]
     port: Option<String>,
-    /// The arm's name: that of its calibration file, which is LeRobot's.
-    #[arg(long, value_name = "NAME", default_value = "arm")]
-    id: String,
+    /// The arm's name: that of its calibration file, which is LeRobot's [default: arm].
+    #[arg(long, value_name = "NAME")]
+    id: Option<String>,
     /// What positions of the joints before the gripper mean; the gripper is 0 … 100.
     #[arg(long, value_enum, default_value_t)]
     units: Units,
@@ -37,9 +37,9 @@ pub(crate) struct RobotArguments {
     /// (not after http://) as needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
     cameras: Vec<String>,
-    /// The fastest that any joint of the arm turns, in degrees a second [default: 120].
-    #[arg(long, value_name = "DEG_S")]
-    max_velocity: Option<f64>,
+    /// The fastest that any joint of the arm turns, in degrees a second. Without load an STS3215 does 270.
+    #[arg(long, value_name = "DEG_S", default_value_t = 120.0)]
+    max_velocity: f64,
     /// Where the simulated cubes lie [default: 0].
     #[arg(long, value_name = "N")]
     sim_seed: Option<u64>,
@@ -95,7 +95,7 @@ impl RobotArguments {
     pub(crate) fn check(&self) -> Result<()> {
         let simulated = self.robot == Kind::Sim;
         ensure!(!(simulated && self.port.is_some()), "--port is an arm's: add --robot so101");
-        ensure!(!(simulated && self.max_velocity.is_some()), "--max-velocity is an arm's: add --robot so101");
+        ensure!(!(simulated && self.id.is_some()), "--id is an arm's: add --robot so101");
         ensure!(simulated || self.sim_seed.is_none(), "--sim-seed is for --robot sim");
         ensure!(simulated || self.sim_images.is_none(), "--sim-images is for --robot sim");
         Ok(())
@@ -121,25 +121,22 @@ impl RobotArguments {
     }
 
     fn sim(&self) -> SimOptions {
-        let (width, height) = self.sim_images.unwrap_or(SIM_IMAGES);
+        let (height, width) = self.sim_images.unwrap_or(SIM_IMAGES);
         let units = match self.units {
             Units::Degrees => JointUnits::Degrees,
             Units::Centred => JointUnits::Centred,
         };
-        SimOptions { units, clock: Clock::Live, height, width, seed: self.sim_seed.unwrap_or_default() }
+        let (seed, max_velocity_deg_s) = (self.sim_seed.unwrap_or_default(), self.max_velocity);
+        SimOptions { units, clock: Clock::Live, height, width, seed, max_velocity_deg_s }
     }
 
     fn follower(&self) -> Result<So101Follower> {
         let port = self.port.clone().context("--port is missing")?;
-        let arm = options(&port, &self.id, Role::Follower, self.units)?;
+        let arm = options(&port, self.id.as_deref().unwrap_or(ARM), Role::Follower, self.units)?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let arguments = ["robot", "guard", "--port", &port].map(Into::into).to_vec();
         let guardian = Some(GuardianCommand { program, arguments });
-        Ok(So101Follower::new(FollowerOptions {
-            arm,
-            max_velocity_deg_s: self.max_velocity.unwrap_or(MAX_VELOCITY_DEG_S),
-            guardian,
-        })?)
+        Ok(So101Follower::new(FollowerOptions { arm, max_velocity_deg_s: self.max_velocity, guardian })?)
     }
 }
 
@@ -151,7 +148,7 @@ pub(crate) struct LeaderArguments {
     #[arg(long, value_name = "PORT")]
     leader_port: Option<String>,
     /// The leader's name: that of its calibration file.
-    #[arg(long, value_name = "NAME", default_value = "leader")]
+    #[arg(long, value_name = "NAME", default_value = "leader", requires = "leader_port")]
     leader_id: String,
 }
 
@@ -174,10 +171,7 @@ fn calibration_path(id: &str, role: Role) -> Result<PathBuf> {
     Ok(find(&root(|name| std::env::var_os(name)), role, id)?)
 }
 
+/// Rows and columns.
 fn size(text: &str) -> Result<(usize, usize)> {
-    let Some((width, height)) = text.split_once('x') else { bail!("write WIDTHxHEIGHT, such as 640x480") };
-    let side = |text: &str| text.parse::<usize>().with_context(|| format!("`{text}` is no number of pixels"));
-    let (width, height) = (side(width)?, side(height)?);
-    ensure!(width.min(height) > 0 && width.max(height) <= 4096, "a side has 1 to 4096 pixels");
-    Ok((width, height))
+    parse_size(text).context("write WIDTHxHEIGHT, such as 640x480")
 }

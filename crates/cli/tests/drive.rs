@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use skillweld_fake_servo_bus::{ServoBus, Servos, address};
-use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec};
+use skillweld_synth::Embodiment;
 use support::served::{Server, wait_until};
 use support::{Bench, Ran, run, skillweld};
 
@@ -28,16 +28,6 @@ const RANGES: [(i32, i32, i32); 6] = [
     (0, 2020, 3522),
 ];
 
-/// Two experts for an SO-101, merged.
-fn merged(embodiment: Embodiment) -> (Bench, PathBuf) {
-    let bench = Bench::new();
-    let spec = PrismaticSpec { dtype: skillweld_tensor::Dtype::F32, embodiment, ..PrismaticSpec::tiny() };
-    spec.write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
-    let (recipe, policy) = (bench.action_recipe(), bench.join("merged"));
-    run([Path::new("merge"), &recipe, &policy]).succeeded();
-    (bench, policy)
-}
-
 fn drive(policy: &str, more: &[&str]) -> Ran {
     let arguments = ["drive", "--policy", policy, "--task", "put the red cube on the tray"];
     let small: &[&str] = if more.contains(&"so101") { &[] } else { &["--sim-images", "96x96"] };
@@ -50,7 +40,7 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn a_merged_policy_moves_a_simulated_arm_and_what_it_does_is_recorded_and_replayed() {
-    let (bench, policy) = merged(Embodiment::So101);
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let data = bench.join("data");
     let ran = drive(text(&policy), &["--seconds", "3", "--record", text(&data), "--json"]).succeeded();
     let summary = ran.json();
@@ -87,7 +77,7 @@ fn a_merged_policy_moves_a_simulated_arm_and_what_it_does_is_recorded_and_replay
 
 #[test]
 fn the_same_policy_behind_a_socket() {
-    let (_bench, policy) = merged(Embodiment::So101);
+    let (_bench, policy) = Bench::merged(Embodiment::So101);
     let server = Server::start(&policy, &[]);
     let summary =
         drive(&format!("ws://{}", server.address), &["--seconds", "2", "--json", "--send-hz", "90"])
@@ -99,8 +89,11 @@ fn the_same_policy_behind_a_socket() {
 
 #[test]
 fn a_dry_run_says_what_would_be_sent() {
-    let (_bench, policy) = merged(Embodiment::So101);
-    let summary = drive(text(&policy), &["--seconds", "1", "--dry-run", "--json"]).succeeded().json();
+    let (_bench, policy) = Bench::merged(Embodiment::So101);
+    let ran = drive(text(&policy), &["--seconds", "3", "--dry-run", "--json"]).succeeded();
+    let lines = ran.error.lines().filter(|line| line.contains(" s  would be sent: shoulder_pan ")).count();
+    assert!((1..=3).contains(&lines), "once a second, if there is an action: {}", ran.error);
+    let summary = ran.json();
     let joints = summary["dry_run"]["joints"].as_array().unwrap();
     assert_eq!(joints.iter().map(|joint| joint["joint"].as_str().unwrap()).collect::<Vec<_>>(), JOINTS);
     assert!(summary["dry_run"]["commands"].as_u64().unwrap() > 5);
@@ -108,7 +101,7 @@ fn a_dry_run_says_what_would_be_sent() {
 
 #[test]
 fn what_does_not_fit_is_refused_before_anything_moves() {
-    let (bench, policy) = merged(Embodiment::So101);
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let policy = text(&policy);
     drive(policy, &["--units", "centred"]).failed_with(&["degrees", "--units degrees"]);
     run(["drive", "--policy", policy]).failed_with(&["--task"]);
@@ -120,6 +113,13 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     drive(policy, &["--camera", "top=pattern:64x48", "--seconds", "1"]).succeeded();
     drive(policy, &["--camera", "side"]).failed_with(&["NAME=SOURCE"]);
     drive(policy, &["--port", "/dev/ttyACM0"]).failed_with(&["--robot so101"]);
+    drive(policy, &["--id", "my_arm"]).failed_with(&["--id is an arm's: add --robot so101"]);
+    let leader = drive(policy, &["--leader-id", "my_leader"]);
+    assert!(leader.code == Some(2) && leader.error.contains("--leader-port"), "{}", leader.error);
+    drive(policy, &["--max-velocity", "0"]).failed_with(&["0 is no velocity"]);
+    run(["drive", "--policy", policy, "--task", "x", "--sim-images", "0x96"])
+        .failed_with(&["1 … 4096 pixels"]);
+    drive(policy, &["--camera", "top=pattern@1"]).failed_with(&["1 frames a second are none of 3 to 1000"]);
     drive(policy, &["--max-step", "0"]).failed_with(&["--max-step"]);
     #[cfg(not(feature = "rerun"))]
     drive(policy, &["--rerun", "run.rrd"]).failed_with(&["built without Rerun", "--features rerun"]);
@@ -127,7 +127,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     let so101 = ["--robot", "so101", "--id", "my_arm", "--port", text(&port)];
     drive(policy, &so101).failed_with(&["my_arm", "skillweld robot calibrate"]);
 
-    let (_bench, libero) = merged(Embodiment::Libero);
+    let (_bench, libero) = Bench::merged(Embodiment::Libero);
     drive(text(&libero), &[]).failed_with(&["7 numbers", "so101_sim has 6 joints", "another robot"]);
 }
 
@@ -187,7 +187,7 @@ const CAMERAS: [&str; 4] = ["--camera", "front=pattern:96x96", "--camera", "wris
 
 #[test]
 fn a_policy_moves_an_so101_and_lets_go_of_it() {
-    let (bench, policy) = merged(Embodiment::So101);
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let arm = Arm::new(&bench, "robots/so_follower", "arm");
     let port = arm.port();
     let so101 = ["drive", "--robot", "so101", "--port", &port, "--policy", text(&policy), "--task", "pick"];
@@ -219,7 +219,7 @@ fn a_policy_moves_an_so101_and_lets_go_of_it() {
 /// Ctrl-C, as the shell sends it: the arm holds, and lets go.
 #[test]
 fn an_interrupted_drive_turns_torque_off_and_says_so() {
-    let (bench, policy) = merged(Embodiment::So101);
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let arm = Arm::new(&bench, "robots/so_follower", "arm");
     let port = arm.port();
     let so101 = ["drive", "--robot", "so101", "--port", &port, "--policy", text(&policy), "--task", "pick"];
@@ -251,7 +251,7 @@ fn an_interrupted_drive_turns_torque_off_and_says_so() {
 /// A killed program can do nothing; its guardian can.
 #[test]
 fn a_killed_drive_leaves_no_torque_behind() {
-    let (bench, policy) = merged(Embodiment::So101);
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let arm = Arm::new(&bench, "robots/so_follower", "arm");
     let port = arm.port();
     let so101 = ["drive", "--robot", "so101", "--port", &port, "--policy", text(&policy), "--task", "pick"];
@@ -330,5 +330,11 @@ fn an_arm_is_found_scanned_watched_and_calibrated() {
     arm.run(&[&calibrate[..], &["--id", "arm"]].concat()).failed_with(&["--from-file", "--force"]);
     arm.run(&[&calibrate[..], &["--id", "arm", "--from-file"]].concat()).succeeded();
     arm.run(&[&calibrate[..], &["--id", "new"]].concat()).failed_with(&["standard input has ended"]);
+    // Where no file can be written, nobody moves an arm about for nothing.
+    let mut nowhere = arm.command(&[&calibrate[..], &["--id", "new"]].concat());
+    let file = bench.join("file");
+    fs::write(&file, "").unwrap();
+    let ran = Ran::from(nowhere.env("HF_LEROBOT_CALIBRATION", &file).output().unwrap());
+    ran.failed_with(&["file is a file; name another folder"]);
     arm.run(&["robot", "monitor", "--port", "/dev/nowhere"]).failed_with(&["/dev/nowhere", "find-port"]);
 }

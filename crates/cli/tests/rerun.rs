@@ -7,29 +7,18 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use re_sdk::external::re_log_encoding::DecoderApp;
 use re_sdk::log::{Chunk, LogMsg};
 use serde_json::json;
-use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec};
+use skillweld_synth::Embodiment;
 use support::served::wait_until;
 use support::{Bench, Ran, run, skillweld};
 
 const JOINTS: [&str; 6] =
     ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"];
-
-/// Two experts for an SO-101, merged.
-fn merged() -> (Bench, PathBuf) {
-    let bench = Bench::new();
-    let embodiment = Embodiment::So101;
-    let spec = PrismaticSpec { dtype: skillweld_tensor::Dtype::F32, embodiment, ..PrismaticSpec::tiny() };
-    spec.write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
-    let (recipe, policy) = (bench.action_recipe(), bench.join("merged"));
-    run([Path::new("merge"), &recipe, &policy]).succeeded();
-    (bench, policy)
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -63,7 +52,7 @@ fn read(path: &Path) -> BTreeMap<String, (usize, BTreeSet<i64>)> {
 
 #[test]
 fn every_step_is_logged() {
-    let (bench, policy) = merged();
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let log = bench.join("run.rrd");
     let summary = drive(&policy, text(&log), &["--seconds", "2", "--json"]).succeeded().json();
     assert_eq!((&summary["problems"], &summary["remarks"]), (&json!([]), &json!([])));
@@ -94,7 +83,7 @@ fn every_step_is_logged() {
 /// A killed program has no time to end its file.
 #[test]
 fn what_a_killed_run_has_logged_can_be_read() {
-    let (bench, policy) = merged();
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let log = bench.join("run.rrd");
     let mut child = skillweld()
         .args(arguments(&policy, text(&log)))
@@ -110,7 +99,7 @@ fn what_a_killed_run_has_logged_can_be_read() {
 
 #[test]
 fn a_log_that_cannot_be_written_is_refused_before_anything_moves() {
-    let (bench, policy) = merged();
+    let (bench, policy) = Bench::merged(Embodiment::So101);
     let nowhere = bench.join("nowhere/run.rrd");
     drive(&policy, text(&nowhere), &[])
         .failed_with(&["nowhere/run.rrd cannot be written", "name a file in a folder"]);

@@ -121,11 +121,6 @@ impl Body {
         self.slide_m
     }
 
-    /// Whether it is falling.
-    pub fn is_falling(&self) -> bool {
-        self.fall_speed > 0.0
-    }
-
     /// Its parts in the world.
     pub fn solids(&self) -> &[Solid] {
         &self.solids

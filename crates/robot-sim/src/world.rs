@@ -187,24 +187,6 @@ impl World {
         Ok(())
     }
 
-    /// Pulls a sliding body out to a position, in metres; what lies in it goes with it.
-    ///
-    /// # Errors
-    /// [`SimError::NoBody`]; [`SimError::Invalid`] if the body does not slide, or not that far.
-    pub fn set_slide(&mut self, body: usize, slide_m: f64) -> Result<(), SimError> {
-        self.check_index(body)?;
-        let invalid = |problem| SimError::invalid(format!("body {}", self.bodies[body].name), problem);
-        let Motion::Slides { travel_m, .. } = self.bodies[body].motion else {
-            return Err(invalid("it does not slide: Motion::Slides makes it".to_owned()));
-        };
-        if !(0.0..=travel_m).contains(&slide_m) {
-            return Err(invalid(format!("{slide_m} m is not on its way of 0 … {travel_m} m")));
-        }
-        self.slide_to(body, slide_m);
-        self.changed();
-        Ok(())
-    }
-
     /// The arm's model.
     pub fn arm(&self) -> &ArmModel {
         &self.arm
@@ -264,11 +246,6 @@ impl World {
         a.solids.iter().any(|p| {
             b.solids.iter().any(|q| p.near(q, TOLERANCE_M) && crate::shape::separation_m(p, q) < TOLERANCE_M)
         })
-    }
-
-    /// Whether the last step changed nothing: until goals or poses are set, none will.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
     }
 
     /// Steps since the start.

@@ -48,11 +48,11 @@ fn a_falling_body_falls_as_gravity_says_and_rests_on_the_table() {
     // 24 steps of 1/240 s: the sum 1 + 2 + … + 24 of g/240² is 51 mm, a little more than g/2 · 0.1².
     let expected = 0.3 - 9.81 / 57_600.0 * 300.0;
     assert!((world.bodies()[1].pose().position.z - expected).abs() < 1e-12);
-    assert!(world.bodies()[1].is_falling());
+    assert_eq!(world.rests_on(1), None);
     world.advance(200);
     assert!((world.bodies()[1].pose().position.z - 0.0125).abs() < 1e-9);
     assert_eq!(world.rests_on(1), Some(TABLE));
-    assert!(world.is_quiet() && world.touching(1, TABLE));
+    assert!(world.touching(1, TABLE));
 }
 
 #[test]
@@ -228,12 +228,6 @@ fn a_drawer_opens_by_its_handle_as_far_as_it_goes_with_what_is_in_it() {
     let slide_m = world.bodies()[1].slide_m();
     assert!((slide_m - 0.04).abs() < 0.004, "{slide_m}");
     assert!((world.bodies()[2].pose().position.x - (0.33 - slide_m)).abs() < 1e-6);
-    world.set_slide(1, 0.06).unwrap();
-    assert_eq!(world.bodies()[1].slide_m(), 0.06);
-    for (body, slide_m) in [(1, 0.07), (1, -0.01), (1, f64::NAN), (2, 0.01)] {
-        let refused = world.set_slide(body, slide_m);
-        assert!(matches!(refused, Err(SimError::Invalid { .. })), "{body} {slide_m}: {refused:?}");
-    }
 }
 
 /// The moving finger cannot push a handle to the other one, 12 mm away: the arm gives, as far as it does.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use skillweld_synth::{ExpertForm, PrismaticSpec, Qwen2Spec};
+use skillweld_synth::{Embodiment, ExpertForm, PrismaticSpec, Qwen2Spec};
 use tempfile::TempDir;
 
 /// The program, finding the plugins that cargo built beside the tests.
@@ -99,6 +99,16 @@ impl Bench {
         let bench = Self::new();
         PrismaticSpec::tiny().write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
         bench
+    }
+
+    /// Two experts for a robot, merged, and where that is.
+    pub(crate) fn merged(embodiment: Embodiment) -> (Self, PathBuf) {
+        let bench = Self::new();
+        let spec = PrismaticSpec { dtype: skillweld_tensor::Dtype::F32, embodiment, ..PrismaticSpec::tiny() };
+        spec.write_all(bench.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
+        let (recipe, policy) = (bench.action_recipe(), bench.join("merged"));
+        run([Path::new("merge"), &recipe, &policy]).succeeded();
+        (bench, policy)
     }
 
     pub(crate) fn path(&self) -> &Path {
