@@ -44,7 +44,8 @@ Keys: space holds, i gives the arm to the leader, which it comes to slowly, g go
 arm holds, then torque is off (Ctrl-Z does the same). A process that is killed, or hangs, cannot turn torque off; a second one that
 watches over it does.
 
-With --record: ← (or r) forgets the episode and begins it again; a stop saves it as it is.
+With --record: ← (or r) forgets the episode and begins it again; a stop saves it as it is. Torque is off by then: a further
+Ctrl-C ends the program, and what is not saved yet is lost.
 
 Limits are always on: joint ranges from the calibration, velocity, distance of a goal from where the joint is; NaN is refused; stale
 images, joints or actions make the arm hold, then let go. Exit code 0 for a run that ended as it should, also by a stop; 1 if it

@@ -24,7 +24,7 @@ Examples:
   skillweld replay data/cube --episode 3 --robot so101 --port /dev/ttyACM0 --id my_arm
 
 Keys: → (or n) ends the episode and saves it, and once more begins the next; ← (or r) forgets the open one and begins it again; q stops, and
-saves the open episode as it is. What is saved is safe: an unplugged cable or a killed process loses the open episode at most.";
+saves the open episode as it is; Ctrl-C while that is done loses it. What is saved is safe: an unplugged cable or a killed process loses the open episode at most.";
 
 /// Record demonstrations: one arm follows another that is moved by hand, as a LeRobot dataset.
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -337,4 +338,39 @@ fn an_arm_is_found_scanned_watched_and_calibrated() {
     let ran = Ran::from(nowhere.env("HF_LEROBOT_CALIBRATION", &file).output().unwrap());
     ran.failed_with(&["file is a file; name another folder"]);
     arm.run(&["robot", "monitor", "--port", "/dev/nowhere"]).failed_with(&["/dev/nowhere", "find-port"]);
+}
+
+/// Minutes of work are not lost with a motor that does not answer at their end.
+#[test]
+fn a_calibration_is_in_its_file_before_it_is_in_the_motors() {
+    let bench = Bench::new();
+    let arm = Arm::new(&bench, "robots/so_follower", "arm");
+    let (port, file) = (arm.port(), arm.calibrations.join("robots/so_follower/new.json"));
+    let calibrate = ["robot", "calibrate", "--follower", "--port", &port, "--id", "new"];
+    let mut command = arm.command(&calibrate);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut wait_for = |words: &str| lines.find(|line| line.contains(words)).unwrap();
+    wait_for("middle of its range");
+    writeln!(keyboard).unwrap();
+    wait_for("whole range");
+    for by in [-500.0, 500.0] {
+        for (id, (offset, min, max)) in IDS.into_iter().zip(RANGES) {
+            arm.servos.turn(id, f64::from((min + max) / 2 + offset) + by);
+        }
+        let before = arm.servos.packets().len();
+        wait_until("samples", || arm.servos.packets().len() > before + 5);
+    }
+    arm.servos.set_connected(3, false);
+    writeln!(keyboard).unwrap();
+    let error = wait_for("error: ");
+    assert!(error.contains("new.json is there, but not all motors have it: --from-file"), "{error}");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    arm.servos.set_connected(3, true);
+    arm.run(&[&calibrate[..], &["--from-file"]].concat()).succeeded();
+    let read: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let range = |joint: &str| (read[joint]["range_min"].as_i64(), read[joint]["range_max"].as_i64());
+    assert_eq!(range("elbow_flex"), (Some(1547), Some(2547)), "{read}");
 }
