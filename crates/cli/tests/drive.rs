@@ -259,7 +259,6 @@ fn a_killed_drive_leaves_no_torque_behind() {
     let mut child = arm
         .command(&[&so101[..], &CAMERAS].concat())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     wait_until("torque on", || arm.torque() == [true; 6]);

@@ -122,11 +122,10 @@ impl So101Follower {
         }
     }
 
-    /// What is wrong with the servos, and with the guardian. Servos that complained or were not well are asked how they feel,
-    /// and now and then one that did not.
-    fn problems(&mut self) -> Vec<RobotError> {
-        let mut problems: Vec<_> =
-            self.guardian.as_mut().and_then(|guardian| guardian.beat().err()).into_iter().collect();
+    /// What is wrong with the servos. Those that complained or were not well are asked how they feel, and now and then one that
+    /// did not.
+    fn complaints(&mut self) -> Vec<RobotError> {
+        let mut problems = Vec::new();
         let alarms = self.bus.as_mut().map(Bus::take_alarms).unwrap_or_default();
         let turn = (self.observations / HEALTH_EVERY) as usize % IDS.len();
         let turn = self.observations.is_multiple_of(HEALTH_EVERY).then_some(turn);
@@ -255,9 +254,12 @@ impl Robot for So101Follower {
     }
 
     fn observe(&mut self) -> Result<Observation, RobotError> {
+        // Whether the bus answers or not: a program that tries is alive.
+        let unguarded = self.guardian.as_mut().and_then(|guardian| guardian.beat().err());
         let ticks = self.read_ticks()?;
         let captured = Instant::now();
-        let problems = self.problems();
+        let mut problems = self.complaints();
+        problems.extend(unguarded);
         let arm = &self.options.arm;
         let positions = ticks
             .iter()

@@ -139,6 +139,23 @@ fn an_arm_whose_guardian_dies_says_so_until_it_has_another() {
     assert_eq!(arm.observe().unwrap().problems, []);
 }
 
+#[test]
+fn signs_of_life_do_not_depend_on_the_bus() {
+    let servos = servos();
+    let folder = tempfile::tempdir().unwrap();
+    let beats = folder.path().join("beats");
+    let script = format!("printf '\\006'; head -c 4 > {}", beats.display()).into();
+    let counts = GuardianCommand { program: "sh".into(), arguments: vec!["-c".into(), script] };
+    let options = FollowerOptions { guardian: Some(counts), ..options("memory") };
+    let mut arm = So101Follower::with_opener(options, opener(&servos)).unwrap();
+    arm.connect().unwrap();
+    servos.set_connected(3, false);
+    (0..3).for_each(|_| assert!(arm.observe().is_err()));
+    servos.set_connected(3, true);
+    arm.stop().unwrap();
+    assert_eq!(fs::read_to_string(beats).unwrap(), "...q");
+}
+
 /// What ends programs politely ends no guardian, and `killall` with the program's name does not meet it.
 #[test]
 fn a_guardian_outlives_the_signals_that_end_its_program() {

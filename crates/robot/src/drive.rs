@@ -38,7 +38,7 @@ impl Default for DriveOptions {
 
 impl DriveOptions {
     fn check(&self) -> Result<(), DriveError> {
-        // An arm that is looked at less often than every two seconds is not driven, and its guardian takes the loop for dead.
+        // An arm that is looked at less often than every two seconds is not driven, and its driver may take the loop for dead.
         if !(0.5..=1000.0).contains(&self.hz) {
             return Err(DriveError::Options(format!("{} control steps a second: give 0.5 to 1000", self.hz)));
         }

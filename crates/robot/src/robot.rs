@@ -22,7 +22,7 @@ pub trait Robot: Send {
     /// Opens the connection, checks that this is the robot described, turns torque on where the arm stands.
     ///
     /// # Errors
-    /// [`RobotError`] that names what is missing or differs, and the command that mends it. Torque is off then.
+    /// [`RobotError`] that names what is missing or differs, and what mends it. Torque is off then.
     fn connect(&mut self) -> Result<(), RobotError>;
 
     /// Reads all joints, and takes the latest frame of each camera. Whatever else fails stands in
