@@ -13,6 +13,8 @@ use crate::train::{self, Stage};
 
 /// What training leaves that is only for going on with it.
 const NOT_SHIPPED: &str = "training.";
+/// What all others begin from.
+const BASE: &str = "base";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +50,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let (folder, pending) =
             (experts_dir().join(&stage.name), experts_dir().join(format!(".{}", stage.name)));
         copy(&from, &pending)?;
+        if stage.name != BASE {
+            link_to_base(&pending)?;
+        }
         fs::write(pending.join("README.md"), card)
             .with_context(|| format!("cannot write into {}", pending.display()))?;
         clear(&folder)?;
@@ -79,18 +84,38 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Puts links in place of files that the base has, too.
+fn link_to_base(policy: &Path) -> Result<()> {
+    let base = experts_dir().join(BASE);
+    for entry in fs::read_dir(policy).with_context(|| format!("cannot read {}", policy.display()))? {
+        let file = entry?.path();
+        let name = file.file_name().context("a file without a name")?;
+        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let twin = base.join(name);
+        if !file.is_file() || !twin.is_file() || read(&file)? != read(&twin)? {
+            continue;
+        }
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        std::os::unix::fs::symlink(Path::new("../base").join(name), &file)
+            .with_context(|| format!("cannot make {}", file.display()))?;
+    }
+    Ok(())
+}
+
 fn card(stage: &'static Stage, what: &str, folder: &Path, arena: &Arena) -> Result<String> {
     let mut card = format!("# {}\n\n{}.\n\n## How it was made\n\n```sh\n", stage.name, what);
     for stage in train::before(stage)? {
         writeln!(card, "{}", stage.line())?;
     }
-    writeln!(card, "```\n\n`cargo xtask train {}` does it.", stage.name)?;
+    write!(card, "```\n\n`cargo xtask train {}` does it.", stage.name)?;
     let curves = folder.join("curves.csv");
     // What only begins has none.
     if curves.exists() {
         let curves =
             fs::read_to_string(&curves).with_context(|| format!("cannot read {}", curves.display()))?;
         write!(card, " Where training ended:\n\n{}", last_losses(&curves)?)?;
+    } else {
+        card.push('\n');
     }
     if !stage.trials.is_empty() {
         card += &scores(stage, folder, arena)?;

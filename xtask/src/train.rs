@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use crate::build;
 use crate::process::{announce, command, line, target_dir};
 use crate::python::Environment;
-pub(crate) use stages::{CHAIN_ALPHA, SKILLS, Stage};
+pub(crate) use stages::{CHAIN_ALPHA, GENERALIST, SKILLS, Stage};
 use stages::{STAGES, Tool};
 
 const TRAIN: Environment = Environment {

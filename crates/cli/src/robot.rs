@@ -81,13 +81,15 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Command::Guard(args) => {
-            let guarded = guard(&args.port).context("torque may still be on: switch the arm's power supply off")?;
+            let guarded =
+                guard(&args.port).context("torque may still be on: switch the arm's power supply off")?;
             let happened = match guarded {
                 Guarded::Released => return Ok(Outcome::Done),
                 Guarded::Died => "has died",
                 Guarded::Hung => "did nothing any more and was ended",
             };
-            console.warn(&format!("the program that drove the arm {happened}: torque is off at {}", args.port));
+            console
+                .warn(&format!("the program that drove the arm {happened}: torque is off at {}", args.port));
             Ok(Outcome::Done)
         }
     }

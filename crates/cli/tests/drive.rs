@@ -256,11 +256,7 @@ fn a_killed_drive_leaves_no_torque_behind() {
     let arm = Arm::new(&bench, "robots/so_follower", "arm");
     let port = arm.port();
     let so101 = ["drive", "--robot", "so101", "--port", &port, "--policy", text(&policy), "--task", "pick"];
-    let mut child = arm
-        .command(&[&so101[..], &CAMERAS].concat())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = arm.command(&[&so101[..], &CAMERAS].concat()).stdout(Stdio::null()).spawn().unwrap();
     wait_until("torque on", || arm.torque() == [true; 6]);
     child.kill().unwrap();
     child.wait().unwrap();

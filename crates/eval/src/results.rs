@@ -1,11 +1,12 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use skillweld_rate::{Paired, Rate};
 
-use crate::{EvalError, Paired, Rate, Trial};
+use crate::{EvalError, Trial};
 
 /// What came of a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,28 +114,16 @@ impl Results {
     }
 }
 
-impl Rate {
-    /// Of results.
-    pub fn of<'r>(results: impl IntoIterator<Item = &'r TrialResult>) -> Self {
-        let mut rate = Self::default();
-        results.into_iter().for_each(|result| rate.count(result.success));
-        rate
-    }
+/// Successes among results.
+pub fn rate<'r>(results: impl IntoIterator<Item = &'r TrialResult>) -> Rate {
+    results.into_iter().map(|result| result.success).collect()
 }
 
-impl Paired {
-    /// Of the trials that both have.
-    pub fn of(first: &[TrialResult], second: &[TrialResult]) -> Self {
-        let mut paired = Self::default();
-        let theirs: std::collections::HashMap<&Trial, bool> =
-            second.iter().map(|result| (&result.trial, result.success)).collect();
-        for result in first {
-            if let Some(&success) = theirs.get(&result.trial) {
-                paired.count(result.success, success);
-            }
-        }
-        paired
-    }
+/// Of the trials that both have.
+pub fn paired(first: &[TrialResult], second: &[TrialResult]) -> Paired {
+    let theirs: HashMap<&Trial, bool> = second.iter().map(|result| (&result.trial, result.success)).collect();
+    let both = first.iter().filter_map(|result| Some((result.success, *theirs.get(&result.trial)?)));
+    both.collect()
 }
 
 fn line(value: &impl Serialize) -> String {

@@ -1,8 +1,9 @@
 use skillweld_chart::{Chart, ChartError};
+use skillweld_rate::Rate;
 use skillweld_suites::Suite;
 
 use crate::trial::suite_of;
-use crate::{Rate, Trial, TrialResult};
+use crate::{Trial, TrialResult, rate};
 
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub fn groups(all: &[TrialResult]) -> Vec<Group> {
     let under = |name: &String| {
         let those: Vec<_> =
             all.iter().filter(|result| result.trial.perturbation_name() == *name).cloned().collect();
-        let whole = Group { name: name.clone(), kind: GroupKind::Perturbation, rate: Rate::of(&those) };
+        let whole = Group { name: name.clone(), kind: GroupKind::Perturbation, rate: rate(&those) };
         let suites = suites_and_tasks(&those).into_iter().filter(|group| group.kind == GroupKind::Suite);
         let named = suites.map(|group| Group { name: format!("{} {name}", group.name), ..group });
         [vec![whole], named.collect()].concat()
@@ -64,7 +65,7 @@ fn suites_and_tasks(all: &[TrialResult]) -> Vec<Group> {
             suites.push(suite_of(task));
         }
     }
-    let of = |wanted: &dyn Fn(&str) -> bool| Rate::of(all.iter().filter(|result| wanted(&result.trial.task)));
+    let of = |wanted: &dyn Fn(&str) -> bool| rate(all.iter().filter(|result| wanted(&result.trial.task)));
     let mut groups = Vec::new();
     for suite in suites {
         let rate = of(&|task| suite_of(task) == suite);
@@ -101,9 +102,7 @@ pub fn router_accuracy(all: &[TrialResult]) -> Option<Rate> {
     if !ran().any(|(_, task)| is_suite(task)) {
         return None;
     }
-    let mut rate = Rate::default();
-    ran().for_each(|(suite, task)| rate.count(suite == task));
-    Some(rate)
+    Some(ran().map(|(suite, task)| suite == task).collect())
 }
 
 /// A row a trial. It depends on what came of the trials alone, not on their order.

@@ -6,8 +6,9 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use skillweld_eval::{
-    EvalError, Paired, Rate, Results, Rollout, Trial, TrialResult, agree, groups, results_csv, success_plot,
+    EvalError, Results, Rollout, Trial, TrialResult, agree, groups, paired, rate, results_csv, success_plot,
 };
+use skillweld_rate::{Paired, Rate};
 use skillweld_robot::{ActionSpace, Chunk, ChunkError, ChunkRequest, ChunkSource, Expectation, Routing};
 use skillweld_suites::{Embodiment, Env, Expert, PerturbationKind, Split, Strength, Suite};
 
@@ -74,7 +75,11 @@ impl ChunkSource for Prophet {
         });
         // More than are carried out.
         let actions = actions.collect::<Vec<_>>().into_iter().chain([vec![1.0; 7]]).collect();
-        let routing = Routing { task: format!("task {}", self.asked), reason: "routed".into(), margin: (self.asked > 1).then_some(0.5) };
+        let routing = Routing {
+            task: format!("task {}", self.asked),
+            reason: "routed".into(),
+            margin: (self.asked > 1).then_some(0.5),
+        };
         Ok(Chunk { actions, routing: Some(routing) })
     }
 }
@@ -207,9 +212,9 @@ fn two_policies_are_compared_on_the_trials_that_both_have() {
     };
     let first: Vec<_> = (0..6).map(|index| result(index, index % 2 == 0)).collect();
     let second: Vec<_> = (2..9).rev().map(|index| result(index, index < 4)).collect();
-    let paired = Paired::of(&first, &second);
-    assert_eq!(paired, Paired { both: 1, only_first: 1, only_second: 1, neither: 1 });
-    assert_eq!(Rate::of(&first), Rate { successes: 3, trials: 6 });
+    let both = paired(&first, &second);
+    assert_eq!(both, Paired { both: 1, only_first: 1, only_second: 1, neither: 1 });
+    assert_eq!(rate(&first), Rate { successes: 3, trials: 6 });
 }
 
 /// Stands still for its first trials and then gives no actions: which trial that is, nobody says.

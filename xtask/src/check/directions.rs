@@ -81,6 +81,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "drive",
             "suites",
             "eval",
+            "rate",
             "chart",
             "gpu",
         ],
@@ -97,13 +98,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("skillweld-drive", &["robot", "serve"]),
     ("skillweld-recorder", &["robot"]),
     ("skillweld-suites", &["robot-sim"]),
-    ("skillweld-eval", &["robot", "suites", "chart"]),
+    ("skillweld-rate", &[]),
+    ("skillweld-eval", &["robot", "suites", "chart", "rate"]),
     ("skillweld-synth", &["simd", "spelling", "tensor", "store"]),
     (
         "skillweld-benches",
         &["simd", "spelling", "tensor", "linalg", "store", "merged", "plugin-host", "synth"],
     ),
-    ("xtask", &["spelling", "tensor", "store", "synth"]),
+    ("xtask", &["spelling", "tensor", "store", "synth", "chart", "rate"]),
 ];
 
 /// What a plugin sees of this workspace.

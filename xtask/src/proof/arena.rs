@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use skillweld_eval::Rate;
+use skillweld_rate::Rate;
 
 use super::recipe::{Member, Recipe, SUITES};
 use crate::process::{command, line, output, run as run_command};
@@ -58,6 +58,13 @@ pub(crate) struct Scores {
     pub(super) routed: Vec<Routed>,
 }
 
+/// A task of the suites, as `skillweld sim tasks --json` says it.
+#[derive(Deserialize)]
+pub(super) struct Task {
+    pub(super) suite: String,
+    pub(super) id: String,
+}
+
 /// How often an expert ran in a suite.
 #[derive(Deserialize)]
 pub(crate) struct Routed {
@@ -97,6 +104,12 @@ impl Arena {
         let folder = self.experts.join(name);
         ensure!(folder.exists(), Missing(name.to_owned()));
         Ok(folder)
+    }
+
+    /// All tasks.
+    pub(super) fn tasks(&self) -> Result<Vec<Task>> {
+        let text = output(command(&self.skillweld).args(["sim", "tasks", "--json"]))?;
+        serde_json::from_str(&text).context("`skillweld sim tasks --json` lists no tasks")
     }
 
     /// Where a merged checkpoint lies.

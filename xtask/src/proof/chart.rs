@@ -3,7 +3,7 @@
 use anyhow::Result;
 use skillweld_chart::{Bars, Chart, Plane};
 
-use skillweld_eval::Rate;
+use skillweld_rate::Rate;
 
 /// Of every axis of rates.
 const SUCCESS: &str = "success in percent";

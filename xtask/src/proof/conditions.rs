@@ -1,8 +1,7 @@
 //! The same policies otherwise: chunks carried out in part, scenes unlike training.
 
 use anyhow::Result;
-use skillweld_eval::Rate;
-use skillweld_suites::PerturbationKind;
+use skillweld_rate::Rate;
 
 use super::arena::Arena;
 use super::chart;
@@ -26,13 +25,15 @@ pub(super) fn actions(arena: &Arena) -> Result<Section> {
     Ok(Section { text, headings: headings("actions"), rows, ..Section::default() })
 }
 
+/// All kinds of perturbations.
+const KINDS: [&str; 7] = ["camera", "background", "light", "layout", "robot_state", "noise", "language"];
+
 /// Unlike training.
 pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
-    let kinds = PerturbationKind::ALL.map(PerturbationKind::name);
     let chosen = Merge::chosen(arena)?;
     let mut rows = Vec::new();
     let (mut of_experts, mut of_merged) = (Vec::new(), Vec::new());
-    for kind in kinds {
+    for kind in KINDS {
         let trials = format!("--split final --episodes 5 --actions 4 --perturb {kind}:medium");
         let (own, each) = experts(arena, "", &trials)?;
         rows.push([vec![format!("{kind}, experts")], own[1..].to_vec()].concat());
@@ -42,7 +43,7 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
         of_merged.push(scores.all);
     }
     let series = [("experts", of_experts), ("merged", of_merged)];
-    let chart = chart::bars("Under perturbations", kinds, &series)?;
+    let chart = chart::bars("Under perturbations", KINDS, &series)?;
     let [of_experts, of_merged] = series.map(|(_, rates)| rates.into_iter().sum::<Rate>());
     let claims = vec![Claim {
         text: "Unlike training, too, the merge keeps four fifths of the experts' success",
@@ -55,4 +56,16 @@ pub(super) fn perturbations(arena: &Arena) -> Result<Section> {
                 `--split final --episodes 5 --actions 4 --perturb KIND:medium`."
             .to_owned();
     Ok(Section { text, headings: headings(""), rows, charts: vec![chart], claims })
+}
+
+#[cfg(test)]
+mod tests {
+    use skillweld_suites::PerturbationKind;
+
+    use super::*;
+
+    #[test]
+    fn all_kinds_are_tried() {
+        assert_eq!(KINDS, PerturbationKind::ALL.map(PerturbationKind::name));
+    }
 }

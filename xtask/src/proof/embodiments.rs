@@ -2,7 +2,7 @@
 //! 2511.18810).
 
 use anyhow::{Result, bail, ensure};
-use skillweld_eval::Rate;
+use skillweld_rate::Rate;
 
 use super::arena::Arena;
 use super::page::{Claim, Section, Verdict};

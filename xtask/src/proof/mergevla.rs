@@ -2,7 +2,7 @@
 //! 2511.18810).
 
 use anyhow::{Context, Result};
-use skillweld_eval::Rate;
+use skillweld_rate::Rate;
 
 use super::arena::{Arena, Scores};
 use super::chart;

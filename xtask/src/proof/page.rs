@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use skillweld_eval::Rate;
+use skillweld_rate::Rate;
 
 const HEAD: &str = "# Proof\n\nWritten by `cargo xtask proof` from the policies in [experts](../experts): every number comes out of that command. \
                     Rates are in percent, with Wilson's interval of 95 %. All is of one training of every policy. *Within chance*: as claimed, but \

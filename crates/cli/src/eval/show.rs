@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use skillweld_eval::{Group, GroupKind, Paired, Rate, TrialResult, groups, routed, router_accuracy};
+use skillweld_eval::{Group, GroupKind, TrialResult, groups, paired, rate, routed, router_accuracy};
+use skillweld_rate::Rate;
 
 use crate::Outcome;
 use crate::console::{Console, Page, Tone, cell, number, print_json, table};
@@ -17,7 +18,7 @@ pub(super) fn results(
     as_json: bool,
     console: Console,
 ) -> Result<Outcome> {
-    let (groups, total, routed) = (groups(all), Rate::of(all), routed(all));
+    let (groups, total, routed) = (groups(all), rate(all), routed(all));
     let one = |rate: &Rate| {
         json!({
             "successes": rate.successes, "trials": rate.trials, "share": rate.share(), "interval_95": rate.interval(),
@@ -79,7 +80,7 @@ fn shown(rate: Rate) -> String {
 type Read = (String, Vec<TrialResult>);
 
 pub(super) fn comparison((first, second): &(Read, Read), as_json: bool, console: Console) -> Result<Outcome> {
-    let paired = Paired::of(&first.1, &second.1);
+    let paired = paired(&first.1, &second.1);
     ensure!(
         paired.trials() > 0,
         "{} and {} have no trial in common; evaluate both with the same tasks, split and episodes",

@@ -1,3 +1,12 @@
+//! How often something succeeds, and how sure that is.
+//!
+//! ```
+//! use skillweld_rate::Rate;
+//!
+//! let rate: Rate = [true, true, false, true].into_iter().collect();
+//! assert_eq!(rate.to_string(), "75.0 (30–95)");
+//! ```
+
 use std::fmt;
 use std::iter::Sum;
 
@@ -45,6 +54,15 @@ impl Rate {
         let (p, q) = (self.share(), other.share());
         let ([a, b], [c, d]) = (self.interval(), other.interval());
         [p - q - (p - a).hypot(d - q), p - q + (b - p).hypot(q - c)]
+    }
+}
+
+/// Of trials that succeeded or did not.
+impl FromIterator<bool> for Rate {
+    fn from_iter<I: IntoIterator<Item = bool>>(successes: I) -> Self {
+        let mut rate = Self::default();
+        successes.into_iter().for_each(|success| rate.count(success));
+        rate
     }
 }
 
@@ -108,6 +126,15 @@ impl Paired {
             log_term += ((n - k) as f64 / (k + 1) as f64).ln();
         }
         (2.0 * sum).min(1.0)
+    }
+}
+
+/// Of the successes of both, trial by trial.
+impl FromIterator<(bool, bool)> for Paired {
+    fn from_iter<I: IntoIterator<Item = (bool, bool)>>(trials: I) -> Self {
+        let mut paired = Self::default();
+        trials.into_iter().for_each(|(first, second)| paired.count(first, second));
+        paired
     }
 }
 
