@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -16,6 +17,7 @@ const TRIALS: &str = "--split final --episodes 2 --actions 4";
 
 pub(crate) fn run() -> Result<()> {
     let skillweld = build::release()?;
+    let begun = Instant::now();
     let (experts, dir) = (ship::experts_dir(), target_dir().join("demo"));
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
@@ -54,7 +56,7 @@ pub(crate) fn run() -> Result<()> {
 
     drive(&skillweld, &dir.join("so101"))?;
 
-    announce("done");
+    announce(&format!("done, in {:.0} s after the build", begun.elapsed().as_secs_f64()));
     println!("merged policy  {}", merged.display());
     println!("its report     {}", report.display());
     println!("its rollouts   {}", film.display());
