@@ -40,6 +40,7 @@ const MERGE_METHODS: &[&str] = &[
     "regmean",
     "sce",
     "slerp",
+    "subset_mean",
     "task_arithmetic",
     "ties",
     "trimmed_mean",

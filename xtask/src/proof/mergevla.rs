@@ -90,13 +90,14 @@ type Method = (&'static str, &'static str, &'static str, &'static str);
 
 const TIES: Method = ("ties", PAPERS_TIES, "TIES", "90.2");
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 7] = [
     ("task_arithmetic", "", "task arithmetic", "89.7"),
     TIES,
     ("tsv", "", "TSV", "81.6"),
     ("knots", "", "KnOTS-TIES", "88.0"),
     ("wudi", "", "WUDI", "89.9"),
     ("emr", "", "EMR", "65.5"),
+    ("subset_mean", "", "subset mean", ""),
 ];
 
 /// Keep-ratios of TALL masks.
@@ -118,7 +119,12 @@ impl Merge {
 
     /// With the paper's settings.
     fn papers(method: Method) -> Self {
-        let mask = if method.0 == "emr" { Mask::emr() } else { Mask::default() };
+        let mask = match method.0 {
+            "emr" => Mask::emr(),
+            // What it is made for, and no paper has.
+            "subset_mean" => Mask::tall("1.0"),
+            _ => Mask::default(),
+        };
         Self::new(method, &mask)
     }
 
@@ -205,7 +211,7 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         text: format!(
             "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
              `skillweld eval run POLICY {FINAL}`. *Paper*: MergeVLA's average over LIBERO's four suites. Methods have the paper's settings \
-             (λ = 0.6), but two own blocks of four instead of one of twenty-four; *chosen*: the method that is best with these, with the λ and \
+             (λ = 0.6; the subset mean is of no paper, and has λ = 1), but two own blocks of four instead of one of twenty-four; *chosen*: the method that is best with these, with the λ and \
              the depth that are best of all by `{SELECTION}`."
         ),
         headings: beside("paper", headings("")),
