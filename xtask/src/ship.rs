@@ -136,8 +136,15 @@ fn last_losses(curves: &str) -> Result<String> {
 /// Rolls the policy out. Not on the final split, which `cargo xtask proof` reports once: who trains looks at this.
 fn scores(stage: &Stage, folder: &Path, arena: &Arena) -> Result<String> {
     let words = format!("{} --split selection --episodes 20 --actions 4", stage.trials);
-    let found = arena.evaluate(&stage.name, folder, &words)?;
-    let base = if is_adapter(folder) { " --base experts/base" } else { "" };
+    let trained = target_dir().join("train");
+    let base = stage.base().unwrap_or(BASE);
+    let found = arena.evaluate_on(&stage.name, (folder, &trained.join(base)), &words)?;
+    let base = match is_adapter(folder) {
+        // Steps on the way are not shipped.
+        true if train::policies().any(|policy| policy.name == base) => format!(" --base experts/{base}"),
+        true => format!(" --base {base}"),
+        false => String::new(),
+    };
     let mut text = format!(
         "\n## How it scores\n\nSuccess in percent with Wilson's interval of 95 %, on layouts of the selection split, by which training was \
          steered; [proof](../../docs/proof.md) has those of the final one:\n\n```sh\nskillweld eval run experts/{}{base} {words} --out results\n```\n\n\

@@ -208,11 +208,21 @@ impl Arena {
         Ok(scores)
     }
 
-    /// `name`: of the policy; `words`: options of `skillweld eval run` that say which trials.
+    /// `name`: of the policy, an adapter being one on the shipped base; `words`: options of `skillweld eval run` that say which trials.
     pub(crate) fn evaluate(&self, name: &str, policy: &Path, words: &str) -> Result<Scores> {
+        self.evaluate_on(name, (policy, &self.expert("base")?), words)
+    }
+
+    /// The same, with the base that an adapter is on.
+    pub(crate) fn evaluate_on(
+        &self,
+        name: &str,
+        (policy, base): (&Path, &Path),
+        words: &str,
+    ) -> Result<Scores> {
         let results = self.dir.join(RESULTS).join(name).join(folder_of(words));
         let (key, found) = (results.join("of"), results.join("found.json"));
-        let wanted = format!("{words}\n{}", hash(&[policy.to_owned(), self.expert("base")?])?);
+        let wanted = format!("{words}\n{}", hash(&[policy.to_owned(), base.to_owned()])?);
         if fs::read_to_string(&key).map_or(true, |there| there != wanted) {
             remove(&results)?;
             fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
@@ -222,7 +232,7 @@ impl Arena {
             let mut eval = command(&self.skillweld);
             eval.args(["eval", "run"]).arg(policy);
             if is_adapter(policy) {
-                eval.arg("--base").arg(self.expert("base")?);
+                eval.arg("--base").arg(base);
             }
             eval.args(words.split(' ')).arg("--json").arg("--out").arg(results.join("trials"));
             println!("$ {}", line(&eval));

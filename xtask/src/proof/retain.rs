@@ -45,12 +45,11 @@ impl Abilities {
     }
 }
 
-/// α = 0 is the generalist itself, 1 the finetuned policy.
+/// α = 0 is the generalist itself, 1 the finetuned policy, which is an adapter on it.
 fn between(arena: &Arena, finetuned: &str, alpha: &str) -> Result<(String, PathBuf)> {
     let (from, to) = (arena.expert("generalist")?, arena.expert(finetuned)?);
     match alpha {
         "0" => Ok(("generalist".to_owned(), from)),
-        "1" => Ok((finetuned.to_owned(), to)),
         _ => {
             let name = format!("{finetuned}-{alpha}");
             let policy = arena.retain(&name, (&from, &to), &format!("--alpha {alpha}"))?;
@@ -176,7 +175,8 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     let mut after = before;
     for (skill, _) in SKILLS {
         let finetuned = arena.expert(skill)?;
-        row(&format!("finetuned on `{skill}`"), skill, &finetuned)?;
+        let whole = arena.retain(&format!("whole-{skill}"), (&from, &finetuned), "--alpha 1")?;
+        row(&format!("finetuned on `{skill}`"), &format!("whole-{skill}"), &whole)?;
         let name = format!("chain-{skill}");
         let kept = arena.retain(&name, (&from, &finetuned), CHAIN_ALPHA)?;
         after = row("half the way there", &name, &kept)?;

@@ -28,6 +28,9 @@ pub(crate) struct Stage {
 pub(crate) const SKILLS: [(&str, &str); 3] =
     [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
 
+/// How a new skill is learned.
+const FINETUNED: &str = "--lora 16 --batch 32 --steps 600 --rate 7e-4";
+
 /// How far the chain follows what it was finetuned to.
 pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
 
@@ -47,6 +50,11 @@ impl Stage {
     pub(super) fn needs(&self) -> impl Iterator<Item = &str> {
         let folders = self.words.split(' ').filter_map(|word| word.strip_prefix('@'));
         folders.filter(|name| *name != self.name)
+    }
+
+    /// What it begins from, where it finetunes.
+    pub(crate) fn base(&self) -> Option<&str> {
+        self.needs().next().filter(|_| self.words.starts_with("finetune "))
     }
 
     /// Its command as one would type it where all stages' folders lie.
@@ -179,22 +187,21 @@ fn retain() -> Vec<Stage> {
     let mut from = "generalist".to_owned();
     for (index, (skill, task)) in SKILLS.into_iter().enumerate() {
         let show = format!("sim demos @demos-{skill} --task {task} --episodes 20 --noise 0.2");
-        let learn = format!("finetune @{from} @{skill} --demos @demos-{skill} --steps 400 --rate 3e-4");
+        let learn = format!("finetune @{from} @{skill} --demos @demos-{skill} {FINETUNED}");
         let chain = format!("chain-{}", index + 1);
         let keep = format!(
             "retain --base @{from} --finetuned @{skill} {CHAIN_ALPHA} --statistics finetuned @{chain}"
         );
         stages.push(skillweld(format!("demos-{skill}"), show));
         stages.push(train(skill, learn).shipped(
-            "For RETAIN: a policy that knows much, finetuned on twenty demonstrations of a new task alone",
+            "For RETAIN: what twenty demonstrations of a new task alone make of a policy that knows much, as a LoRA adapter on it",
             format!("--task {task}"),
         ));
         stages.push(skillweld(chain.clone(), keep));
         from = chain;
     }
     stages.pop();
-    let both =
-        format!("finetune @generalist @stack-cotrained {known} --skill @demos-stack --steps 400 --rate 3e-4");
+    let both = format!("finetune @generalist @stack-cotrained {known} --skill @demos-stack {FINETUNED}");
     stages.push(train("stack-cotrained", both).shipped(
         "As `stack`, but half of what it was finetuned on is what `generalist` was trained on",
         "--task goal_stack",
