@@ -76,8 +76,8 @@ fn a_merged_policy_is_tried_and_results_go_on_and_are_compared() {
         .json();
     let trials = |group: &str| both["groups"][group]["trials"].clone();
     assert_eq!(
-        [trials("light:strong"), trials("none"), trials("goal_open")],
-        [1, 1, 2].map(serde_json::Value::from)
+        [trials("light:strong"), trials("none"), trials("goal light:strong"), trials("goal none")],
+        [1, 1, 1, 1].map(serde_json::Value::from)
     );
     // One folder, one kind of trials.
     eval(policy, Path::new(out), &["--split", "final"]).failed_with(&["another folder"]);
