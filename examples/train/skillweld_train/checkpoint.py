@@ -59,10 +59,9 @@ def config_json(config: Config, norm_stats):
     }
 
 
-def config_of(raw, action_queries) -> Config:
-    """Of `config.json` as `config_json` made it."""
+def config_of(raw, statistics, action_queries) -> Config:
+    """Of `config.json` as `config_json` made it, and the statistics of the policy's dataset."""
     text, args = raw["text_config"], raw["timm_model_args"]
-    statistics = next(iter(raw["norm_stats"].values()))
     tower = lambda a: Tower(
         a["embed_dim"], a["depth"], a["num_heads"], round(a["embed_dim"] * a["mlp_ratio"]), "reg_tokens" in a
     )
@@ -147,7 +146,9 @@ def load_whole(folder, kind="cross", parts=True):
     """(policy in f32, tokenizer). Without `parts` the action expert is as initialised: another kind than was saved."""
     folder = pathlib.Path(folder)
     state = load_file(folder / "model.safetensors")
-    config = config_of(json.loads((folder / "config.json").read_text()), len(state["action_queries.weight"]))
+    raw = json.loads((folder / "config.json").read_text())
+    # Of a policy that `skillweld retain` has left, `config.json` has none.
+    config = config_of(raw, load_statistics(folder), len(state["action_queries.weight"]))
     policy = Policy(config, kind)
     policy.backbone.load_state_dict({key: value.float() for key, value in state.items()})
     if parts:
