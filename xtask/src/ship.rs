@@ -109,8 +109,8 @@ fn card(stage: &'static Stage, what: &str, folder: &Path, arena: &Arena) -> Resu
     }
     write!(card, "```\n\n`cargo xtask train {}` does it.", stage.name)?;
     let curves = folder.join("curves.csv");
-    // What only begins has none.
-    if curves.exists() {
+    // What only begins has none, and what `retain` makes has its base's.
+    if stage.trains() && curves.exists() {
         let curves =
             fs::read_to_string(&curves).with_context(|| format!("cannot read {}", curves.display()))?;
         write!(card, " Where training ended:\n\n{}", last_losses(&curves)?)?;

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use skillweld_chart::{Bars, Chart, Plane};
-
 use skillweld_rate::Rate;
 
 /// Of every axis of rates.

@@ -45,15 +45,13 @@ impl Recipe {
     ///
     /// `kind`: ending of the experts' names.
     pub(crate) fn naive(kind: &str, method: &'static str, parameters: &str) -> Self {
-        let rest = "action_expert: merge\n".to_owned();
-        Self {
-            base: base(kind),
-            members: members(kind),
-            method,
-            parameters: parameters.to_owned(),
-            rest,
-            routes: false,
-        }
+        Self::of_kind(kind, (method, parameters), "action_expert: merge\n".to_owned(), false)
+    }
+
+    fn of_kind(kind: &str, (method, parameters): (&'static str, &str), rest: String, routes: bool) -> Self {
+        let members = SUITES.iter().map(|suite| Member::of_suite(suite, kind)).collect();
+        let base = if kind == SELF { "base-self" } else { "base" };
+        Self { base, members, method, parameters: parameters.to_owned(), rest, routes }
     }
 
     /// MergeVLA's.
@@ -67,14 +65,7 @@ impl Recipe {
             "mask: {{ {} }}\naction_expert: {{ head_blocks: {} }}\nrouter: {{ {} }}\n",
             mask.how, mask.head_blocks, mask.router
         );
-        Self {
-            base: base(kind),
-            members: members(kind),
-            method,
-            parameters: parameters.to_owned(),
-            rest,
-            routes: true,
-        }
+        Self::of_kind(kind, (method, parameters), rest, true)
     }
 
     /// MergeVLA's with TIES, its best.
@@ -128,11 +119,3 @@ impl Mask {
 
 /// Parameters of TIES in the paper's form: no trimming, the sum of what agrees, signs over the whole vector.
 pub(crate) const PAPERS_TIES: &str = "density: 1.0, normalize: false, scope: global";
-
-fn base(kind: &str) -> &'static str {
-    if kind == SELF { "base-self" } else { "base" }
-}
-
-fn members(kind: &str) -> Vec<Member> {
-    SUITES.iter().map(|suite| Member::of_suite(suite, kind)).collect()
-}

@@ -52,6 +52,11 @@ impl Stage {
         folders.filter(|name| *name != self.name)
     }
 
+    /// Whether it is a training, which leaves curves of its own.
+    pub(crate) fn trains(&self) -> bool {
+        self.tool == Tool::Train
+    }
+
     /// What it begins from, where it finetunes.
     pub(crate) fn base(&self) -> Option<&str> {
         self.needs().next().filter(|_| self.words.starts_with("finetune "))

@@ -126,9 +126,10 @@ impl Observer for EventLog {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use skillweld_robot::{Joint, Origin, State, Unit};
+    use skillweld_robot::{Origin, State};
 
     use super::*;
+    use crate::drive::view::tests::robot;
 
     fn tick(log: &mut EventLog, step: u64, sent: Option<&[f64]>, events: &[Event]) {
         let time = Duration::from_millis(step * 250);
@@ -165,15 +166,7 @@ mod tests {
 
     #[test]
     fn a_dry_run_says_once_a_second_what_would_be_sent() {
-        let joint = |name: &str| Joint {
-            name: name.into(),
-            unit: Unit::Degrees,
-            min: -100.0,
-            max: 100.0,
-            max_velocity: 90.0,
-        };
-        let joints = vec![joint("pan"), joint("lift")];
-        let robot = Description { kind: "arm".into(), joints, cameras: Vec::new() };
+        let robot = robot();
         let (write, written) = channel();
         let mut log = EventLog::to(Some(&robot), Progress::default(), move |line: Line| {
             let _ = write.send(line.text);

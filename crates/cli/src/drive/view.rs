@@ -265,7 +265,7 @@ fn bar(joint: &Joint, at: Option<f64>, goal: Option<f64>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc::channel;
 
     use ratatui::Terminal;
@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    fn robot() -> Description {
+    pub(in crate::drive) fn robot() -> Description {
         let joint = |name: &str| Joint {
             name: name.into(),
             unit: Unit::Degrees,
