@@ -27,6 +27,7 @@ def main():
     finetune.add_argument("--skill", nargs="+", default=[], metavar="DEMOS", help="co-training: of these is half of every batch")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
     finetune.add_argument("--begin", metavar="EXPERT", help="with --lora: go on from this adapter and its action expert")
+    finetune.add_argument("--thin", type=float, default=0.0, metavar="SHARE", help="with --lora: of the task vector, what each step leaves out, as masks of a merge will")
     for command in (begin, finetune):
         command.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")
     for command in (pretrain, begin, finetune):
@@ -39,6 +40,8 @@ def main():
     args = parser.parse_args()
     if args.command == "finetune" and args.begin and not args.lora:
         parser.error("--begin goes on from an adapter: say its rank with --lora")
+    if args.command == "finetune" and args.thin and not (args.lora and 0 < args.thin < 1):
+        parser.error("--thin is a share below 1 of what --lora trains")
     if torch.cuda.is_available():
         # What is made, and what trains, is there; data come as they are needed.
         torch.set_default_device("cuda")

@@ -1,7 +1,11 @@
 """LoRA on the backbone, by peft."""
 
+import functools
+
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear
+from torch.nn import functional
 
 
 def adapted(policy, rank):
@@ -30,3 +34,20 @@ def narrowed(policy):
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False
     return policy
+
+
+def thinned(policy, share):
+    """LoRA's task vector s·BA without a random `share` of its elements, the rest larger by as much, anew in every step.
+
+    What masks of a merge leave of a task vector then is nothing new to the policy.
+    """
+    for module in policy.backbone.modules():
+        if isinstance(module, Linear):
+            module.forward = functools.partial(thinned_forward, module, share)
+    return policy
+
+
+def thinned_forward(module, share, inputs):
+    a, b = (part["default"].weight for part in (module.lora_A, module.lora_B))
+    task_vector = functional.dropout(module.scaling["default"] * (b @ a), share)
+    return module.base_layer(inputs) + functional.linear(inputs, task_vector)

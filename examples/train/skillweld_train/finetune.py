@@ -5,7 +5,7 @@ import pathlib
 import torch
 
 from . import checkpoint, demonstrations, statistics
-from .adapter import adapted, narrowed
+from .adapter import adapted, narrowed, thinned
 from .loop import Run, asked
 from .prompts import PromptBatch
 
@@ -50,15 +50,17 @@ def run(args):
         policy = adapted(policy, args.lora)
         if args.begin:
             checkpoint.load_expert(args.begin, policy)
-        policy = narrowed(policy)
+        policy = thinned(narrowed(policy), args.thin) if args.thin else narrowed(policy)
     run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed, of=asked(args))
-    device = torch.get_default_device()
 
     def losses(random):
+        if args.thin:
+            # Whoever goes on leaves out the same.
+            torch.manual_seed(int(random.integers(2**63)))
         size = args.batch // len(prepared)
         drawn = [examples.draw(random, size) for examples in prepared]
         pixels, texts, states, chunks = zip(*drawn)
-        pixels, states, chunks = (torch.cat(parts).to(device) for parts in (pixels, states, chunks))
+        pixels, states, chunks = (torch.cat(parts).to(run.device) for parts in (pixels, states, chunks))
         off = (policy(pixels, *prompts(sum(texts, [])), states).float() - chunks).abs()
         return {"total": off.mean(), "arm": off[..., :6].mean(), "gripper": off[..., 6].mean()}
 

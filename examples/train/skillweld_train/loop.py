@@ -26,6 +26,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.modules, self.steps = modules, steps
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
         ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, ramp)
@@ -42,7 +43,8 @@ class Run:
                     yield f"{index}.{name}", parameter
 
     def restore(self):
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        # Of nobody else's making; the reader for weights alone knows no plain numbers in PyTorch 1.
+        state = torch.load(self.state_file, map_location="cpu", weights_only=False)
         if state.get("of") != self.of:
             raise SystemExit(
                 f"{self.folder} has a run of {state.get('of')}, which is not one of {self.of}; name another folder, or remove that one"
@@ -75,7 +77,7 @@ class Run:
         begun, first, sums = time.time(), self.step, {}
         while self.step < self.steps:
             # Master weights are f32, products bf16: a processor with AMX multiplies those much faster.
-            with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 named = losses(self.random)
             total = next(iter(named.values()))
             self.optimizer.zero_grad(set_to_none=True)

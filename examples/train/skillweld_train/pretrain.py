@@ -74,7 +74,7 @@ class Scenes:
             parts.append(part)
         self.pixels = torch.cat([part["images"] for part in parts])
         # Small; pictures are not, and wait where there is room for them.
-        self.device = torch.get_default_device()
+        self.device = torch.empty(0).device
         self.states, self.things, self.positions, pixels, self.lifted, self.actions = (
             torch.cat([part[name] for part in parts]).to(self.device)
             for name in ("state", "things", "positions", "pixels", "lifted", "actions")

@@ -89,16 +89,33 @@ fn base() -> Stage {
         .shipped("The pretrained base of all experts: it points at what it is told, and lifts it", "")
 }
 
-/// How an expert's corrections are learned, round after round. The five tasks of goal and long are different things to do, and took more.
-fn rounds(suite: &str) -> &'static [&'static str] {
+/// A round of corrections: which are recorded, and how they are learned.
+struct Round {
+    /// Options of `skillweld sim demos`.
+    recorded: &'static str,
+    /// Options of `finetune`.
+    learned: &'static str,
+}
+
+/// On the layouts of the first round, whichever round it is.
+const FIRST_LAYOUTS: &str = "--episodes 200";
+const FIRST: Round = Round { recorded: FIRST_LAYOUTS, learned: "--steps 900 --rate 5e-4" };
+const SECOND: Round = Round { recorded: FIRST_LAYOUTS, learned: "--batch 32 --steps 3600 --rate 7e-4" };
+
+/// An expert's corrections, round after round. The five tasks of goal and long are different things to do, and took more.
+fn rounds(suite: &str) -> &'static [Round] {
     match suite {
         "goal" => &[
-            "--steps 900 --rate 5e-4",
-            "--batch 32 --steps 3600 --rate 7e-4",
-            "--batch 32 --steps 3600 --rate 6e-4",
+            FIRST,
+            SECOND,
+            Round { recorded: FIRST_LAYOUTS, learned: "--batch 32 --steps 3600 --rate 6e-4" },
         ],
-        "long" => &["--steps 900 --rate 5e-4", "--batch 32 --steps 3600 --rate 7e-4"],
-        _ => &["--steps 900 --rate 5e-4"],
+        "long" => &[
+            FIRST,
+            SECOND,
+            Round { recorded: "--round 3 --episodes 300", learned: "--batch 32 --steps 4200 --rate 7e-4 --thin 0.2" },
+        ],
+        _ => &[FIRST],
     }
 }
 
@@ -110,16 +127,16 @@ fn expert(suite: &str) -> Vec<Stage> {
     let mut stages = vec![skillweld(&*demos, show), train(&*first, begin)];
     let rounds = rounds(suite);
     let (mut from, mut known) = (first, format!("@{demos}"));
-    for (index, how) in rounds.iter().enumerate() {
+    for (index, Round { recorded, learned }) in rounds.iter().enumerate() {
         let round = index + 1;
         let corrections =
             if index == 0 { format!("corrections-{suite}") } else { format!("corrections-{suite}-{round}") };
         let to = if round == rounds.len() { suite.to_owned() } else { format!("{suite}-round-{round}") };
         let correct = format!(
-            "sim demos @{corrections} --suite {suite} --policy @{from} --base @base --episodes 200 --noise 0.2"
+            "sim demos @{corrections} --suite {suite} --policy @{from} --base @base {recorded} --noise 0.2"
         );
         known = format!("{known} @{corrections}");
-        let go_on = format!("finetune @base @{to} --demos {known} --lora 16 --begin @{from} {how}");
+        let go_on = format!("finetune @base @{to} --demos {known} --lora 16 --begin @{from} {learned}");
         stages.extend([skillweld(corrections, correct), train(&*to, go_on)]);
         from = to;
     }
