@@ -2,6 +2,7 @@
 
 pub(crate) mod arena;
 mod chart;
+mod choice;
 mod conditions;
 pub(crate) mod embodiments;
 mod mergevla;
@@ -23,6 +24,7 @@ type Chapter = (&'static str, fn(&Arena) -> Result<Section>);
 /// In the order of the page.
 const CHAPTERS: &[Chapter] = &[
     ("Experts and merges", mergevla::merges),
+    ("What each choice is worth", mergevla::steps),
     ("Naive merges", mergevla::naive),
     ("What masks keep: λ", mergevla::lambdas),
     ("Depth of the expert head", mergevla::heads),

@@ -5,7 +5,8 @@ use skillweld_rate::Rate;
 
 use super::arena::Arena;
 use super::chart;
-use super::mergevla::{Merge, experts, headings, row};
+use super::choice::Merge;
+use super::mergevla::{experts, headings, row};
 use super::page::{Claim, Section, Verdict};
 
 /// How much of a chunk is carried out before the policy is asked again.

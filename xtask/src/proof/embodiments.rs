@@ -16,7 +16,12 @@ fn member(suite: &str, arm: &str) -> Member {
         "so101" => suite.to_owned(),
         _ => format!("{suite}-{arm}"),
     };
-    Member { name: arm.into(), expert, own: format!("--suite {suite} --embodiment {arm}") }
+    Member {
+        name: arm.into(),
+        expert,
+        own: format!("--suite {suite} --embodiment {arm}"),
+        parameters: String::new(),
+    }
 }
 
 /// What each arm's own is, where all do the same and where each does something else.

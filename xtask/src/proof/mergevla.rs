@@ -6,6 +6,7 @@ use skillweld_rate::Rate;
 
 use super::arena::{Arena, Scores};
 use super::chart;
+use super::choice::{LAMBDAS, METHODS, Merge, SELECTION};
 use super::page::{Claim, Section, Verdict, percent};
 use super::recipe::{Mask, Member, PAPERS_TIES, Recipe, SELF, SUITES};
 
@@ -13,8 +14,6 @@ use super::recipe::{Mask, Member, PAPERS_TIES, Recipe, SELF, SUITES};
 pub(super) const FINAL: &str = "--split final --episodes 20 --actions 4";
 /// Half as many, where there are many policies.
 pub(super) const HALF_FINAL: &str = "--split final --episodes 10 --actions 4";
-/// What settings are chosen by.
-const SELECTION: &str = "--split selection --episodes 5 --actions 4";
 
 /// Of rows that are policies.
 pub(super) fn headings(first: &str) -> Vec<String> {
@@ -85,82 +84,6 @@ pub(super) fn naive(arena: &Arena) -> Result<Section> {
     Ok(Section { text, headings: beside("paper", headings("")), rows, claims, ..Section::default() })
 }
 
-/// A method as MergeVLA's table has it: its name, its parameters, a title, the paper's average.
-type Method = (&'static str, &'static str, &'static str, &'static str);
-
-const TIES: Method = ("ties", PAPERS_TIES, "TIES", "90.2");
-
-const METHODS: [Method; 7] = [
-    ("task_arithmetic", "", "task arithmetic", "89.7"),
-    TIES,
-    ("tsv", "", "TSV", "81.6"),
-    ("knots", "", "KnOTS-TIES", "88.0"),
-    ("wudi", "", "WUDI", "89.9"),
-    ("emr", "", "EMR", "65.5"),
-    ("subset_mean", "", "subset mean", ""),
-];
-
-/// Keep-ratios of TALL masks.
-const LAMBDAS: [&str; 5] = ["0.2", "0.4", "0.6", "0.8", "1.0"];
-
-/// A merge with a name and a title.
-pub(super) struct Merge {
-    name: String,
-    pub(super) title: String,
-    recipe: Recipe,
-}
-
-impl Merge {
-    fn new((method, parameters, title, _): Method, mask: &Mask) -> Self {
-        let name = format!("{method}-{}-{}", mask.how.replace([' ', ',', ':'], ""), mask.head_blocks);
-        let title = format!("MergeVLA, {title}");
-        Self { name, title, recipe: Recipe::masked(method, parameters, mask) }
-    }
-
-    /// With the paper's settings.
-    fn papers(method: Method) -> Self {
-        let mask = match method.0 {
-            "emr" => Mask::emr(),
-            // What it is made for, and no paper has.
-            "subset_mean" => Mask::tall("1.0"),
-            _ => Mask::default(),
-        };
-        Self::new(method, &mask)
-    }
-
-    pub(super) fn score(&self, arena: &Arena, trials: &str) -> Result<Scores> {
-        arena.score(&self.name, &self.recipe, trials)
-    }
-
-    /// Of several, by the selection split; the first of equals.
-    fn best(arena: &Arena, merges: impl IntoIterator<Item = Self>) -> Result<Self> {
-        let mut best: Option<(f64, Self)> = None;
-        for merge in merges {
-            let share = merge.score(arena, SELECTION)?.all.share();
-            if best.as_ref().is_none_or(|(most, _)| *most < share) {
-                best = Some((share, merge));
-            }
-        }
-        Ok(best.context("no merge")?.1)
-    }
-
-    /// What a user would take: the method that is best with the paper's settings, and then its best keep-ratio and depth.
-    pub(super) fn chosen(arena: &Arena) -> Result<Self> {
-        let best = Self::best(arena, METHODS.map(Self::papers))?;
-        let method = METHODS.into_iter().find(|method| method.0 == best.recipe.method);
-        let method = method.filter(|method| method.0 != "emr");
-        let settings = LAMBDAS.into_iter().flat_map(|lambda| (1..=3).map(move |depth| (lambda, depth)));
-        let tuned = method.into_iter().flat_map(|method| {
-            settings.clone().map(move |(lambda, head_blocks)| {
-                let mask = Mask { head_blocks, ..Mask::tall(lambda) };
-                let Self { name, title, recipe } = Self::new(method, &mask);
-                Self { name, title: format!("{title}, λ = {lambda}, own blocks: {head_blocks}"), recipe }
-            })
-        });
-        Self::best(arena, [best].into_iter().chain(tuned))
-    }
-}
-
 /// Experts, and all of them in one policy by different methods.
 pub(super) fn merges(arena: &Arena) -> Result<Section> {
     let (own, each) = experts(arena, "", FINAL)?;
@@ -170,16 +93,16 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
     for method in METHODS {
         let merge = Merge::papers(method);
         let scores = merge.score(arena, FINAL)?;
-        rows.push(beside(method.3, row(&merge.title, &scores)));
-        names.push(method.2);
+        rows.push(beside(method.paper, row(merge.title(), &scores)));
+        names.push(method.title);
         rates.push(scores.all);
     }
     let chosen = Merge::chosen(arena)?;
     let best = chosen.score(arena, FINAL)?;
-    rows.push(beside("", row(format!("chosen: {}", chosen.title), &best)));
+    rows.push(beside("", row(format!("chosen: {}", chosen.title()), &best)));
     names.push("chosen");
     rates.push(best.all);
-    let given = arena.score_given(&chosen.name, &chosen.recipe, FINAL)?;
+    let given = chosen.score_given(arena, FINAL)?;
     rows.push(beside("", row("the same, told the suite instead of routed", &given)));
     names.push("chosen, told");
     rates.push(given.all);
@@ -197,7 +120,7 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         Claim {
             text: "The best merge with masks and routing keeps nine tenths of the experts' success",
             paper: "90.2 of 96.7 (TIES, LIBERO)",
-            ours: format!("{} of {average} ({})", best.all, chosen.title),
+            ours: format!("{} of {average} ({})", best.all, chosen.title()),
             verdict: Verdict::reached(best.all.share() >= 0.9 * average.share()),
         },
         Claim {
@@ -211,8 +134,8 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
         text: format!(
             "Success in percent with Wilson's interval of 95 %; *router*: how often the suite's own expert ran. \
              `skillweld eval run POLICY {FINAL}`. *Paper*: MergeVLA's average over LIBERO's four suites. Methods have the paper's settings \
-             (λ = 0.6; the subset mean is of no paper, and has λ = 1), but two own blocks of four instead of one of twenty-four; *chosen*: the method that is best with these, with the λ and \
-             the depth that are best of all by `{SELECTION}`."
+             (λ = 0.6; the subset mean is of no paper, and has λ = 1), but two own blocks of four instead of one of twenty-four; *chosen*: \
+             the method that is best with these, with the settings that are best of all by `{SELECTION}`; the next chapter has each step."
         ),
         headings: beside("paper", headings("")),
         rows,
@@ -221,13 +144,32 @@ pub(super) fn merges(arena: &Arena) -> Result<Section> {
     })
 }
 
+/// What each thing that was chosen is worth.
+pub(super) fn steps(arena: &Arena) -> Result<Section> {
+    let mut rows = Vec::new();
+    for (chosen, merge) in Merge::steps(arena)? {
+        let mut cells = row(merge.title(), &merge.score(arena, FINAL)?);
+        cells.insert(0, chosen.to_owned());
+        rows.push(cells);
+    }
+    let text = format!(
+        "What was chosen, one thing after the other, each the best by `{SELECTION}`, and what it is worth: `{FINAL}`. Weights are those of \
+         the four experts in the subset mean: how much counts what masks cannot give back to each."
+    );
+    Ok(Section {
+        text,
+        headings: [vec!["chosen".to_owned()], headings("")].concat(),
+        rows,
+        ..Section::default()
+    })
+}
+
 /// How much masks keep.
 pub(super) fn lambdas(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
     let mut points = Vec::new();
     for lambda in LAMBDAS {
-        let mask = Mask::tall(lambda);
-        let scores = Merge::new(TIES, &mask).score(arena, HALF_FINAL)?;
+        let scores = Merge::ties(Mask::tall(lambda)).score(arena, HALF_FINAL)?;
         rows.push(row(lambda, &scores));
         points.push((lambda.parse()?, scores.all));
     }
@@ -249,7 +191,7 @@ pub(super) fn heads(arena: &Arena) -> Result<Section> {
     let mut rows = Vec::new();
     for head_blocks in 1..=3 {
         let mask = Mask { head_blocks, ..Mask::default() };
-        let scores = Merge::new(TIES, &mask).score(arena, HALF_FINAL)?;
+        let scores = Merge::ties(mask).score(arena, HALF_FINAL)?;
         rows.push(row(head_blocks.to_string(), &scores));
     }
     let text = format!(

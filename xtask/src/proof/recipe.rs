@@ -17,12 +17,19 @@ pub(crate) struct Member {
     pub(crate) expert: String,
     /// What it was trained on, in options that `skillweld sim demos` and `skillweld eval run` both have.
     pub(crate) own: String,
+    /// Of the method, for this expert alone, in YAML's flow form.
+    pub(crate) parameters: String,
 }
 
 impl Member {
     /// `kind`: ending of the expert's name.
     pub(crate) fn of_suite(suite: &str, kind: &str) -> Self {
-        Self { name: suite.into(), expert: format!("{suite}{kind}"), own: format!("--suite {suite}") }
+        Self {
+            name: suite.into(),
+            expert: format!("{suite}{kind}"),
+            own: format!("--suite {suite}"),
+            parameters: String::new(),
+        }
     }
 }
 
@@ -83,14 +90,19 @@ impl Recipe {
         let folder = folder.display();
         let mut text =
             format!("merge_method: {}\nbase_model: {folder}/{}\nmodels:\n", self.method, self.base);
-        for Member { name, expert, .. } in &self.members {
-            writeln!(text, "  - {{ name: {name}, model: {folder}/{expert} }}").unwrap_or_default();
+        for Member { name, expert, parameters, .. } in &self.members {
+            write!(text, "  - {{ name: {name}, model: {folder}/{expert}").unwrap_or_default();
+            if !parameters.is_empty() {
+                write!(text, ", parameters: {{ {parameters} }}").unwrap_or_default();
+            }
+            text.push_str(" }\n");
         }
         text + &format!("parameters: {{ {} }}\n{}", self.parameters, self.rest)
     }
 }
 
 /// What MergeVLA's merges have beyond the method.
+#[derive(Clone)]
 pub(crate) struct Mask {
     /// Which masks; in YAML's flow form, as the router.
     pub(crate) how: String,

@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 
 use super::arena::Arena;
 use super::chart;
-use super::mergevla::{FINAL, HALF_FINAL, Merge, beside, headings, row};
+use super::choice::Merge;
+use super::mergevla::{FINAL, HALF_FINAL, beside, headings, row};
 use super::page::{Claim, Section, Verdict};
 use super::recipe::{Mask, Recipe, SUITES};
 
@@ -74,7 +75,7 @@ pub(super) fn confusion(arena: &Arena) -> Result<Section> {
     }
     let experts = SUITES.map(|suite| format!("{suite}'s expert")).to_vec();
     Ok(Section {
-        text: format!("{}: trials of a suite, by the expert that ran; `{FINAL}`.", chosen.title),
+        text: format!("{}: trials of a suite, by the expert that ran; `{FINAL}`.", chosen.title()),
         headings: [vec!["suite".to_owned()], experts].concat(),
         rows,
         ..Section::default()

@@ -113,7 +113,10 @@ fn rounds(suite: &str) -> &'static [Round] {
         "long" => &[
             FIRST,
             SECOND,
-            Round { recorded: "--round 3 --episodes 300", learned: "--batch 32 --steps 4200 --rate 7e-4 --thin 0.2" },
+            Round {
+                recorded: "--round 3 --episodes 300",
+                learned: "--batch 32 --steps 4200 --rate 7e-4 --thin 0.2",
+            },
         ],
         _ => &[FIRST],
     }
