@@ -1,5 +1,7 @@
 //! A checkpoint, single or merged, ready to answer observations.
 
+mod preparation;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,13 +16,13 @@ use crate::batch::{Answer, Queue, Request};
 use crate::config::Config;
 use crate::cpu::Cpu;
 use crate::forward::{Model, ModelOptions};
-use crate::image::{Normalization, Preprocessor};
 use crate::observation::Observation;
 use crate::session::{Routing, Session};
 use crate::statistics::{DatasetStatistics, Statistics};
-use crate::text::{MAX_PROMPT_TOKENS, PromptEncoder, PromptTemplate};
 use crate::vision::CHANNELS;
 use crate::{ActionSpace, PolicyError, batch, calibration, routing};
+use preparation::Preparation;
+pub(crate) use preparation::Prepared;
 
 /// How to open a policy.
 #[derive(Debug, Clone)]
@@ -94,18 +96,6 @@ pub struct Shape {
     pub images: usize,
     /// Side of the images that the model sees, in pixels; cameras may give any size.
     pub image_side: usize,
-}
-
-/// Images and text into tensors.
-struct Preparation {
-    images: Preprocessor,
-    text: PromptEncoder,
-}
-
-/// An observation as the model takes it, but for the state, whose normalisation depends on the task.
-pub(crate) struct Prepared<'a> {
-    pub(crate) pixel_values: std::borrow::Cow<'a, ndarray::Array3<f32>>,
-    pub(crate) input_ids: std::borrow::Cow<'a, [u32]>,
 }
 
 impl Policy {
@@ -317,70 +307,6 @@ impl<B: Backend> Policy<B> {
         &self.statistics[task]
     }
 
-    /// Pixels and tokens of an observation.
-    pub(crate) fn prepare<'a>(&self, observation: &'a Observation) -> Result<Prepared<'a>> {
-        use std::borrow::Cow;
-        self.check_images(observation)?;
-        match observation {
-            Observation::Prepared { pixel_values, input_ids, .. } => Ok(Prepared {
-                pixel_values: Cow::Borrowed(pixel_values),
-                input_ids: Cow::Borrowed(input_ids),
-            }),
-            Observation::Raw { images, instruction, .. } => {
-                let preparation = self.preparation.as_ref().map_err(|reason| {
-                    PolicyError::Observation(format!("only prepared observations can be taken: {reason}"))
-                })?;
-                let views: Vec<_> = images.iter().map(|image| image.view()).collect();
-                Ok(Prepared {
-                    pixel_values: Cow::Owned(preparation.images.pixel_values(&views)?),
-                    input_ids: Cow::Owned(preparation.text.encode(instruction, MAX_PROMPT_TOKENS)?),
-                })
-            }
-        }
-    }
-
-    /// As many images as the policy was opened for: another number would give actions, and wrong ones.
-    fn check_images(&self, observation: &Observation) -> Result<()> {
-        let expected = self.shape.images;
-        let problem = match observation {
-            Observation::Raw { images, .. } if images.len() < expected => {
-                let (given, missing) = (images.len(), images.len());
-                format!("`image_{missing}` is missing: there are {given} images, the policy takes {expected}")
-            }
-            Observation::Raw { images, .. } if images.len() > expected => {
-                let given = images.len();
-                format!(
-                    "`image_{expected}` is one too many: there are {given} images, the policy takes {expected}"
-                )
-            }
-            Observation::Prepared { pixel_values, .. }
-                if pixel_values.dim().0 != expected * self.channels_per_image =>
-            {
-                let (channels, height, width) = pixel_values.dim();
-                let expected_channels = expected * self.channels_per_image;
-                format!(
-                    "pixel_values: shape [{channels}, {height}, {width}], expected {expected_channels} channels: the policy \
-                     takes {expected} images"
-                )
-            }
-            _ => return Ok(()),
-        };
-        let remedy = "give as many as the experts were trained with, or open the policy for another number of images (`--images N`)";
-        Err(PolicyError::Observation(format!("{problem}; {remedy}")))
-    }
-
-    /// The state of an observation as the experts of `task` were trained with.
-    pub(crate) fn proprio(&self, observation: &Observation, task: usize) -> Result<Vec<f32>> {
-        match observation {
-            Observation::Prepared { proprio, .. } if proprio.len() != self.shape.proprio_dim => {
-                let (found, expected) = (proprio.len(), self.shape.proprio_dim);
-                Err(PolicyError::Observation(format!("proprio: {found} values, expected {expected}")))
-            }
-            Observation::Prepared { proprio, .. } => Ok(proprio.clone()),
-            Observation::Raw { state, .. } => self.statistics[task].normalize_proprio(state),
-        }
-    }
-
     /// Where an observation lies in a task's router subspaces, from a forward under that task's weights: what a [`Calibration`] is made of.
     ///
     /// # Errors
@@ -402,18 +328,6 @@ impl<B: Backend> Policy<B> {
     ) -> Result<routing::Routed<B::Matrix>> {
         let calibrations = self.calibrations.as_deref().filter(|_| !rule.raw_scores);
         routing::route(active, prepared, rule, rule.fallback.or(running), &self.tasks, calibrations)
-    }
-}
-
-impl Preparation {
-    /// From the files in `dir`, and from `base` for an adapter that has no tokenizer of its own.
-    fn open(dir: &Path, base: Option<&Path>, config: &Config) -> Result<Self> {
-        let normalizations = config.towers.iter().map(|tower| Normalization::of_timm_model(&tower.model_id));
-        let images = Preprocessor::new(config.towers[0].image_side, normalizations.collect::<Result<_>>()?);
-        let template = PromptTemplate::for_language_model(&config.language.model_type);
-        let dir = base.filter(|base| !PromptEncoder::is_at(dir) && PromptEncoder::is_at(base)).unwrap_or(dir);
-        let text = PromptEncoder::open(dir, template)?;
-        Ok(Self { images, text })
     }
 }
 

@@ -152,13 +152,14 @@ impl<B: Backend> Model<B> {
                 latency: Latency { language_ms, ..seen.latency },
             })
             .collect();
+        debug_assert_eq!(
+            states.len(),
+            2 * batch.len() * (self.language.depth() + 1),
+            "a pair a depth and sequence"
+        );
         let mut states = states.into_iter();
-        for _ in 0..=self.language.depth() {
-            for perception in &mut perceptions {
-                let (Some(task), Some(action)) = (states.next(), states.next()) else { break };
-                perception.hidden.push(HiddenState { task, action });
-            }
-        }
+        let pairs = std::iter::from_fn(|| Some(HiddenState { task: states.next()?, action: states.next()? }));
+        pairs.enumerate().for_each(|(index, pair)| perceptions[index % batch.len()].hidden.push(pair));
         Ok(perceptions)
     }
 
