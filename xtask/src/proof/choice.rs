@@ -43,6 +43,8 @@ pub(super) const METHODS: [Method; 7] = [
 
 /// Keep-ratios of TALL masks.
 pub(super) const LAMBDAS: [&str; 5] = ["0.2", "0.4", "0.6", "0.8", "1.0"];
+/// Of those, what is worth choosing from.
+const CHOICE: [&str; 3] = ["0.6", "0.8", "1.0"];
 const HEAD_BLOCKS: [u32; 3] = [1, 2, 3];
 /// Of the experts in their order: what is long needs more of itself.
 const WEIGHTS: [[u32; SUITES.len()]; 4] = [[1, 1, 1, 2], [1, 1, 2, 2], [1, 1, 1, 4], [1, 1, 2, 4]];
@@ -129,7 +131,7 @@ impl Merge {
         if method.method.name == "emr" {
             return Ok(steps);
         }
-        let settings = LAMBDAS.into_iter().flat_map(|lambda| HEAD_BLOCKS.map(|depth| (lambda, depth)));
+        let settings = CHOICE.into_iter().flat_map(|lambda| HEAD_BLOCKS.map(|depth| (lambda, depth)));
         let tuned = settings.map(|(lambda, head_blocks)| Self {
             mask: Mask { head_blocks, ..Mask::tall(lambda) },
             ..method.clone()

@@ -20,7 +20,7 @@ fn known(arena: &Arena, split: &str) -> Result<String> {
     Ok(format!("{named}--split {split} --episodes 10 --actions 4"))
 }
 
-/// Unlike demonstrations: what the pretrained policy may have learned to bear, and twenty of them cannot show.
+/// Unlike demonstrations: what the pretrained policy may have learned to bear, and fifty of them cannot show.
 const UNLIKE: &str =
     "--perturb camera:medium --perturb background:strong --perturb light:strong --perturb layout:medium";
 /// What a policy can do: the new task, the same unlike training, and what was known before.
@@ -86,7 +86,7 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
         claims.extend(alpha_claims(title == "alone", &pretrained, &chosen, &whole));
     }
     let text = format!(
-        "`generalist` and a policy finetuned on twenty demonstrations of a task that it had never seen (`goal_stack`), and what lies \
+        "`generalist` and a policy finetuned on fifty demonstrations of a task that it had never seen (`goal_stack`), and what lies \
          between at α (`skillweld retain`): success in the new task, in the same unlike demonstrations ({UNLIKE}), and in all that the \
          generalist was trained on."
     );
@@ -179,7 +179,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
         row(&format!("finetuned on `{skill}`"), &format!("whole-{skill}"), &whole)?;
         let name = format!("chain-{skill}");
         let kept = arena.retain(&name, (&from, &finetuned), CHAIN_ALPHA)?;
-        after = row("half the way there", &name, &kept)?;
+        after = row(&format!("kept: `{CHAIN_ALPHA}`"), &name, &kept)?;
         from = kept;
     }
     let ((new_before, known_before), (new_after, known_after)) = (before, after);
@@ -199,7 +199,7 @@ pub(super) fn chain(arena: &Arena) -> Result<Section> {
     ];
     Ok(Section {
         text: format!(
-            "Each policy is finetuned on twenty demonstrations, alone, from what was kept before (`{CHAIN_ALPHA}`); on the final split."
+            "Each policy is finetuned on fifty demonstrations, alone, from what was kept before (`{CHAIN_ALPHA}`); on the final split."
         ),
         headings: [""]
             .into_iter()

@@ -29,10 +29,10 @@ pub(crate) const SKILLS: [(&str, &str); 3] =
     [("stack", "goal_stack"), ("push", "goal_push"), ("tea", "object_tea")];
 
 /// How a new skill is learned.
-const FINETUNED: &str = "--lora 16 --batch 32 --steps 600 --rate 7e-4";
+const FINETUNED: &str = "--lora 16 --batch 32 --steps 1500 --rate 7e-4";
 
 /// How far the chain follows what it was finetuned to.
-pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.5";
+pub(crate) const CHAIN_ALPHA: &str = "--alpha 0.7";
 
 /// All of them, each after those that it needs.
 pub(super) static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
@@ -211,7 +211,7 @@ fn retain() -> Vec<Stage> {
     // Each skill is learned from what the one before it left.
     let mut from = "generalist".to_owned();
     for (index, (skill, task)) in SKILLS.into_iter().enumerate() {
-        let show = format!("sim demos @demos-{skill} --task {task} --episodes 20 --noise 0.2");
+        let show = format!("sim demos @demos-{skill} --task {task} --episodes 50 --noise 0.2");
         let learn = format!("finetune @{from} @{skill} --demos @demos-{skill} {FINETUNED}");
         let chain = format!("chain-{}", index + 1);
         let keep = format!(
@@ -219,7 +219,7 @@ fn retain() -> Vec<Stage> {
         );
         stages.push(skillweld(format!("demos-{skill}"), show));
         stages.push(train(skill, learn).shipped(
-            "For RETAIN: what twenty demonstrations of a new task alone make of a policy that knows much, as a LoRA adapter on it",
+            "For RETAIN: what fifty demonstrations of a new task alone make of a policy that knows much, as a LoRA adapter on it",
             format!("--task {task}"),
         ));
         stages.push(skillweld(chain.clone(), keep));
