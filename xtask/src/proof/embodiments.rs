@@ -8,7 +8,7 @@ use super::arena::Arena;
 use super::page::{Claim, Section, Verdict};
 use super::recipe::{Mask, Member, Recipe};
 
-const TRIALS: &str = "--split final --episodes 20 --actions 4";
+const TRIALS: &str = "--split final --episodes 10 --actions 4";
 
 /// An expert for one arm.
 fn member(suite: &str, arm: &str) -> Member {

@@ -17,7 +17,9 @@ fn known(arena: &Arena, split: &str) -> Result<String> {
     let tasks = arena.tasks()?.into_iter();
     let tasks = tasks.filter(|task| GENERALIST.contains(&task.suite.as_str()) && !new(&task.id));
     let named: String = tasks.map(|task| format!("--task {} ", task.id)).collect();
-    Ok(format!("{named}--split {split} --episodes 10 --actions 4"))
+    // There are many policies to choose from, and few to report.
+    let episodes = if split == "final" { 10 } else { 5 };
+    Ok(format!("{named}--split {split} --episodes {episodes} --actions 4"))
 }
 
 /// Unlike demonstrations: what the pretrained policy may have learned to bear, and fifty of them cannot show.
