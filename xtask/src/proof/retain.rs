@@ -81,7 +81,11 @@ pub(super) fn alphas(arena: &Arena) -> Result<Section> {
         for alpha in ["0", alpha, "1"] {
             let (name, policy) = between(arena, finetuned, alpha)?;
             let found = Abilities::of(arena, &name, &policy, "final")?;
-            rows.push([vec![format!("{title}, {alpha}, final")], found.cells().to_vec()].concat());
+            let row = [vec![format!("{title}, {alpha}, final")], found.cells().to_vec()].concat();
+            // What was chosen may be one of the others.
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
             finals.push(found);
         }
         let [pretrained, chosen, whole] = finals.try_into().ok().context("three policies")?;
