@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use skillweld_camera::{CameraSpec, parse_size};
-use skillweld_robot::{Robot, Unit, WithCameras};
-use skillweld_robot_sim::{Clock, JointUnits, SimArm, SimOptions};
+use skillweld_robot::{BodyUnit, Robot, WithCameras};
+use skillweld_robot_sim::{Clock, SimArm, SimOptions};
 use skillweld_robot_so101::calibration::{Calibration, Role, find, root};
 use skillweld_robot_so101::guard::GuardianCommand;
-use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, So101Follower, So101Leader};
 
 /// Rows and columns: both cameras are drawn well within a control period.
@@ -30,9 +29,10 @@ pub(crate) struct RobotArguments {
     /// The arm's name: that of its calibration file, which is LeRobot's [default: arm].
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
-    /// What positions of the joints before the gripper mean; the gripper is 0 … 100.
-    #[arg(long, value_enum, default_value_t)]
-    units: Units,
+    /// What positions of the joints before the gripper mean: `degrees` from the middle of each joint's range, or `centred`, −100 … 100
+    /// over it; the gripper is 0 … 100.
+    #[arg(long, value_name = "UNIT", default_value = "degrees", value_parser = body_unit)]
+    units: BodyUnit,
     /// A camera: NAME=pattern, NAME=dir:FOLDER, NAME=http://HOST/PATH or NAME=v4l2:/dev/video0, then :WIDTHxHEIGHT and @FPS
     /// (not after http://) as needed. In the order in which the policy was trained with them. The simulated arm has `front` and `wrist`.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
@@ -58,36 +58,11 @@ enum Kind {
     So101,
 }
 
-/// `--units`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Units {
-    /// Degrees from the middle of each joint's range
-    #[default]
-    Degrees,
-    /// −100 … 100 over each joint's range
-    Centred,
-}
-
-impl Units {
-    /// One a joint, the gripper last.
-    pub(crate) fn of(self, joints: usize) -> Vec<Unit> {
-        let unit = match self {
-            Self::Degrees => Unit::Degrees,
-            Self::Centred => Unit::Centred,
-        };
-        let mut units = vec![unit; joints];
-        if let Some(gripper) = units.last_mut() {
-            *gripper = Unit::Percent;
-        }
-        units
-    }
-
-    fn body(self) -> BodyUnit {
-        match self {
-            Self::Degrees => BodyUnit::Degrees,
-            Self::Centred => BodyUnit::Centred,
-        }
-    }
+/// `degrees` or `centred`.
+pub(crate) fn body_unit(text: &str) -> Result<BodyUnit> {
+    let all = [BodyUnit::Degrees, BodyUnit::Centred];
+    let named = all.into_iter().find(|body| body.unit().name() == text);
+    named.context("write degrees, from the middle of each joint's range, or centred, -100 to 100 over it")
 }
 
 impl RobotArguments {
@@ -116,16 +91,13 @@ impl RobotArguments {
     }
 
     /// The units that a leader arm has to have.
-    pub(crate) fn units(&self) -> Units {
+    pub(crate) fn units(&self) -> BodyUnit {
         self.units
     }
 
     fn sim(&self) -> SimOptions {
         let (height, width) = self.sim_images.unwrap_or(SIM_IMAGES);
-        let units = match self.units {
-            Units::Degrees => JointUnits::Degrees,
-            Units::Centred => JointUnits::Centred,
-        };
+        let units = self.units;
         let (seed, max_velocity_deg_s) = (self.sim_seed.unwrap_or_default(), self.max_velocity);
         SimOptions { units, clock: Clock::Live, height, width, seed, max_velocity_deg_s }
     }
@@ -154,17 +126,17 @@ pub(crate) struct LeaderArguments {
 
 impl LeaderArguments {
     /// The leader in the follower's units, not connected yet.
-    pub(crate) fn leader(&self, units: Units) -> Result<Option<So101Leader>> {
+    pub(crate) fn leader(&self, units: BodyUnit) -> Result<Option<So101Leader>> {
         let Some(port) = &self.leader_port else { return Ok(None) };
         Ok(Some(So101Leader::new(options(port, &self.leader_id, Role::Leader, units)?)?))
     }
 }
 
 /// An arm with its calibration, which LeRobot may have made.
-fn options(port: &str, id: &str, role: Role, units: Units) -> Result<ArmOptions> {
+fn options(port: &str, id: &str, role: Role, units: BodyUnit) -> Result<ArmOptions> {
     let path = calibration_path(id, role)?;
     let calibration = Calibration::load(&path)?;
-    Ok(ArmOptions { port: port.to_owned(), id: id.to_owned(), calibration, body: units.body() })
+    Ok(ArmOptions { port: port.to_owned(), id: id.to_owned(), calibration, body: units })
 }
 
 fn calibration_path(id: &str, role: Role) -> Result<PathBuf> {

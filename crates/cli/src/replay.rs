@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use skillweld_recorder::Dataset;
-use skillweld_robot::{Replay, Robot, Unit};
+use skillweld_robot::{BodyUnit, Replay, Robot, Unit};
 
 use crate::Outcome;
-use crate::arm::{RobotArguments, Units};
+use crate::arm::{RobotArguments, body_unit};
 use crate::console::Console;
 use crate::drive::{PaceArguments, Session, Signals};
 
@@ -20,8 +20,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     episode: usize,
     /// What the recorded numbers are, where the dataset does not say it (LeRobot's do not).
-    #[arg(long, value_enum, value_name = "UNITS")]
-    recorded_units: Option<Units>,
+    #[arg(long, value_name = "UNIT", value_parser = body_unit)]
+    recorded_units: Option<BodyUnit>,
     #[command(flatten)]
     robot: RobotArguments,
     #[command(flatten)]
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args, console: Console) -> Result<Outcome> {
 }
 
 /// Units of the recorded numbers: the dataset's word, or the user's.
-fn units(recorded: Option<Vec<String>>, told: Option<Units>, joints: usize) -> Result<Vec<Unit>> {
+fn units(recorded: Option<Vec<String>>, told: Option<BodyUnit>, joints: usize) -> Result<Vec<Unit>> {
     match (recorded, told) {
         (Some(names), _) => {
             let unit = |name: &String| {
@@ -77,7 +77,7 @@ fn units(recorded: Option<Vec<String>>, told: Option<Units>, joints: usize) -> R
             };
             names.iter().map(unit).collect()
         }
-        (None, Some(told)) => Ok(told.of(joints)),
+        (None, Some(told)) => Ok(told.of_joints(joints)),
         (None, None) => bail!(
             "the dataset does not say what its numbers are: say it with --recorded-units degrees or centred (wrong units would \
              move the arm far from where it should go)"

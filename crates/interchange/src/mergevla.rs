@@ -114,6 +114,9 @@ fn check(merged: &MergedCheckpoint) -> Result<(), InterchangeError> {
             return refuse(format!("has a {name} for each task, and the layout has one for all"));
         }
     }
+    if merged.is_masked() && merged.depends_on_task(ACTION_QUERIES).unwrap_or(false) {
+        return refuse(format!("has masks for `{ACTION_QUERIES}`, and the layout has their mean"));
+    }
     // Their mean lies among Θ₀ and nothing tells them apart; the layout knows one such tensor by name.
     let averaged = merged.document()["report"]["tensors"]["model: averaged"].as_u64().unwrap_or(0);
     let known = u64::from(merged.base(ACTION_QUERIES).is_some());

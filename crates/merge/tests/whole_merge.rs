@@ -179,3 +179,46 @@ fn dare_gives_the_same_bytes_whatever_the_shards_and_threads() {
     assert_eq!(run(&single, 7, "b", 3), sharded);
     assert_ne!(run(&single, 8, "c", 3), sharded);
 }
+
+#[test]
+fn action_queries_are_averaged_or_masked_as_the_recipe_says() {
+    const QUERIES: &str = "action_queries.weight";
+    let dir = tempfile::tempdir().unwrap();
+    let forms = [ExpertForm::Full, ExpertForm::Full, ExpertForm::Full];
+    let written = PrismaticSpec::tiny().write_all(dir.path(), &forms).unwrap();
+    let [(_, base), (first, one), (second, other)] = &written.experts[..] else { panic!("three experts") };
+    let run = |base: &Path, rest: &str, out: &str| {
+        let recipe = format!(
+            "merge_method: task_arithmetic\nbase_model: {}\nmodels: [{{model: {}}}, {{model: {}}}]\nmask: {{method: tall, lambda: 0.6}}\naction_expert: {{head_blocks: 1{rest}}}\nout_dtype: float32\n",
+            base.display(),
+            one.display(),
+            other.display()
+        );
+        merge(dir.path(), &recipe, &dir.path().join(out), 2)
+    };
+    run(base, "", "mean").unwrap();
+    run(base, ", action_queries: merge", "merge").unwrap();
+    let queries =
+        |path: &Path| tensor(&Checkpoint::open(path).unwrap(), QUERIES).into_iter().collect::<Vec<f32>>();
+    let (base_queries, mine, yours) = (queries(base), queries(one), queries(other));
+
+    let kept = queries(&dir.path().join("mean/model.safetensors"));
+    let mean = mine.iter().zip(&yours).map(|(a, b)| (a + b) / 2.0);
+    // Stored in the queries' own bf16: half a unit in the last of its eight bits.
+    assert!(kept.iter().zip(mean).all(|(kept, mean)| (kept - mean).abs() <= mean.abs() / 256.0));
+
+    assert_eq!(queries(&dir.path().join("merge/model.safetensors")), base_queries);
+    let vector = queries(&dir.path().join("merge/task_vector.safetensors"));
+    let masks = Checkpoint::open(dir.path().join("merge/masks.safetensors")).unwrap();
+    for (name, own) in [(first, &mine), (second, &yours)] {
+        let mask = masks.get(&format!("{name}/{QUERIES}")).unwrap();
+        let mask = BitMask::from_bytes(vector.len(), mask.bytes().to_vec()).unwrap();
+        for (i, own) in own.iter().enumerate() {
+            let own = own - base_queries[i];
+            assert_eq!(mask.get(i), own.abs() > 0.6 * (vector[i] - own).abs(), "{name} [{i}]");
+        }
+    }
+
+    let refused = run(&written.base, ", action_queries: merge", "refused").unwrap_err().to_string();
+    assert!(refused.contains(QUERIES) && refused.contains("write `mean`"), "{refused}");
+}

@@ -85,7 +85,7 @@ pub(crate) struct Masks {
     pub(crate) packed: bool,
 }
 
-/// Learnt query tokens: they have no pretrained value, so the mean of the experts is stored, not a task vector.
+/// Learnt query tokens. Published base models have none, so the mean of the experts is stored, not a task vector; our layout may have one.
 pub const ACTION_QUERIES: &str = "action_queries.weight";
 
 impl MergedCheckpoint {

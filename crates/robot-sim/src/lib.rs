@@ -30,6 +30,6 @@ pub use render::{Image, Renderer};
 pub use scene::{Background, Camera, Light, Mark, Mount, Scene, Surface, Table};
 pub use servo::Servos;
 pub use shape::{Contact, Shape, Solid, contact, push_xy, separation_m, sweep};
-pub use sim_robot::{Clock, JointUnits, SimArm, SimOptions};
+pub use sim_robot::{Clock, SimArm, SimOptions};
 pub use tabletop::cubes_and_tray;
 pub use world::{FLOOR_M, STEP_S, STEPS_PER_S, TABLE, TOLERANCE_M, World};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use skillweld_robot::{CameraStream, Description, Joint, Observation, Robot, RobotError, Unit};
+use skillweld_robot::{BodyUnit, CameraStream, Description, Joint, Observation, Robot, RobotError, Unit};
 
 use crate::arm::{ArmModel, GRIPPER, JOINT_NAMES, JOINTS};
 use crate::error::SimError;
@@ -13,16 +13,6 @@ use crate::world::{STEPS_PER_S, World};
 
 /// After a pause longer than this the world goes on from where it was, in seconds.
 const LONGEST_PAUSE_S: f64 = 0.5;
-
-/// What the arm's numbers mean. The gripper is 0 … 100 in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum JointUnits {
-    /// Degrees from the middle of each joint's range.
-    #[default]
-    Degrees,
-    /// −100 … 100 over each joint's range.
-    Centred,
-}
 
 /// What makes time pass in the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -41,7 +31,7 @@ pub enum Clock {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimOptions {
     /// What its numbers mean.
-    pub units: JointUnits,
+    pub units: BodyUnit,
     /// What makes time pass.
     pub clock: Clock,
     /// Rows of both cameras.
@@ -58,7 +48,7 @@ pub struct SimOptions {
 impl Default for SimOptions {
     fn default() -> Self {
         Self {
-            units: JointUnits::Degrees,
+            units: BodyUnit::Degrees,
             clock: Clock::Live,
             height: 480,
             width: 640,
@@ -105,7 +95,7 @@ impl SimArm {
     ///
     /// # Errors
     /// [`SimError::Invalid`] for a period that is not positive, or longer than a minute.
-    pub fn with_world(world: World, units: JointUnits, clock: Clock) -> Result<Self, SimError> {
+    pub fn with_world(world: World, units: BodyUnit, clock: Clock) -> Result<Self, SimError> {
         if let Clock::Stepped { period_s } = clock
             && !(period_s > 0.0 && period_s <= 60.0)
         {
@@ -252,12 +242,8 @@ impl Scale {
     }
 }
 
-fn describe(arm: &ArmModel, joint: usize, units: JointUnits) -> Joint {
-    let unit = match units {
-        _ if joint == GRIPPER => Unit::Percent,
-        JointUnits::Degrees => Unit::Degrees,
-        JointUnits::Centred => Unit::Centred,
-    };
+fn describe(arm: &ArmModel, joint: usize, units: BodyUnit) -> Joint {
+    let unit = if joint == GRIPPER { Unit::Percent } else { units.unit() };
     let (scale, model) = (Scale::new(arm, joint, unit), &arm.joints[joint]);
     Joint {
         name: JOINT_NAMES[joint].into(),

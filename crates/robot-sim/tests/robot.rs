@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use skillweld_robot::{Robot, RobotError, Unit};
-use skillweld_robot_sim::{
-    ArmModel, Clock, JointUnits, Scene, SimArm, SimError, SimOptions, World, cubes_and_tray,
-};
+use skillweld_robot::{BodyUnit, Robot, RobotError, Unit};
+use skillweld_robot_sim::{ArmModel, Clock, Scene, SimArm, SimError, SimOptions, World, cubes_and_tray};
 
-fn stepped(units: JointUnits, seed: u64) -> SimArm {
+fn stepped(units: BodyUnit, seed: u64) -> SimArm {
     let clock = Clock::Stepped { period_s: 1.0 / 30.0 };
     SimArm::new(&SimOptions { units, clock, height: 48, width: 64, seed, ..SimOptions::default() })
         .expect("sound options")
@@ -19,12 +17,12 @@ fn noisy(seed: u64, noise: f64) -> SimArm {
     let mut world = World::new(ArmModel::so101(), scene, cubes_and_tray(seed)).expect("a sound world");
     world.scene.noise = noise;
     let clock = Clock::Stepped { period_s: 1.0 / 30.0 };
-    SimArm::with_world(world, JointUnits::Degrees, clock).expect("a sound period")
+    SimArm::with_world(world, BodyUnit::Degrees, clock).expect("a sound period")
 }
 
 #[test]
 fn it_describes_itself_as_the_real_arm_does() {
-    let arm = stepped(JointUnits::Degrees, 0);
+    let arm = stepped(BodyUnit::Degrees, 0);
     let description = arm.describe();
     let names: Vec<&str> = description.joints.iter().map(|j| j.name.as_str()).collect();
     assert_eq!(names, ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]);
@@ -35,7 +33,7 @@ fn it_describes_itself_as_the_real_arm_does() {
     let gripper = &description.joints[5];
     assert_eq!((gripper.unit, gripper.min), (Unit::Percent, 0.0));
     assert!((gripper.max - 100.0).abs() < 1e-9);
-    let centred = stepped(JointUnits::Centred, 0);
+    let centred = stepped(BodyUnit::Centred, 0);
     for joint in &centred.describe().joints[..5] {
         assert_eq!(joint.unit, Unit::Centred);
         assert!((joint.min + 100.0).abs() < 1e-9 && (joint.max - 100.0).abs() < 1e-9);
@@ -47,8 +45,8 @@ fn it_describes_itself_as_the_real_arm_does() {
 #[test]
 fn it_goes_where_it_is_told_in_both_units() {
     for (units, goal) in [
-        (JointUnits::Degrees, [30.0, -20.0, 15.0, 40.0, -60.0, 50.0]),
-        (JointUnits::Centred, [-20.0, -30.0, 20.0, 50.0, 75.0, 10.0]),
+        (BodyUnit::Degrees, [30.0, -20.0, 15.0, 40.0, -60.0, 50.0]),
+        (BodyUnit::Centred, [-20.0, -30.0, 20.0, 50.0, 75.0, 10.0]),
     ] {
         let mut arm = stepped(units, 0);
         arm.connect().unwrap();
@@ -84,7 +82,7 @@ fn runs_repeat_to_the_byte_and_seeds_differ() {
 
 #[test]
 fn commands_that_mean_nothing_are_refused() {
-    let mut arm = stepped(JointUnits::Degrees, 0);
+    let mut arm = stepped(BodyUnit::Degrees, 0);
     assert_eq!(arm.act(&[0.0; 6]), Err(RobotError::NotConnected));
     assert_eq!(arm.observe().unwrap_err(), RobotError::NotConnected);
     assert_eq!(arm.hold(), Err(RobotError::NotConnected));

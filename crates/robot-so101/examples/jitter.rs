@@ -14,9 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use skillweld_fake_servo_bus::{ServoBus, Servos};
-use skillweld_robot::{DriveOptions, Replay, StopSwitch, drive};
+use skillweld_robot::{BodyUnit, DriveOptions, Replay, StopSwitch, drive};
 use skillweld_robot_so101::calibration::{Calibration, MotorCalibration};
-use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, JOINTS, So101Follower};
 
 const FPS: u64 = 30;

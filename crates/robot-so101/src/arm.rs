@@ -1,10 +1,9 @@
-use skillweld_robot::RobotError;
+use skillweld_robot::{BodyUnit, RobotError};
 
 use crate::calibration::{Calibration, Role};
 use crate::joints::{IDS, JOINTS, label, labels};
 use crate::protocol::{BAUD, Bus, BusError, Retries};
 use crate::registers::{FIRMWARE_MAJOR, FIRMWARE_MINOR, MODEL_NUMBER};
-use crate::units::BodyUnit;
 
 /// Opens the bus, each time that the arm is connected.
 pub type Opener = Box<dyn FnMut() -> Result<Bus, BusError> + Send>;

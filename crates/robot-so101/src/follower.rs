@@ -13,7 +13,8 @@ use crate::registers::{
     OPERATING_MODE, OVERLOAD_TORQUE, P_COEFFICIENT, PHASE, PRESENT_POSITION, PROTECTION_CURRENT,
     RETURN_DELAY, Register, TORQUE_ENABLE, TORQUE_LIMIT,
 };
-use crate::torque_off;
+use crate::units::{from_ticks, to_ticks};
+use crate::{torque_off, units};
 
 /// Which arm, and how fast it may move.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +75,7 @@ impl So101Follower {
         if !(velocity > 0.0 && velocity.is_finite()) {
             return Err(RobotError::Connect(format!("a largest velocity of {velocity} °/s moves no arm")));
         }
-        let joints = options.arm.body.joints(&options.arm.calibration, velocity);
+        let joints = units::joints(options.arm.body, &options.arm.calibration, velocity);
         let description = Description { kind: "so101_follower".into(), joints, cameras: Vec::new() };
         Ok(Self {
             options,
@@ -260,13 +261,9 @@ impl Robot for So101Follower {
         let captured = Instant::now();
         let mut problems = self.complaints();
         problems.extend(unguarded);
-        let arm = &self.options.arm;
-        let positions = ticks
-            .iter()
-            .zip(&arm.calibration.motors)
-            .enumerate()
-            .map(|(i, (&ticks, motor))| arm.body.from_ticks(i, motor, ticks))
-            .collect();
+        let motors = self.options.arm.calibration.motors.iter().zip(&self.description.joints);
+        let positions = motors.zip(ticks).map(|((motor, joint), ticks)| from_ticks(joint.unit, motor, ticks));
+        let positions = positions.collect();
         Ok(Observation { captured, positions, frames: Vec::new(), problems })
     }
 
@@ -282,10 +279,10 @@ impl Robot for So101Follower {
         if let Some(i) = positions.iter().position(|position| !position.is_finite()) {
             return Err(RobotError::Command(format!("{} cannot go to {}", JOINTS[i].name, positions[i])));
         }
-        let arm = &self.options.arm;
-        let motors = arm.calibration.motors.iter().zip(positions).enumerate();
-        let ticks: Vec<i32> =
-            motors.map(|(i, (motor, &position))| arm.body.to_ticks(i, motor, position)).collect();
+        let motors = self.options.arm.calibration.motors.iter().zip(&self.description.joints);
+        let goals = motors.zip(positions);
+        let ticks = goals.map(|((motor, joint), &position)| to_ticks(joint.unit, motor, position));
+        let ticks: Vec<i32> = ticks.collect();
         self.send_ticks(ticks)
     }
 

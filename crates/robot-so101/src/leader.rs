@@ -7,7 +7,8 @@ use crate::calibration::Role;
 use crate::joints::IDS;
 use crate::protocol::{Bus, BusError};
 use crate::registers::{OPERATING_MODE, PRESENT_POSITION, RETURN_DELAY};
-use crate::torque_off;
+use crate::units::from_ticks;
+use crate::{torque_off, units};
 
 /// The arm that a hand moves, to be followed: a [`Robot`] that is only observed, its joints in the follower's units, torque
 /// always off.
@@ -35,7 +36,7 @@ impl So101Leader {
     pub fn with_opener(options: ArmOptions, open: Opener) -> Result<Self, RobotError> {
         options.check()?;
         // Nothing commands it: it may move as fast as the hand.
-        let joints = options.body.joints(&options.calibration, f64::INFINITY);
+        let joints = units::joints(options.body, &options.calibration, f64::INFINITY);
         let description = Description { kind: "so101_leader".into(), joints, cameras: Vec::new() };
         Ok(Self { options, description, open, bus: None })
     }
@@ -69,9 +70,9 @@ impl Robot for So101Leader {
             }
             RobotError::from(error)
         })?;
-        let motors = ticks.iter().zip(&self.options.calibration.motors).enumerate();
-        let positions =
-            motors.map(|(i, (&ticks, motor))| self.options.body.from_ticks(i, motor, ticks)).collect();
+        let motors = self.options.calibration.motors.iter().zip(&self.description.joints);
+        let positions = motors.zip(ticks).map(|((motor, joint), ticks)| from_ticks(joint.unit, motor, ticks));
+        let positions = positions.collect();
         let captured = Instant::now();
         Ok(Observation { captured, positions, frames: Vec::new(), problems: Vec::new() })
     }

@@ -8,81 +8,59 @@
 //!
 //! Back, percent and centred are cut to their range first, and fractions of ticks are dropped towards zero.
 
-use skillweld_robot::{Joint, Unit};
+use skillweld_robot::{BodyUnit, Joint, Unit};
 
 use crate::calibration::{Calibration, MAX_TICKS, MotorCalibration};
-use crate::joints::{GRIPPER, JOINTS};
+use crate::joints::JOINTS;
 
-/// What the numbers of the five joints before the gripper mean; the gripper's are always percent. It is LeRobot's
-/// `use_degrees`, and must be that of the data which a policy was trained on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BodyUnit {
-    /// Degrees from the middle of the range: LeRobot's default.
-    #[default]
-    Degrees,
-    /// −100 … 100 over the range: LeRobot's default before.
-    Centred,
+/// Ticks as a number of a unit.
+pub fn from_ticks(unit: Unit, motor: &MotorCalibration, ticks: i32) -> f64 {
+    let (min, max) = (f64::from(motor.range_min), f64::from(motor.range_max));
+    let flipped = motor.drive_mode == 1;
+    let within = (f64::from(ticks).clamp(min, max) - min) / (max - min);
+    match unit {
+        Unit::Percent => {
+            let percent = within * 100.0;
+            if flipped { 100.0 - percent } else { percent }
+        }
+        Unit::Centred => {
+            let centred = within * 200.0 - 100.0;
+            if flipped { -centred } else { centred }
+        }
+        _ => (f64::from(ticks) - (min + max) / 2.0) * 360.0 / f64::from(MAX_TICKS),
+    }
 }
 
-impl BodyUnit {
-    /// The unit of a joint, by its place in [`JOINTS`].
-    pub fn of(self, joint: usize) -> Unit {
-        match self {
-            _ if joint == GRIPPER => Unit::Percent,
-            Self::Degrees => Unit::Degrees,
-            Self::Centred => Unit::Centred,
+/// A finite number of a unit as ticks. Degrees may lead out of the joint's range.
+pub fn to_ticks(unit: Unit, motor: &MotorCalibration, value: f64) -> i32 {
+    let (min, max) = (f64::from(motor.range_min), f64::from(motor.range_max));
+    let flipped = motor.drive_mode == 1;
+    let ticks = match unit {
+        Unit::Percent => {
+            let percent = if flipped { 100.0 - value } else { value };
+            percent.clamp(0.0, 100.0) / 100.0 * (max - min) + min
         }
-    }
-
-    /// Ticks as a number of this unit, for a joint by its place.
-    pub fn from_ticks(self, joint: usize, motor: &MotorCalibration, ticks: i32) -> f64 {
-        let (min, max) = (f64::from(motor.range_min), f64::from(motor.range_max));
-        let flipped = motor.drive_mode == 1;
-        let within = (f64::from(ticks).clamp(min, max) - min) / (max - min);
-        match self.of(joint) {
-            Unit::Percent => {
-                let percent = within * 100.0;
-                if flipped { 100.0 - percent } else { percent }
-            }
-            Unit::Centred => {
-                let centred = within * 200.0 - 100.0;
-                if flipped { -centred } else { centred }
-            }
-            _ => (f64::from(ticks) - (min + max) / 2.0) * 360.0 / f64::from(MAX_TICKS),
+        Unit::Centred => {
+            let centred = if flipped { -value } else { value };
+            (centred.clamp(-100.0, 100.0) + 100.0) / 200.0 * (max - min) + min
         }
-    }
+        _ => value * f64::from(MAX_TICKS) / 360.0 + (min + max) / 2.0,
+    };
+    // Saturates, where Python would go on counting.
+    ticks as i32
+}
 
-    /// A finite number of this unit as ticks, for a joint by its place. Degrees may lead out of the joint's range.
-    pub fn to_ticks(self, joint: usize, motor: &MotorCalibration, value: f64) -> i32 {
-        let (min, max) = (f64::from(motor.range_min), f64::from(motor.range_max));
-        let flipped = motor.drive_mode == 1;
-        let ticks = match self.of(joint) {
-            Unit::Percent => {
-                let percent = if flipped { 100.0 - value } else { value };
-                percent.clamp(0.0, 100.0) / 100.0 * (max - min) + min
-            }
-            Unit::Centred => {
-                let centred = if flipped { -value } else { value };
-                (centred.clamp(-100.0, 100.0) + 100.0) / 200.0 * (max - min) + min
-            }
-            _ => value * f64::from(MAX_TICKS) / 360.0 + (min + max) / 2.0,
-        };
-        // Saturates, where Python would go on counting.
-        ticks as i32
-    }
-
-    /// What the arm is made of, in these units: ranges from the calibration, one limit of velocity for all joints.
-    pub fn joints(self, calibration: &Calibration, max_velocity_deg_s: f64) -> Vec<Joint> {
-        let motors = calibration.motors.iter().zip(JOINTS).enumerate();
-        let joint = |(i, (motor, joint)): (usize, (&MotorCalibration, crate::Motor))| {
-            let (a, b) =
-                (self.from_ticks(i, motor, motor.range_min), self.from_ticks(i, motor, motor.range_max));
-            let ticks = f64::from(motor.range_max - motor.range_min);
-            let max_velocity = max_velocity_deg_s * f64::from(MAX_TICKS) / 360.0 * (b - a).abs() / ticks;
-            Joint { name: joint.name.into(), unit: self.of(i), min: a.min(b), max: a.max(b), max_velocity }
-        };
-        motors.map(joint).collect()
-    }
+/// What the arm is made of: ranges from the calibration, one limit of velocity for all joints.
+pub fn joints(body: BodyUnit, calibration: &Calibration, max_velocity_deg_s: f64) -> Vec<Joint> {
+    let units = body.of_joints(JOINTS.len());
+    let motors = calibration.motors.iter().zip(JOINTS).zip(units);
+    let joint = |((motor, joint), unit): ((&MotorCalibration, crate::Motor), Unit)| {
+        let (a, b) = (from_ticks(unit, motor, motor.range_min), from_ticks(unit, motor, motor.range_max));
+        let ticks = f64::from(motor.range_max - motor.range_min);
+        let max_velocity = max_velocity_deg_s * f64::from(MAX_TICKS) / 360.0 * (b - a).abs() / ticks;
+        Joint { name: joint.name.into(), unit, min: a.min(b), max: a.max(b), max_velocity }
+    };
+    motors.map(joint).collect()
 }
 
 #[cfg(test)]
@@ -90,6 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::joints::GRIPPER;
 
     const PAN: MotorCalibration =
         MotorCalibration { id: 1, drive_mode: 0, homing_offset: 0, range_min: 43, range_max: 1335 };
@@ -98,17 +77,17 @@ mod tests {
     /// Numbers that LeRobot 0.4.4's `_normalize` gives for this calibration.
     #[test]
     fn golden_values_of_observations() {
-        let degrees = |ticks| BodyUnit::Degrees.from_ticks(0, &PAN, ticks);
+        let degrees = |ticks| from_ticks(Unit::Degrees, &PAN, ticks);
         assert_eq!(degrees(689), 0.0);
         assert_eq!(degrees(43), -56.791_208_791_208_79);
         assert_eq!(degrees(2000), 115.252_747_252_747_25);
-        assert_eq!(BodyUnit::Degrees.from_ticks(0, &FLIPPED, 2000), degrees(2000));
-        let centred = |motor, ticks| BodyUnit::Centred.from_ticks(0, motor, ticks);
+        assert_eq!(from_ticks(Unit::Degrees, &FLIPPED, 2000), degrees(2000));
+        let centred = |motor, ticks| from_ticks(Unit::Centred, motor, ticks);
         assert_eq!(centred(&PAN, 43), -100.0);
         assert_eq!(centred(&PAN, 366), -50.0);
         assert_eq!(centred(&PAN, 2000), 100.0);
         assert_eq!(centred(&FLIPPED, 366), 50.0);
-        let percent = |motor, ticks| BodyUnit::Centred.from_ticks(GRIPPER, motor, ticks);
+        let percent = |motor, ticks| from_ticks(Unit::Percent, motor, ticks);
         assert_eq!(percent(&PAN, 366), 25.0);
         assert_eq!(percent(&PAN, 0), 0.0);
         assert_eq!(percent(&FLIPPED, 366), 75.0);
@@ -117,13 +96,13 @@ mod tests {
     /// Numbers that LeRobot 0.4.4's `_unnormalize` gives: fractions are dropped towards zero, also below it.
     #[test]
     fn golden_values_of_actions() {
-        let degrees = |value| BodyUnit::Degrees.to_ticks(0, &PAN, value);
+        let degrees = |value| to_ticks(Unit::Degrees, &PAN, value);
         assert_eq!([degrees(0.0), degrees(10.0), degrees(-10.0)], [689, 802, 575]);
         assert_eq!([degrees(-60.62), degrees(-60.66)], [0, -1]);
-        let centred = |motor, value| BodyUnit::Centred.to_ticks(0, motor, value);
+        let centred = |motor, value| to_ticks(Unit::Centred, motor, value);
         assert_eq!([centred(&PAN, -50.0), centred(&PAN, 0.1), centred(&PAN, 250.0)], [366, 689, 1335]);
         assert_eq!([centred(&FLIPPED, -50.0), centred(&FLIPPED, 250.0)], [1012, 43]);
-        let percent = |motor, value| BodyUnit::Degrees.to_ticks(GRIPPER, motor, value);
+        let percent = |motor, value| to_ticks(Unit::Percent, motor, value);
         assert_eq!([percent(&PAN, 25.0), percent(&PAN, 33.3), percent(&PAN, -1.0)], [366, 473, 43]);
         assert_eq!(percent(&FLIPPED, 25.0), 1012);
         assert_eq!(degrees(1e300), i32::MAX);
@@ -133,7 +112,7 @@ mod tests {
     fn joints_have_the_calibrations_ranges() {
         let mut motors = [PAN; 6];
         motors[GRIPPER].drive_mode = 1;
-        let joints = BodyUnit::Degrees.joints(&Calibration { motors }, 90.0);
+        let joints = joints(BodyUnit::Degrees, &Calibration { motors }, 90.0);
         let (pan, gripper) = (&joints[0], &joints[GRIPPER]);
         assert_eq!((pan.name.as_str(), pan.unit), ("shoulder_pan", Unit::Degrees));
         assert!((pan.max - 56.791_208_791_208_79).abs() < 1e-12 && (pan.max + pan.min).abs() < 1e-12);
@@ -155,10 +134,11 @@ mod tests {
         ) {
             let max = (min + width).min(MAX_TICKS);
             let motor = MotorCalibration { drive_mode, range_min: min, range_max: max, ..PAN };
-            let unit = if centred { BodyUnit::Centred } else { BodyUnit::Degrees };
+            let body = if centred { BodyUnit::Centred } else { BodyUnit::Degrees };
+            let unit = body.of_joints(JOINTS.len())[joint];
             let ticks = min + (place * f64::from(max - min)).round() as i32;
-            let value = unit.from_ticks(joint, &motor, ticks);
-            let back = unit.to_ticks(joint, &motor, value);
+            let value = from_ticks(unit, &motor, ticks);
+            let back = to_ticks(unit, &motor, value);
             prop_assert!((back - ticks).abs() <= 1, "{ticks} {value} {back}");
         }
     }

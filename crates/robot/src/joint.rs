@@ -42,6 +42,36 @@ impl fmt::Display for Unit {
     }
 }
 
+/// What the numbers of an arm's joints before its gripper mean; the gripper's are always percent. It is LeRobot's
+/// `use_degrees`, and must be that of the data which a policy was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyUnit {
+    /// Degrees from the middle of the range: LeRobot's default.
+    #[default]
+    Degrees,
+    /// −100 … 100 over the range: LeRobot's default before.
+    Centred,
+}
+
+impl BodyUnit {
+    /// Of a joint before the gripper.
+    pub const fn unit(self) -> Unit {
+        match self {
+            Self::Degrees => Unit::Degrees,
+            Self::Centred => Unit::Centred,
+        }
+    }
+
+    /// One a joint, the gripper last.
+    pub fn of_joints(self, joints: usize) -> Vec<Unit> {
+        let mut units = vec![self.unit(); joints];
+        if let Some(gripper) = units.last_mut() {
+            *gripper = Unit::Percent;
+        }
+        units
+    }
+}
+
 /// One number of a state and of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joint {

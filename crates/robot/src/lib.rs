@@ -46,7 +46,7 @@ pub use dry_run::{DryRun, DryRunJoint, DryRunReport};
 pub use durations::Durations;
 pub use error::RobotError;
 pub use executor::{ChunkExecutor, Overlap};
-pub use joint::{Joint, Unit};
+pub use joint::{BodyUnit, Joint, Unit};
 pub use leader::{Leader, WithLeader};
 pub use limits::{Clamp, Clamped, Refusal};
 pub use observation::{CameraStream, Frame, MAX_SIDE, Observation};

@@ -11,11 +11,11 @@ use skillweld_gpu::Device;
 use skillweld_policy::Policy;
 use skillweld_policy::backend::Backend;
 use skillweld_robot::{
-    ActionSpace, ChunkExecutor, ChunkSource, Description, Expectation, Overlap, Prompt, Unit, agree,
+    ActionSpace, BodyUnit, ChunkExecutor, ChunkSource, Description, Expectation, Overlap, Prompt, Unit, agree,
 };
 
 use crate::Outcome;
-use crate::arm::Units;
+use crate::arm::body_unit;
 use crate::console::Console;
 use crate::policy::{Job, Opening, RuleArguments, routing};
 use crate::serve::served;
@@ -33,8 +33,8 @@ pub(crate) struct PolicyArguments {
     #[command(flatten)]
     rule: RuleArguments,
     /// What the policy's joint positions are, where it does not say so itself.
-    #[arg(long, value_enum, value_name = "UNIT")]
-    policy_units: Option<Units>,
+    #[arg(long, value_name = "UNIT", value_parser = body_unit)]
+    policy_units: Option<BodyUnit>,
     /// Images of an observation that the policy was trained with; the first so many of the robot's cameras are taken. A
     /// server says it itself.
     #[arg(long, value_name = "N", default_value = "2")]
@@ -120,7 +120,7 @@ impl PolicyArguments {
         prompt: Prompt,
         robot: &Description,
     ) -> Result<Source> {
-        let units = self.policy_units.map(|units| units.of(source.expects().action_dim));
+        let units = self.policy_units.map(|units| units.of_joints(source.expects().action_dim));
         if let (Some(said), Some(told)) = (&source.expects().units, &units)
             && said != told
         {

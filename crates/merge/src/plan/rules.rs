@@ -8,6 +8,7 @@ use super::check::{Named, agree_in_shape, identical, is_finite, subject};
 use super::keys::{OutputKey, is_vocabulary};
 use super::{Action, Input, Merge, Part, PlannedTensor};
 use crate::MergeError;
+use crate::recipe::ActionQueries;
 use crate::source::{Source, same_bytes};
 
 impl<'a> Context<'a> {
@@ -128,8 +129,15 @@ impl<'a> Context<'a> {
                 false => refuse("normalisation statistics differ between models and must not be interpolated; make them equal first".to_owned()),
             };
         }
-        let is_mean = self.models.family == Family::Prismatic
-            && key.starts_with("action_queries.")
+        let are_queries = self.models.family == Family::Prismatic && key.starts_with("action_queries.");
+        let asked = self.recipe.action_expert.spec().map(|spec| spec.action_queries);
+        if are_queries && asked == Some(ActionQueries::Merge) && base.is_none() {
+            return refuse(
+                "`action_expert.action_queries: merge` measures from a base model's, and it has none; write `mean`".to_owned(),
+            );
+        }
+        let is_mean = are_queries
+            && asked != Some(ActionQueries::Merge)
             && (self.mask.is_some() || self.recipe.merges_action_experts());
         if no_pretrained_value || (on_task_vectors && (base.is_none() || is_mean)) {
             // No pretrained value to measure a task vector from.

@@ -1,9 +1,8 @@
-//! What Skillweld adds to mergekit's recipes: task masks, the action expert, the router, parameters by modality.
+//! What Skillweld adds to mergekit's recipes: task masks, the action expert, parameters by modality.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use skillweld_spelling::nearest;
 
 use super::error::{Place, RecipeError};
 use super::fields::{Fields, join};
@@ -135,92 +134,32 @@ impl ActionExpertChoice {
 pub struct ActionExpertSpec {
     /// n: the last n blocks stay one copy per task, with `layer_norm2` and `fc2`. Default 1.
     pub head_blocks: usize,
+    /// What becomes of `action_queries.weight`.
+    pub action_queries: ActionQueries,
 }
 
-/// What a recipe says about the router.
+/// What becomes of Prismatic's action queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RouterChoice {
-    /// Nothing: a merge with masks has one as in the paper, as far as the heads allow.
+pub enum ActionQueries {
+    /// Their mean, as in the published code, whose base models have none.
     #[default]
-    Implied,
-    /// `router: none`, `false` or null: the merged policy has to be told its task.
-    None,
-    /// These subspaces.
-    Subspaces(RouterSpec),
+    Mean,
+    /// Merged and masked as all other weights are, from those of a base model that has some.
+    Merge,
 }
 
-/// `router:`: the subspaces that the test-time task router compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouterSpec {
-    /// k_r: how many right singular vectors are kept of each projection. Default 8.
-    pub rank: usize,
-    /// Whose projections they come from.
-    pub subspace: RouterSubspace,
-    /// Which projections: the paper's ablation.
-    pub projections: RouterProjections,
-}
-
-/// Projections of the last merged block whose right singular vectors span the router's subspaces. The paper (table of
-/// ablations, average success on LIBERO: K 53.6, K&V 65.1, V 89.7) does not say how K&V is scored: ours is the mean over
-/// all four subspaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RouterProjections {
-    /// `v`: the values, `v_adapter` and `v_task`.
-    #[default]
-    Values,
-    /// `k`: the keys, `k_adapter` and `k_task`.
-    Keys,
-    /// `kv`: both.
-    Both,
-}
-
-impl RouterProjections {
-    /// The name in recipes.
-    pub const fn name(self) -> &'static str {
-        match self {
-            RouterProjections::Values => "v",
-            RouterProjections::Keys => "k",
-            RouterProjections::Both => "kv",
-        }
-    }
-
-    /// Whether values, and whether keys are among them.
-    pub(crate) const fn pairs(self) -> [bool; 2] {
-        match self {
-            RouterProjections::Values => [true, false],
-            RouterProjections::Keys => [false, true],
-            RouterProjections::Both => [true, true],
-        }
-    }
-}
-
-/// Whose projections span the router's subspaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RouterSubspace {
-    /// Each task's own expert before merging, as in the published code.
-    #[default]
-    PerTask,
-    /// The merged expert, as in the paper.
-    Merged,
+impl ActionQueries {
+    const NAMES: [(&str, Self); 2] = [("mean", Self::Mean), ("merge", Self::Merge)];
 }
 
 impl Default for ActionExpertSpec {
     fn default() -> Self {
-        ActionExpertSpec { head_blocks: 1 }
-    }
-}
-
-impl Default for RouterSpec {
-    fn default() -> Self {
-        RouterSpec { rank: 8, subspace: RouterSubspace::PerTask, projections: RouterProjections::Values }
+        ActionExpertSpec { head_blocks: 1, action_queries: ActionQueries::Mean }
     }
 }
 
 /// More blocks than any action expert has.
 const MAX_HEAD_BLOCKS: u64 = 256;
-/// More directions than any projection has.
-const MAX_ROUTER_RANK: u64 = 4096;
-
 impl MaskSpec {
     /// `none`, a method's name, or a mapping of `method` and its parameters.
     pub(crate) fn parse(node: &Node, path: &str) -> Result<MaskChoice, RecipeError> {
@@ -282,89 +221,22 @@ fn values_by_task(node: &Node) -> Option<&[Entry]> {
 
 impl ActionExpertSpec {
     pub(crate) fn parse(node: &Node, path: &str) -> Result<Self, RecipeError> {
-        let fields = Fields::open(node, path, &["head_blocks"])?;
+        let fields = Fields::open(node, path, &["head_blocks", "action_queries"])?;
         let mut spec = ActionExpertSpec::default();
         if let Some((node, path)) = fields.get("head_blocks") {
             spec.head_blocks = node.integer(&path, 0, MAX_HEAD_BLOCKS)? as usize;
         }
-        Ok(spec)
-    }
-
-    pub(crate) fn to_value(self) -> Value {
-        json!({ "head_blocks": self.head_blocks })
-    }
-}
-
-impl RouterChoice {
-    /// The subspaces that the recipe asks for.
-    pub fn spec(&self) -> Option<&RouterSpec> {
-        match self {
-            RouterChoice::Subspaces(spec) => Some(spec),
-            RouterChoice::Implied | RouterChoice::None => None,
-        }
-    }
-
-    pub(crate) fn parse(top: &Fields<'_>, field: &str) -> Result<Self, RecipeError> {
-        let Some((node, path)) = top.get_or_null(field) else { return Ok(RouterChoice::Implied) };
-        match &node.value {
-            Yaml::Null | Yaml::Bool(false) => Ok(RouterChoice::None),
-            Yaml::Text(text) if text == "none" => Ok(RouterChoice::None),
-            Yaml::Map(_) => RouterSpec::parse(node, &path).map(RouterChoice::Subspaces),
-            _ => Err(node.wrong_type(&path, "`none`, or a mapping such as `{rank: 8, subspace: per_task}`")),
-        }
-    }
-
-    pub(crate) fn to_value(self) -> Option<Value> {
-        match self {
-            RouterChoice::Implied => None,
-            RouterChoice::None => Some(json!("none")),
-            RouterChoice::Subspaces(spec) => Some(spec.to_value()),
-        }
-    }
-}
-
-impl RouterSpec {
-    pub(crate) fn parse(node: &Node, path: &str) -> Result<Self, RecipeError> {
-        let fields = Fields::open(node, path, &["rank", "subspace", "projections"])?;
-        let mut spec = RouterSpec::default();
-        if let Some((node, path)) = fields.get("rank") {
-            spec.rank = node.integer(&path, 1, MAX_ROUTER_RANK)? as usize;
-        }
-        if let Some((node, path)) = fields.get("subspace") {
-            spec.subspace = match node.text(&path)? {
-                "per_task" => RouterSubspace::PerTask,
-                "merged" => RouterSubspace::Merged,
-                other => {
-                    let hint = nearest(other, ["per_task", "merged"])
-                        .map_or(String::new(), |right| format!("; did you mean `{right}`?"));
-                    return Err(RecipeError::OutOfRange {
-                        place: node.place(&path),
-                        expected: format!("`per_task` or `merged`{hint}"),
-                        found: node.describe(),
-                    });
-                }
-            };
-        }
-        if let Some((node, path)) = fields.get("projections") {
-            let known = [RouterProjections::Values, RouterProjections::Keys, RouterProjections::Both];
-            let named = node.text(&path)?;
-            spec.projections = known.into_iter().find(|known| known.name() == named).ok_or_else(|| {
-                RecipeError::OutOfRange {
-                    place: node.place(&path),
-                    expected: "`v`, `k` or `kv`".to_owned(),
-                    found: node.describe(),
-                }
-            })?;
+        if let Some((node, path)) = fields.get("action_queries") {
+            spec.action_queries = node.choice(&path, &ActionQueries::NAMES)?;
         }
         Ok(spec)
     }
 
     pub(crate) fn to_value(self) -> Value {
-        let subspace = match self.subspace {
-            RouterSubspace::PerTask => "per_task",
-            RouterSubspace::Merged => "merged",
-        };
-        json!({ "rank": self.rank, "subspace": subspace, "projections": self.projections.name() })
+        match self.action_queries {
+            ActionQueries::Mean => json!({ "head_blocks": self.head_blocks }),
+            ActionQueries::Merge => json!({ "head_blocks": self.head_blocks, "action_queries": "merge" }),
+        }
     }
 }
 

@@ -75,6 +75,7 @@ mod layers;
 mod lookup;
 mod models;
 mod parameters;
+mod router;
 mod slices;
 mod tokenizer;
 mod yaml;
@@ -89,14 +90,12 @@ pub use decimal::Decimal;
 pub use documents::{Documents, Stage};
 pub use draft::Draft;
 pub use error::{Allowed, Place, RecipeError};
-pub use extensions::{
-    ActionExpertChoice, ActionExpertSpec, MaskChoice, MaskSpec, Modality, RouterChoice, RouterProjections,
-    RouterSpec, RouterSubspace,
-};
+pub use extensions::{ActionExpertChoice, ActionExpertSpec, ActionQueries, MaskChoice, MaskSpec, Modality};
 pub use layers::layer_fraction;
 pub use lookup::{KnownParameter, Lookup};
 pub use models::Model;
 pub use parameters::{ParamValue, ParameterKind, Parameters, Rule, Setting};
+pub use router::{RouterChoice, RouterProjections, RouterSpec, RouterSubspace};
 pub use skillweld_store::LayerKey;
 pub use slices::{Slice, Source};
 pub use tokenizer::Tokenizer;

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use skillweld_spelling::nearest;
 
 use super::error::{Place, RecipeError};
 
@@ -134,6 +135,21 @@ impl Node {
             place: self.place(path),
             expected: format!("a whole number from {min} to {max}"),
             found: i.to_string(),
+        })
+    }
+
+    /// What one of a few names stands for.
+    pub(crate) fn choice<T: Copy>(&self, path: &str, choices: &[(&str, T)]) -> Result<T, RecipeError> {
+        let text = self.text(path)?;
+        let named = choices.iter().find(|(name, _)| *name == text);
+        named.map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let hint = nearest(text, choices.iter().map(|(name, _)| *name));
+            let hint = hint.map_or_else(String::new, |right| format!("; did you mean `{right}`?"));
+            let (last, others) =
+                names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+            let expected = format!("{} or {last}{hint}", others.join(", "));
+            RecipeError::OutOfRange { place: self.place(path), expected, found: self.describe() }
         })
     }
 

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use skillweld_fake_servo_bus::{Loopback, Servos};
+use skillweld_robot::BodyUnit;
 use skillweld_robot_so101::calibration::{Calibration, MotorCalibration};
 use skillweld_robot_so101::protocol::{BAUD, Bus, BusError, Retries, Transport};
-use skillweld_robot_so101::units::BodyUnit;
 use skillweld_robot_so101::{ArmOptions, FollowerOptions, JOINTS, Opener};
 
 pub(crate) const IDS: [u8; 6] = [1, 2, 3, 4, 5, 6];
