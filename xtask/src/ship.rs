@@ -11,8 +11,8 @@ use crate::process::{announce, root, target_dir};
 use crate::proof::arena::{Arena, is_adapter};
 use crate::train::{self, Stage};
 
-/// What training leaves that is only for going on with it.
-const NOT_SHIPPED: &str = "training.";
+/// What training leaves that is only for going on with it, and where on this machine a policy was made from.
+const NOT_SHIPPED: [&str; 2] = ["training.", "skillweld_retain.json"];
 /// What all others begin from.
 const BASE: &str = "base";
 
@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         let name = path.file_name().context("a file without a name")?;
         if path.is_dir() {
             copy(&path, &to.join(name))?;
-        } else if !name.to_string_lossy().starts_with(NOT_SHIPPED) {
+        } else if !NOT_SHIPPED.iter().any(|start| name.to_string_lossy().starts_with(start)) {
             fs::copy(&path, to.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
         }
     }
