@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Which episode, from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     episode: usize,
-    /// What the recorded numbers are, where the dataset does not say it (LeRobot's do not).
+    /// What the recorded numbers are, `degrees` or `centred`, where the dataset does not say it (LeRobot's do not).
     #[arg(long, value_name = "UNIT", value_parser = body_unit)]
     recorded_units: Option<BodyUnit>,
     #[command(flatten)]

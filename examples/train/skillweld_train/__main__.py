@@ -27,7 +27,6 @@ def main():
     finetune.add_argument("--skill", nargs="+", default=[], metavar="DEMOS", help="co-training: of these is half of every batch")
     finetune.add_argument("--lora", type=int, metavar="RANK", help="an adapter of this rank; without it, all weights")
     finetune.add_argument("--begin", metavar="EXPERT", help="with --lora: go on from this adapter and its action expert")
-    finetune.add_argument("--decay", type=float, default=0.01, help="AdamW's weight decay of LoRA's factors: the larger, the smaller the task vector")
     finetune.add_argument("--thin", type=float, default=0.0, metavar="SHARE", help="with --lora: of the task vector, what each step leaves out, as masks of a merge will")
     for command in (begin, finetune):
         command.add_argument("--expert", choices=["cross", "self"], default="cross", help="kind of action expert")

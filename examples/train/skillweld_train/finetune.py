@@ -51,7 +51,7 @@ def run(args):
         if args.begin:
             checkpoint.load_expert(args.begin, policy)
         policy = thinned(narrowed(policy), args.thin) if args.thin else narrowed(policy)
-    run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed, of=asked(args), decays={"lora_": args.decay})
+    run = Run(args.out, [policy], args.steps, args.rate, seed=args.seed, of=asked(args))
 
     def losses(random):
         if args.thin:

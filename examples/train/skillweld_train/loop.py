@@ -10,8 +10,6 @@ import torch
 
 #: Steps of a row of the curves; steps between two savings, a multiple of that.
 ROW, SAVE = 50, 200
-#: Weight decay of what has none of its own.
-DECAY = 0.01
 
 
 def asked(args):
@@ -22,29 +20,20 @@ def asked(args):
 class Run:
     """Steps of AdamW under a warm-up and half a cosine, with everything that is needed to go on in `folder/training.state`."""
 
-    def __init__(self, folder, modules, steps, rate, *, seed, of, decays=None, warm_up=100):
-        """`of`: all that the run is of, in JSON's types; a folder whose run is of something else is not gone on with.
-        `decays`: weight decay by a part of parameters' names."""
+    def __init__(self, folder, modules, steps, rate, *, seed, of, decay=0.01, warm_up=100):
+        """`of`: all that the run is of, in JSON's types; a folder whose run is of something else is not gone on with."""
         self.folder, self.of = pathlib.Path(folder), of
         self.folder.mkdir(parents=True, exist_ok=True)
         self.modules, self.steps = modules, steps
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.optimizer = torch.optim.AdamW(self.by_decay(decays or {}), lr=rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
         ramp = lambda step: min(1, (step + 1) / warm_up) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, ramp)
         self.step, self.rows, self.random = 0, [], np.random.default_rng(seed)
         self.state_file = self.folder / "training.state"
         if self.state_file.exists():
             self.restore()
-
-    def by_decay(self, decays):
-        """Parameters in groups as optimizers take them."""
-        groups = {}
-        for name, parameter in self.trained():
-            decay = next((decay for part, decay in decays.items() if part in name), DECAY)
-            groups.setdefault(decay, []).append(parameter)
-        return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
 
     def trained(self):
         """Names and tensors that training moves, of all modules."""

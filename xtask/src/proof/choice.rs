@@ -28,7 +28,7 @@ const fn method(
 }
 
 const TIES: Method = method("ties", PAPERS_TIES, "TIES", "90.2");
-/// What it is made for is our own, and the only one that weighs experts.
+/// Of no paper; the only one here whose experts are weighed.
 const SUBSET_MEAN: Method = method("subset_mean", "", "subset mean", "");
 
 pub(super) const METHODS: [Method; 7] = [

@@ -9,7 +9,7 @@ use super::mergevla::{FINAL, beside, headings, row};
 use super::page::{Claim, Section, Verdict};
 use super::recipe::{Mask, Recipe, SUITES};
 
-/// Few of each: what is routed wrongly is so in most trials.
+/// Few of each, for there are many routers.
 const TRIALS: &str = "--split final --episodes 5 --actions 4";
 
 /// The same trials, routed as the paper does.

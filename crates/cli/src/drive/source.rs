@@ -32,7 +32,7 @@ pub(crate) struct PolicyArguments {
     skill: Option<String>,
     #[command(flatten)]
     rule: RuleArguments,
-    /// What the policy's joint positions are, where it does not say so itself.
+    /// What the policy's joint positions are, `degrees` or `centred`, where it does not say so itself.
     #[arg(long, value_name = "UNIT", value_parser = body_unit)]
     policy_units: Option<BodyUnit>,
     /// Images of an observation that the policy was trained with; the first so many of the robot's cameras are taken. A
