@@ -17,11 +17,16 @@ use tempfile::TempDir;
 
 /// Two experts, merged as `how` says.
 fn merged(how: &str) -> TempDir {
+    merged_from("base", &[ExpertForm::Adapter, ExpertForm::Full], how)
+}
+
+/// The first two of some experts, from the base or one of the others.
+fn merged_from(base: &str, forms: &[ExpertForm], how: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
-    PrismaticSpec::tiny().write_all(dir.path(), &[ExpertForm::Adapter, ExpertForm::Full]).unwrap();
+    PrismaticSpec::tiny().write_all(dir.path(), forms).unwrap();
     let recipe = dir.path().join("recipe.yaml");
     let models = "models:\n  - {name: libero_spatial, model: spatial}\n  - {name: thing, model: object}\n";
-    std::fs::write(&recipe, format!("base_model: base\n{models}{how}")).unwrap();
+    std::fs::write(&recipe, format!("base_model: {base}\n{models}{how}")).unwrap();
     let recipe = Recipe::read(&recipe).unwrap();
     let models = Models::open(&recipe).unwrap();
     let registry = Registry::discover(&[]).unwrap();
@@ -155,6 +160,12 @@ fn what_has_no_place_in_the_layout_is_refused() {
     let error = export(dir.path()).unwrap_err().to_string();
     assert!(error.contains("keys alone") && error.contains("projections: v"), "{error}");
     assert!(!dir.path().join("official").exists());
+
+    // A base model that has action queries of its own.
+    let masked = TIES.replace("head_blocks: 2", "head_blocks: 2, action_queries: merge");
+    let dir = merged_from("goal", &[ExpertForm::Full; 3], &masked);
+    let error = export(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("has masks for `action_queries.weight`"), "{error}");
 
     let dir = merged(TIES);
     let (out, _) = export(dir.path()).unwrap();
